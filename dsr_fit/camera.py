@@ -1,0 +1,119 @@
+"""The perspective camera of the full image, the crop window in it, and SPIN's weak camera of the crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SPIN_FOCAL = 5000.0
+"""Focal length of SPIN's and DSR's camera, pixels of the 224 px crop."""
+
+SPIN_RESOLUTION = 224
+CROP_MARGIN = 1.2
+"""Side of the crop over the longer side of the keypoints' box."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of the full image: an affine change of the intrinsics, nothing more."""
+
+    center: tuple[float, float]
+    """Pixels of the full image."""
+
+    side: float
+    """Pixels of the full image; SPIN's `scale` is side / 200."""
+
+    @property
+    def origin(self) -> tuple[float, float]:
+        """Upper left corner, pixels of the full image."""
+        return self.center[0] - self.side / 2, self.center[1] - self.side / 2
+
+    @classmethod
+    def around(cls, keypoints: np.ndarray, min_confidence: float = 0.2) -> Crop:
+        """The crop around the observed of (49, 3) keypoints: 1.2 times the longer side of their box."""
+        points = keypoints[keypoints[:, 2] > min_confidence, :2]
+        if len(points) == 0:
+            raise ValueError("no keypoint is confident enough to crop around")
+        low, high = points.min(0), points.max(0)
+        center = (low + high) / 2
+        side = CROP_MARGIN * max(float((high - low).max()), 1.0)
+        return cls((float(center[0]), float(center[1])), side)
+
+
+def crop_intrinsics(intrinsics: Tensor, crops: list[Crop], resolution: int) -> Tensor:
+    """(B, 4) fx, fy, cx, cy of full images -> those of the crops' windows rendered at `resolution` pixels."""
+    origin = torch.tensor([crop.origin for crop in crops], dtype=intrinsics.dtype, device=intrinsics.device)
+    side = torch.tensor([crop.side for crop in crops], dtype=intrinsics.dtype, device=intrinsics.device)
+    scale = (resolution / side)[:, None]
+    return torch.cat([intrinsics[:, :2] * scale, (intrinsics[:, 2:] - origin) * scale], 1)
+
+
+def project(points: Tensor, intrinsics: Tensor) -> Tensor:
+    """(B, N, 3) metres in the camera frame -> (B, N, 2) pixels: f * X / Z + principal point."""
+    return points[..., :2] / points[..., 2:] * intrinsics[:, None, :2] + intrinsics[:, None, 2:]
+
+
+def translation_from_keypoints(points: Tensor, pixels: Tensor, weights: Tensor, intrinsics: Tensor) -> Tensor:
+    """Translation that carries body points onto their pixels, by linear least squares.
+
+    `points` (B, N, 3) metres without translation, `pixels` (B, N, 2), `weights` (B, N), `intrinsics` (B, 4) ->
+    (B, 3) metres. Each point gives two equations linear in t: f (X + tx) = (u - c) (Z + tz). The depth is kept in
+    front of the camera.
+    """
+    rays = (pixels - intrinsics[:, None, 2:]) / intrinsics[:, None, :2]
+    ones, zeros = torch.ones_like(rays[..., 0]), torch.zeros_like(rays[..., 0])
+    rows = torch.stack(
+        [torch.stack([ones, zeros, -rays[..., 0]], -1), torch.stack([zeros, ones, -rays[..., 1]], -1)], -2
+    )  # (B, N, 2, 3)
+    right = rays * points[..., 2:] - points[..., :2]
+    weighted = rows * weights[..., None, None]
+    normal = torch.einsum("bnri,bnrj->bij", weighted, rows)
+    normal = normal + 1e-9 * torch.eye(3, dtype=normal.dtype, device=normal.device)
+    cam_t = torch.linalg.solve(normal, torch.einsum("bnri,bnr->bi", weighted, right))
+    nearest = 0.3 - points[..., 2].amin(1)
+    return torch.cat([cam_t[:, :2], torch.maximum(cam_t[:, 2], nearest)[:, None]], 1)
+
+
+def ray_rotation(crop: Crop, focal_length: float, principal_point: tuple[float, float]) -> Tensor:
+    """(3, 3) rotation of the full image's camera frame into that of a camera that looks along the crop's centre.
+
+    A body that keeps its look in the crop has `global_orient` = this @ (its orientation in the full image).
+    """
+    from dsr_fit.rotation import rotation_between
+
+    ray = torch.tensor(
+        [
+            (crop.center[0] - principal_point[0]) / focal_length,
+            (crop.center[1] - principal_point[1]) / focal_length,
+            1.0,
+        ],
+        dtype=torch.float64,
+    )
+    return rotation_between(ray, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+
+
+def spin_translation(crop_cam: Tensor) -> Tensor:
+    """SPIN's and DSR's crop camera (..., 3) s, tx, ty -> translation (..., 3) for the focal length of 5000."""
+    depth = 2 * SPIN_FOCAL / (SPIN_RESOLUTION * crop_cam[..., :1] + 1e-9)
+    return torch.cat([crop_cam[..., 1:], depth], -1)
+
+
+def fit_crop_camera(points: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The least-squares crop camera of SPIN for a body.
+
+    `points` (N, 3) metres relative to the root joint's origin, already turned into the crop's viewing frame (see
+    `ray_rotation`); `pixels` (N, 2) their places in the crop, -1..1 from side to side. Returns `crop_cam` (3,)
+    s, tx, ty and the root mean square residual in pixels of the 224 px crop. SPIN's camera is another camera than
+    the full image's perspective one: a residual remains.
+    """
+    focal = SPIN_FOCAL / (SPIN_RESOLUTION / 2)
+    intrinsics = points.new_tensor([[focal, focal, 0.0, 0.0]])
+    weights = points.new_ones(1, len(points))
+    cam_t = translation_from_keypoints(points[None], pixels[None], weights, intrinsics)[0]
+    projected = project((points + cam_t)[None], intrinsics)[0]
+    residual = ((projected - pixels).square().sum(-1).mean()).sqrt() * (SPIN_RESOLUTION / 2)
+    scale = 2 * SPIN_FOCAL / (SPIN_RESOLUTION * cam_t[2])
+    return torch.stack([scale, cam_t[0], cam_t[1]]), residual

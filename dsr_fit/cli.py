@@ -1,0 +1,190 @@
+"""The command line: one function per command. `dsr-fit IMAGE ...` is short for `dsr-fit fit IMAGE ...`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from dsr_fit.config import FitConfig, load_config
+from dsr_fit.errors import DsrFitError, InputError, UsageError
+
+
+@dataclass(frozen=True)
+class FitArguments:
+    """Fit a body to one person of one image; writes a mesh, and its .npz, .json and .png beside it."""
+
+    image: tyro.conf.Positional[Path]
+    """The photo."""
+    out: Path
+    """Mesh to write: .obj, .ply, .stl or .glb."""
+    keypoints: Path | None = None
+    """Keypoints to use instead of the detector's: OpenPose, COCO or MediaPipe .json, or an earlier mesh.npz."""
+    labels: Path | None = None
+    """Label map to use instead of the parser's: Graphonomy colours or indices, .png or .npy, of the image's size."""
+    bbox: str | None = None
+    """Look for the person in this box only: x,y,w,h in pixels."""
+    person: int = 0
+    """Which person, from 0: by size for detections, in the file's order for keypoint files."""
+    focal: float | None = None
+    """Focal length in pixels; default: from EXIF, else the image's diagonal."""
+    camera: Literal["full", "crop"] = "full"
+    """The full image's perspective camera, or SPIN's (f = 5000 on the 224 px crop) for exact exports."""
+    body: str = "open"
+    """`open`, or an official SMPL .pkl or .npz."""
+    joint_regressor_extra: Path | None = None
+    """J_regressor_extra.npy, for official SMPL."""
+    semantic_prior: Path | None = None
+    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
+    config: str | None = None
+    """A preset's name or a YAML file; the options below override it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    obj_frame: Literal["upright", "camera"] = "upright"
+    """Mesh frame: y up and the pelvis at the origin, or the image's camera frame."""
+    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
+
+
+def fit(argv: list[str]) -> None:
+    """Fit a body to one person of one image."""
+    preset = _value_of(argv, "--config")
+    default = FitConfig() if preset is None else load_config(preset)
+    arguments = tyro.cli(FitArguments, args=argv, default=_with_default(default), prog="dsr-fit fit")
+    run_fit(arguments)
+
+
+def run_fit(arguments: FitArguments) -> None:
+    """The work behind `dsr-fit fit`; heavy imports happen here, so that `--help` stays quick."""
+    _check_out(arguments.out)
+    bbox = _parse_bbox(arguments.bbox)
+
+    from dsr_fit.assets import licensed
+    from dsr_fit.body_files import load_body
+    from dsr_fit.export import write_result
+    from dsr_fit.fit.fitter import Fitter, choose_device
+    from dsr_fit.pipeline import Inputs, Perception
+    from dsr_fit.priors import load_semantic_prior
+    from dsr_fit.view.overlay import draw
+
+    device = choose_device(arguments.device)
+    body_path = "open" if arguments.body == "open" else licensed("body", arguments.body)
+    body = load_body(body_path or "open", arguments.joint_regressor_extra)
+    prior_path = licensed("semantic_prior", _text(arguments.semantic_prior))
+    fitter = Fitter(
+        body,
+        arguments.fit,
+        semantic_prior=load_semantic_prior(body, prior_path),
+        device=device,
+        crop_camera=arguments.camera == "crop",
+    )
+    perception = Perception()
+    inputs = Inputs(arguments.keypoints, arguments.labels, bbox, arguments.person, arguments.focal)
+    observation = perception.observe(arguments.image, inputs)
+    result = fitter.fit([observation])[0]
+    started = time.perf_counter()
+    picture = draw(result, body)
+    timings = {**perception.timings_s, **result.timings_s, "export": time.perf_counter() - started}
+    timings = {name: round(seconds, 4) for name, seconds in timings.items()}
+    write_result(arguments.out, result, body, arguments.fit, picture, timings, arguments.obj_frame)
+    _summarise(arguments.out, result.metrics, result.stop_reason)
+
+
+def info(argv: list[str]) -> None:
+    """Show versions, backends, and which assets are found and how to set the missing ones."""
+    tyro.cli(_nothing, args=argv, prog="dsr-fit info", description=info.__doc__)
+    from dsr_fit.info import print_info
+
+    print_info()
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "info": info}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point: runs a command and returns the exit status, 0, 1 (input or fit failed) or 2 (wrong usage)."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(format="dsr-fit: %(message)s", level=logging.WARNING)
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            _overview()
+            return 0 if argv else 2
+        command, rest = (argv[0], argv[1:]) if argv[0] in COMMANDS else ("fit", argv)
+        COMMANDS[command](rest)
+    except DsrFitError as error:
+        sys.stderr.write(f"dsr-fit: {error}\n")
+        return error.exit_status
+    except KeyboardInterrupt:
+        sys.stderr.write("dsr-fit: interrupted\n")
+        return 130
+    return 0
+
+
+def _overview() -> None:
+    lines = ["usage: dsr-fit IMAGE --out mesh.obj", "       dsr-fit COMMAND ...", "", "commands:"]
+    lines += [f"  {name:8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines += ["", "`dsr-fit COMMAND --help` lists a command's options. The first word may be left out for `fit`."]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _summarise(out: Path, metrics: dict[str, dict[str, float]], stop_reason: str) -> None:
+    after = {name: values["after"] for name, values in metrics.items()}
+    sys.stdout.write(
+        f"{out}: keypoint error {after['keypoint_error_px']:.1f} px ({100 * after['keypoint_error_rel']:.2f} % of the "
+        f"person), containment {after['containment']:.3f}, {stop_reason}\n"
+    )
+
+
+def _nothing() -> None:
+    pass
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _with_default(config: FitConfig) -> FitArguments:
+    """Arguments whose configuration starts from `config`; the positional ones stay required."""
+    return FitArguments(image=tyro.MISSING, out=tyro.MISSING, fit=config)
+
+
+def _value_of(argv: list[str], option: str) -> str | None:
+    """The value of an option that decides the defaults of the others."""
+    for index, word in enumerate(argv):
+        if word == option and index + 1 < len(argv):
+            return argv[index + 1]
+        if word.startswith(option + "="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--bbox {text}: expected x,y,w,h in pixels, such as 120,40,200,480") from None
+    if not (width > 0 and height > 0):
+        raise UsageError(f"--bbox {text}: width and height must be positive")
+    return x, y, width, height
+
+
+MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb")
+
+
+def _check_out(out: Path) -> None:
+    """Find out before the work whether its result can be written."""
+    import os
+
+    if out.suffix not in MESH_SUFFIXES:
+        raise UsageError(f"--out {out}: the suffix must be one of {', '.join(MESH_SUFFIXES)}")
+    folder = out.parent
+    if not folder.is_dir():
+        raise InputError(f"--out {out}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--out {out}: the folder {folder} can't be written; choose another")

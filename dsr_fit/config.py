@@ -1,0 +1,196 @@
+"""Every setting of a fit and its default. Presets (`configs/*.yaml`) override, then the command line.
+
+All configuration is frozen; an unknown key is an error that lists the known ones. The resolved configuration is saved
+beside each result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from dsr_fit.assets import shipped
+from dsr_fit.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weight of each energy term; 0 switches a term off. Energies are averages, see `docs/terms.md`."""
+
+    keypoints: float = 1.0
+    """Reprojection of the observed keypoints."""
+    world_landmarks: float = 0.25
+    """Agreement with the detector's 3D landmarks."""
+    dsr_mc: float = 10.0
+    """DSR-MC: the rendered body matches the minimally clothed regions tightly."""
+    dsr_c: float = 1.0
+    """DSR-C: the body stays inside its clothing."""
+    silhouette: float = 0.0
+    """The baseline that the paper improves on: match of the body and the clothed person."""
+    betas: float = 0.28
+    """Shape prior."""
+    pose: float = 2.0
+    """Pose prior."""
+    bending: float = 1.0
+    """Elbows and knees do not bend backwards."""
+    initial: float = 0.0
+    """Closeness to the estimate that the rendering stages start from."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Units of the terms on observed points."""
+
+    unit: float = 0.02
+    """Error, over the longer side of the keypoints' box, that costs 1 a keypoint."""
+    robust: float = 0.1
+    """Geman-McClure's scale, over the longer side of the box: errors beyond it stop pulling."""
+    world_unit: float = 0.1
+    """Metres of a 3D landmark's error that cost 1."""
+
+
+@dataclass(frozen=True)
+class Semantics:
+    """Forms of the two DSR terms."""
+
+    mc_form: Literal["niou", "dist"] = "niou"
+    """DSR-MC by 1 - IoU, or by the distance to the mask (pull from far away)."""
+    c_form: Literal["excess", "plain", "released"] = "excess"
+    """DSR-C: cost in excess of the point's most likely label, the plain negative log, or the released code's loss."""
+    c_normaliser: Literal["live", "detached"] = "live"
+    """Whether the covered area that DSR-C is divided by carries gradient."""
+    label_set: Literal["paper4", "code8"] = "code8"
+    """Merge of the 20 labels: the paper's 4 classes, or the released code's 8."""
+    class_weights: bool = False
+    """The released code's balance of classes by their area."""
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """The first stage: Levenberg-Marquardt on keypoints, 3D landmarks and priors."""
+
+    pose_steps: int = 5
+    """Steps on pose alone, against the 3D landmarks."""
+    steps: int = 8
+    """Steps on pose, betas and translation, against everything but the rendered terms."""
+    damping: float = 1e-3
+    """First damping, relative to the normal matrix's diagonal."""
+    headings: int = 4
+    """Headings tried where no 3D landmarks say which way the body faces."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of gradient descent (Adam) on all terms."""
+
+    resolution: int
+    """Pixels of the crop's render."""
+    iterations: int
+    """At most this many."""
+    learning_rate: float
+    """Adam's step: radians, metres and units of beta alike."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides a fit, apart from its inputs."""
+
+    mode: Literal["smplify"] = "smplify"
+    """What is optimised: `smplify` moves the body's parameters."""
+    weights: Weights = field(default_factory=Weights)
+    scales: Scales = field(default_factory=Scales)
+    semantics: Semantics = field(default_factory=Semantics)
+    least_squares: LeastSquares = field(default_factory=LeastSquares)
+    stages: tuple[Stage, ...] = (Stage(112, 60, 0.005), Stage(224, 20, 0.002))
+    """The gradient stages, coarse to fine."""
+    outline: Literal["dense", "antialias"] = "dense"
+    """The renderer's outline: every silhouette edge, or nvdiffrast's operator."""
+    stop_window: int = 10
+    """A person has converged when this many iterations ..."""
+    stop_improvement: float = 1e-3
+    """... lower the energy by less than this fraction."""
+    seed: int = 0
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dictionaries and lists, fit for YAML and JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_dict(kind: type[T], values: Any, base: T | None = None, where: str = "") -> T:
+    """A configuration of class `kind` from nested dictionaries, starting from `base` (default: the defaults).
+
+    Raises UsageError naming the key that is unknown or has a value of the wrong kind.
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f"configuration {where or 'file'}: expected `key: value` lines, got {values!r}")
+    hints = typing.get_type_hints(kind)
+    known = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    changes = {}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if key not in known:
+            raise UsageError(f"unknown configuration key `{name}`; known here: {', '.join(sorted(known))}")
+        current = None if base is None else getattr(base, key)
+        changes[key] = _convert(hints[key], value, current, name)
+    if base is None:
+        return kind(**changes)
+    return dataclasses.replace(base, **changes)  # type: ignore[type-var]
+
+
+def _convert(hint: Any, value: Any, current: Any, name: str) -> Any:
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        try:
+            return from_dict(typing.cast(type, hint), value, current, f"{name}.")
+        except TypeError as error:
+            raise UsageError(f"configuration `{name}`: {error}") from None
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"configuration `{name}`: expected a list, got {value!r}")
+        return tuple(_convert(choices[0], item, None, f"{name}.{number}") for number, item in enumerate(value))
+    if origin is Literal:
+        if value not in choices:
+            raise UsageError(f"configuration `{name}`: {value!r} is not one of {', '.join(map(str, choices))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(choices[0], value, current, name)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UsageError(f"configuration `{name}`: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def load_config(name: str | Path | None = None, base: FitConfig | None = None) -> FitConfig:
+    """The defaults, changed by a YAML file or by the preset of that name in `configs/`."""
+    base = base or FitConfig()
+    if name is None:
+        return base
+    path = Path(name)
+    if not path.suffix:
+        presets = sorted(file.stem for file in shipped("configs").glob("*.yaml"))
+        if str(name) not in presets:
+            raise UsageError(f"no preset is called {str(name)!r}; presets: {', '.join(presets)}; or give a .yaml file")
+        path = shipped(f"configs/{name}.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UsageError(f"{path}: the configuration file can't be read") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    return from_dict(FitConfig, values or {}, base)

@@ -1,0 +1,1 @@
+"""Measuring fits and parsers against photos that people have annotated."""

@@ -1,0 +1,1 @@
+"""The fit of one body to one image, batched over images."""

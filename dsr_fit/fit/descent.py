@@ -1,0 +1,118 @@
+"""One stage of gradient descent: decode, energies, backward, step, record, converge. The same loop for any variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dsr_fit.config import FitConfig, Stage
+from dsr_fit.fit.energy import Energy
+from dsr_fit.fit.parameters import Parameters
+
+
+class Variables(Protocol):
+    """What is optimised: SMPL parameters, or a network's weights."""
+
+    def tensors(self) -> list[Tensor]:
+        """Leaf tensors that carry gradient."""
+        ...
+
+    def decode(self) -> Parameters:
+        """The bodies that they stand for now."""
+        ...
+
+
+class ParameterVariables:
+    """SMPL parameters themselves."""
+
+    def __init__(self, start: Parameters) -> None:
+        self.parameters = start.map(lambda tensor: tensor.detach().clone().requires_grad_())
+
+    def tensors(self) -> list[Tensor]:
+        return self.parameters.tensors()
+
+    def decode(self) -> Parameters:
+        return self.parameters
+
+
+@dataclass
+class Progress:
+    """Where each of B people stands. The best iterate is what a stage returns, never merely the last."""
+
+    best: Parameters
+    lowest: Tensor  # (B,) energy of the best iterate
+    iterations: Tensor  # (B,) int64 steps taken until it stopped
+    stop_reason: list[str]  # "" while it runs; then "converged", "diverged" or "iteration limit"
+
+    def running(self) -> Tensor:
+        """(B,) bool."""
+        return torch.tensor([not reason for reason in self.stop_reason], device=self.lowest.device)
+
+    def stop(self, which: Tensor, reason: str) -> None:
+        for row in which.nonzero()[:, 0].tolist():
+            self.stop_reason[row] = self.stop_reason[row] or reason
+
+
+def descend(
+    variables: Variables,
+    energy: Energy,
+    stage: Stage,
+    config: FitConfig,
+    on_iteration: Callable[[int, Tensor], None] | None = None,
+) -> Progress:
+    """Minimise the energy from where the variables stand; `on_iteration` is told the number and the totals (B,)."""
+    optimiser = torch.optim.Adam(variables.tensors(), lr=stage.learning_rate)
+    history: list[Tensor] = []
+    progress: Progress | None = None
+    for iteration in range(stage.iterations + 1):
+        parameters = variables.decode()
+        total = energy.total(energy(parameters))
+        if progress is None:
+            progress = _begin(parameters, total)
+        _record(progress, parameters, total.detach(), iteration)
+        history.append(progress.lowest.clone())
+        if on_iteration is not None:
+            on_iteration(iteration, total.detach())
+        if len(history) > config.stop_window:
+            before, now = history[-1 - config.stop_window], history[-1]
+            progress.stop((before - now < config.stop_improvement * now.abs()) & progress.running(), "converged")
+        running = progress.running()
+        if iteration == stage.iterations or not running.any():
+            break
+        optimiser.zero_grad(set_to_none=True)
+        # A person who stopped no longer moves anything: its best iterate is kept above.
+        torch.where(running, total, torch.zeros_like(total)).sum().backward()
+        for tensor in variables.tensors():
+            if tensor.grad is not None:
+                tensor.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        optimiser.step()
+    assert progress is not None
+    progress.stop(progress.running(), "iteration limit")
+    return progress
+
+
+def _begin(parameters: Parameters, total: Tensor) -> Progress:
+    infinite = torch.full_like(total.detach(), torch.inf)
+    return Progress(
+        best=parameters.map(lambda tensor: tensor.detach().clone()),
+        lowest=infinite,
+        iterations=torch.zeros(len(total), dtype=torch.int64, device=total.device),
+        stop_reason=[""] * len(total),
+    )
+
+
+def _record(progress: Progress, parameters: Parameters, total: Tensor, iteration: int) -> None:
+    """Keep each person's best finite iterate; one whose energy or parameters are no longer finite has diverged."""
+    running = progress.running()
+    finite = total.isfinite()
+    for tensor in parameters.tensors():
+        finite = finite & tensor.detach().isfinite().all(1)
+    better = running & finite & (total < progress.lowest)
+    progress.best = parameters.map(torch.Tensor.detach).where(better, progress.best)
+    progress.lowest = torch.where(better, total, progress.lowest)
+    progress.iterations = torch.where(running, iteration, progress.iterations)
+    progress.stop(running & ~finite, "diverged")

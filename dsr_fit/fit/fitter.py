@@ -1,0 +1,220 @@
+"""From observations to fitted bodies: initial estimate, least squares, then all terms from coarse to fine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsr_fit.body import Body
+from dsr_fit.camera import Crop, fit_crop_camera, ray_rotation
+from dsr_fit.config import FitConfig, Stage
+from dsr_fit.errors import UsageError
+from dsr_fit.fit.batch import Batch
+from dsr_fit.fit.descent import ParameterVariables, descend
+from dsr_fit.fit.energy import Energy
+from dsr_fit.fit.least_squares import Problem, solve
+from dsr_fit.fit.parameters import Parameters
+from dsr_fit.fit.quality import RESOLUTION, metrics
+from dsr_fit.priors import PosePrior, SemanticPrior, load_pose_prior, load_semantic_prior
+from dsr_fit.regressor import kinematic
+from dsr_fit.render.renderer import Renderer
+from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from dsr_fit.types import Observation
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """One fitted person. Arrays are float32, metres, in the full image's camera frame."""
+
+    observation: Observation
+    vertices: np.ndarray  # (V, 3) with cam_t
+    joints: np.ndarray  # (49, 3) with cam_t
+    pelvis: np.ndarray  # (3,) SMPL's root joint, with cam_t
+    global_orient: np.ndarray  # (3,)
+    body_pose: np.ndarray  # (69,)
+    betas: np.ndarray  # (10,)
+    cam_t: np.ndarray  # (3,)
+    focal_length: float
+    principal_point: tuple[float, float]
+    crop: Crop
+    crop_cam: np.ndarray  # (3,) SPIN's s, tx, ty, for `crop_global_orient`
+    crop_global_orient: np.ndarray  # (3,) orientation seen along the ray to the crop's centre
+    crop_residual_px: float
+    """Root mean square distance, at 224 px, between the 49 joints under the crop camera and under the full one."""
+    energies: dict[str, dict[str, float]]
+    """Unweighted: name -> {"initial", "final"}."""
+    metrics: dict[str, dict[str, float]]
+    """name -> {"before", "after"}; NaN where there is nothing to judge by."""
+    iterations: int
+    stop_reason: str
+    """`converged`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""
+    timings_s: dict[str, float]
+    """`regress` and `fit`, seconds, shared evenly by the batch."""
+
+
+class Fitter:
+    """Fits batches of people with one body, one set of priors and one configuration."""
+
+    def __init__(
+        self,
+        body: Body,
+        config: FitConfig | None = None,
+        *,
+        semantic_prior: SemanticPrior | None = None,
+        pose_prior: PosePrior | None = None,
+        device: str = "cpu",
+        crop_camera: bool = False,
+    ) -> None:
+        """Priors default to the shipped ones; `crop_camera` fits with SPIN's camera (f = 5000 on the crop)."""
+        self.config = config or FitConfig()
+        self.body = body.to(device)
+        self.semantic_prior = (semantic_prior or load_semantic_prior(body)).to(device)
+        self.pose_prior = (pose_prior or load_pose_prior()).to(device)
+        self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
+        self.device = device
+        self.crop_camera = crop_camera
+
+    def fit(
+        self, observations: list[Observation], on_iteration: Callable[[int, Tensor], None] | None = None
+    ) -> list[FitResult]:
+        """Fit every observed person; one loop for the whole batch. The order is kept."""
+        torch.manual_seed(self.config.seed)
+        batch = Batch(
+            observations, crop_camera=self.crop_camera, keypoint_valid=self.body.skeleton.keypoint_valid.cpu()
+        )
+        started = time.perf_counter()
+        problem = self._problem(batch)
+        state = kinematic.estimate(problem, self.config.least_squares)
+        initial = state.parameters()
+        regressed = time.perf_counter()
+
+        settings = self.config.least_squares
+        state = solve(problem, state, settings.steps, settings.damping)
+        current, iterations = state.parameters(), torch.full((len(batch),), settings.steps)
+        diverged, reasons = [False] * len(batch), ["converged"] * len(batch)
+        for stage in self.config.stages:
+            energy = self._energy(batch, stage, current)
+            progress = descend(ParameterVariables(current), energy, stage, self.config, on_iteration)
+            current, reasons = progress.best, progress.stop_reason
+            iterations += progress.iterations.cpu()
+            diverged = [old or new == "diverged" for old, new in zip(diverged, reasons, strict=True)]
+        reasons = ["diverged" if bad else reason for bad, reason in zip(diverged, reasons, strict=True)]
+        fitted = time.perf_counter()
+        timings = {
+            "regress": (regressed - started) / len(batch),
+            "fit": (fitted - regressed) / len(batch),
+        }
+        return self._results(batch, initial, current, iterations, reasons, timings)
+
+    def _problem(self, batch: Batch) -> Problem:
+        double = torch.float64
+        return Problem(
+            self.body.skeleton.to(self.device, double),
+            batch.points.to(self.device, double),
+            self.pose_prior.to(self.device, double),
+            self.config.weights,
+            self.config.scales,
+        )
+
+    def _energy(self, batch: Batch, stage: Stage, start: Parameters) -> Energy:
+        return Energy(
+            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, stage.resolution, start
+        )
+
+    @torch.no_grad()
+    def _results(
+        self,
+        batch: Batch,
+        initial: Parameters,
+        final: Parameters,
+        iterations: Tensor,
+        reasons: list[str],
+        timings: dict[str, float],
+    ) -> list[FitResult]:
+        energy = self._energy(batch, Stage(RESOLUTION, 0, 0.0), initial)
+        judged = {
+            "initial": {name: value.tolist() for name, value in energy(initial, every_term=True).items()},
+            "final": {name: value.tolist() for name, value in energy(final, every_term=True).items()},
+        }
+        measured = {
+            when: {
+                name: value.tolist()
+                for name, value in metrics(
+                    parameters, self.body, batch, self.renderer, self.semantic_prior
+                ).items()
+            }
+            for when, parameters in (("before", initial), ("after", final))
+        }
+        posed = final.pose(self.body)
+        vertices, joints = posed.vertices().cpu().numpy(), posed.keypoints.cpu().numpy()
+        pelvis = posed.joints()[:, 0].cpu().numpy()
+        values = {name: tensor.cpu().numpy() for name, tensor in vars(final).items()}
+        results = []
+        for row, observation in enumerate(batch.observations):
+            focal, center = batch.focal_lengths[row], batch.principal_points[row]
+            crop_cam, crop_orient, residual = _crop_camera(
+                joints[row], values["cam_t"][row], values["global_orient"][row], batch.crops[row], focal, center
+            )
+            results.append(
+                FitResult(
+                    observation=observation,
+                    vertices=vertices[row],
+                    joints=joints[row],
+                    pelvis=pelvis[row],
+                    **{name: value[row] for name, value in values.items()},
+                    focal_length=focal,
+                    principal_point=center,
+                    crop=batch.crops[row],
+                    crop_cam=crop_cam,
+                    crop_global_orient=crop_orient,
+                    crop_residual_px=residual,
+                    energies={
+                        name: {when: judged[when][name][row] for when in judged} for name in judged["initial"]
+                    },
+                    metrics={
+                        name: {when: measured[when][name][row] for when in measured} for name in measured["before"]
+                    },
+                    iterations=int(iterations[row]),
+                    stop_reason=reasons[row],
+                    timings_s=timings,
+                )
+            )
+        return results
+
+
+def _crop_camera(
+    joints: np.ndarray,
+    cam_t: np.ndarray,
+    global_orient: np.ndarray,
+    crop: Crop,
+    focal: float,
+    center: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """SPIN's camera (3,), the orientation (3,) that goes with it, and the residual in pixels at 224 px.
+
+    A camera of SPIN's looks straight at the crop, so the body is turned by the rotation between the image's optical
+    axis and the ray to the crop's centre.
+    """
+    points = torch.from_numpy(joints).double()
+    pixels = points[:, :2] / points[:, 2:] * focal + torch.tensor(center)
+    pixels = (pixels - torch.tensor(crop.center)) / (crop.side / 2)
+    turn = ray_rotation(crop, focal, center)
+    turned = (points - torch.from_numpy(cam_t).double()) @ turn.T
+    crop_cam, residual = fit_crop_camera(turned, pixels)
+    orient = axis_angle_to_matrix(torch.from_numpy(global_orient).double())
+    return crop_cam.float().numpy(), matrix_to_axis_angle(turn @ orient).float().numpy(), float(residual)
+
+
+def choose_device(name: str) -> str:
+    """`cuda` where torch sees a GPU and `auto` is asked for, else `cpu`; raises UsageError for a missing GPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        build = "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to it"
+        raise UsageError(f"--device cuda: torch sees no CUDA device ({build}); use --device cpu, or see README")
+    return name

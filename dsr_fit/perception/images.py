@@ -1,0 +1,111 @@
+"""Reading photos: any mode Pillow knows becomes upright 8-bit RGB, with the focal length its EXIF tells."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from dsr_fit.errors import InputError
+
+FILM_DIAGONAL_MM = 43.27
+"""Diagonal of 35 mm film (36 x 24 mm), which `FocalLengthIn35mmFilm` refers to."""
+
+FOCAL_RANGE = (0.3, 30.0)
+"""Focal lengths in image diagonals that a camera can have: a 13 mm to a 1,300 mm lens on 35 mm film."""
+
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit: inch, cm, mm, um
+
+
+def read_image(path: str | Path) -> tuple[np.ndarray, float | None]:
+    """Read a photo as it is meant to be seen.
+
+    EXIF rotation is applied; transparent pixels are composited on white (what a viewer shows on a page); 16-bit and
+    floating point greyscale is scaled to 8 bits; of an animation the first frame is taken.
+
+    Returns: (H, W, 3) uint8 RGB, and the focal length in pixels of that image or None where EXIF tells none.
+    Raises: InputError where the file is missing, a folder, empty, truncated or no image.
+    """
+    path = Path(path)
+    with open_image(path) as picture:
+        focal = exif_focal_length(picture)
+        return to_rgb(ImageOps.exif_transpose(picture)), focal
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open and decode an image file with Pillow; every way that can fail is an InputError of one line."""
+    if not path.exists():
+        raise InputError(f"no such image: {path}")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not an image; `dsr-fit batch` takes folders")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on and refuses from 179; photos of that size exist.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+            picture.load()
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path} has too many pixels to decode safely; make it smaller than 178 megapixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged files
+        raise InputError(f"{path} is damaged or truncated ({error}); save or download it again") from None
+    return picture
+
+
+def to_rgb(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a decoded Pillow image of any mode; alpha is composited on white."""
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        grey = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        # Modes I and F carry no maximum of their own: 16-bit values, 8-bit values or 0..1 are told by their range.
+        white = 65535.0 if picture.mode.startswith("I;16") or grey.max() > 255 else 255.0 if grey.max() > 1 else 1.0
+        return np.repeat((grey / white * 255).round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+    return np.array(picture.convert("RGB"))
+
+
+def exif_focal_length(picture: Image.Image) -> float | None:
+    """Focal length in pixels from `FocalLengthIn35mmFilm`, else from `FocalLength` and the sensor's resolution.
+
+    None where the tags are missing or absurd, or where the recorded size has another shape than the image (it was
+    cropped after it was taken, and how is unknown). Read it before the rotation is applied.
+    """
+    try:
+        tags = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError):  # damaged EXIF must not cost the photo
+        return None
+    diagonal = math.hypot(*picture.size)
+    width = _number(tags.get(ExifTags.Base.ExifImageWidth))
+    height = _number(tags.get(ExifTags.Base.ExifImageHeight))
+    if width and height:
+        recorded, actual = sorted((width, height)), sorted(picture.size)
+        if abs(recorded[0] / recorded[1] - actual[0] / actual[1]) > 0.02:
+            return None
+    focal_35mm = _number(tags.get(ExifTags.Base.FocalLengthIn35mmFilm))
+    if focal_35mm:
+        focal = focal_35mm / FILM_DIAGONAL_MM * diagonal
+    else:
+        focal_mm = _number(tags.get(ExifTags.Base.FocalLength))
+        resolution = _number(tags.get(ExifTags.Base.FocalPlaneXResolution))
+        unit = _MM_PER_UNIT.get(int(_number(tags.get(ExifTags.Base.FocalPlaneResolutionUnit)) or 2))
+        if not (focal_mm and resolution and unit):
+            return None
+        shrink = max(picture.size) / max(width, height) if width and height else 1.0
+        focal = focal_mm * resolution / unit * shrink
+    return focal if FOCAL_RANGE[0] * diagonal <= focal <= FOCAL_RANGE[1] * diagonal else None
+
+
+def _number(value: object) -> float:
+    """A positive finite number of an EXIF value, 0 for anything else."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0

@@ -1,0 +1,132 @@
+"""Label maps from and to files, and the rule that leaves other people out of a crop."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dsr_fit.errors import InputError
+from dsr_fit.labels import BOX_MARGIN_AT_224, COLOURS, LABELS, OCCLUDER, UNKNOWN
+from dsr_fit.perception.boxes import keypoint_box
+from dsr_fit.perception.images import open_image
+
+OCCLUDER_COLOUR = (128, 128, 128)
+UNKNOWN_COLOUR = (255, 255, 255)
+
+_ALLOWED = np.isin(np.arange(256), [*range(len(LABELS)), OCCLUDER, UNKNOWN])
+
+
+def read_labels(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
+    """A label map for an image of `image_size` = (width, height).
+
+    Reads greyscale and palette PNGs whose values are label indices (0..19, 254 occluder, 255 unknown), PNGs in
+    Graphonomy's exact colours (occluder grey 128, unknown white; alpha is ignored), and integer `.npy` arrays.
+
+    Returns: (H, W) uint8.
+    Raises: InputError where the file can't be read, is no label map, or has another size than the image.
+    """
+    path = Path(path)
+    labels = _read_npy(path) if path.suffix == ".npy" else _read_picture(path)
+    if labels.shape != image_size[::-1]:
+        raise InputError(
+            f"the label map {path} is {labels.shape[1]} x {labels.shape[0]} pixels, "
+            f"the image {image_size[0]} x {image_size[1]}; both need the same size"
+        )
+    return labels
+
+
+def write_labels(path: str | Path, labels: np.ndarray, colour: bool = False) -> None:
+    """Write (H, W) uint8 labels as a PNG of indices, or in Graphonomy's colours; replaced at once or not at all."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(suffix=".png", dir=path.parent)
+    os.close(handle)
+    try:
+        Image.fromarray(colour_labels(labels) if colour else labels).save(temporary, format="PNG")
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def colour_labels(labels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of (H, W) uint8 labels."""
+    return _colour_table()[labels]
+
+
+def keep_own_labels(labels: np.ndarray, keypoints: np.ndarray, crop_side: float) -> np.ndarray:
+    """One person per crop: labels far outside the box of the keypoints become background.
+
+    Far is 30 px at the 224 px crop (the released code's rule), so 30 / 224 of `crop_side`. Occluder and unknown
+    pixels stay what they are.
+
+    Args:
+        labels: (H, W) uint8.
+        keypoints: (49, 3) in the label map's pixels; those above confidence 0.3 make the box.
+        crop_side: the person's square crop in the label map's pixels.
+    Returns: (H, W) uint8, a copy.
+    """
+    margin = BOX_MARGIN_AT_224 / 224 * crop_side
+    x, y, width, height = keypoint_box(keypoints)
+    columns = np.arange(labels.shape[1]) + 0.5
+    rows = np.arange(labels.shape[0]) + 0.5
+    inside = ((rows >= y - margin) & (rows <= y + height + margin))[:, None]
+    inside = inside & ((columns >= x - margin) & (columns <= x + width + margin))[None, :]
+    return np.where(inside | (labels >= len(LABELS)), labels, 0).astype(np.uint8)
+
+
+def _colour_table() -> np.ndarray:
+    """(256, 3) uint8: a colour for each label."""
+    table = np.full((256, 3), UNKNOWN_COLOUR, dtype=np.uint8)
+    table[: len(COLOURS)] = COLOURS
+    table[OCCLUDER] = OCCLUDER_COLOUR
+    return table
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(f"no such label map: {path}")
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} can't be read as a .npy array ({error})") from None
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"{path} is {labels.dtype} of shape {labels.shape}; a label map is (height, width) integers")
+    return _checked(path, labels)
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    with open_image(path) as picture:
+        if picture.mode in ("L", "P", "I") or picture.mode.startswith("I;16"):
+            return _checked(path, np.asarray(picture))
+        if picture.mode in ("RGB", "RGBA"):
+            return _from_colours(path, np.asarray(picture.convert("RGB")), picture.format == "JPEG")
+        raise InputError(f"{path} has Pillow mode {picture.mode}; label maps are index or colour PNGs, or .npy arrays")
+
+
+def _checked(path: Path, labels: np.ndarray) -> np.ndarray:
+    values = np.unique(labels)
+    wrong = [int(value) for value in values if not (0 <= value <= 255 and _ALLOWED[value])]
+    if wrong:
+        raise InputError(
+            f"{path} holds {wrong[0]}, which is no label; 0 to {len(LABELS) - 1}, "
+            f"{OCCLUDER} (occluder) and {UNKNOWN} (unknown) are"
+        )
+    return labels.astype(np.uint8)
+
+
+def _from_colours(path: Path, image: np.ndarray, lossy: bool) -> np.ndarray:
+    codes = (image.astype(np.int32) << np.array([16, 8, 0])).sum(axis=2)
+    found, inverse = np.unique(codes, return_inverse=True)
+    known = (_colour_table().astype(np.int32) << np.array([16, 8, 0])).sum(axis=1)
+    index_of = {int(known[index]): index for index in np.flatnonzero(_ALLOWED)}
+    for code in found:
+        if int(code) not in index_of:
+            hint = "; JPEG changes colours, save it as PNG" if lossy else "; Graphonomy's 20 colours are"
+            red, green, blue = int(code) >> 16, int(code) >> 8 & 255, int(code) & 255
+            raise InputError(f"{path} holds the colour {red},{green},{blue}, which is no label's{hint}")
+    table = np.array([index_of[int(code)] for code in found], dtype=np.uint8)
+    return table[inverse].reshape(codes.shape)

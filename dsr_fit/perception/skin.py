@@ -1,0 +1,93 @@
+"""Skin colour of one person, learned from the face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dsr_fit.perception.skeleton import Skeleton
+
+# Skin of all shades under daylight, in CIE L a b: a Gaussian over chroma, read off street photos' annotated skin.
+GENERIC_MEAN = np.array([55.0, 11.5, 14.5], dtype=np.float32)
+GENERIC_STD = np.array([20.0, 6.5, 8.5], dtype=np.float32)
+
+# The least and the most spread of a face's skin: shading moves lightness, little moves chroma.
+FACE_MIN_STD = np.array([11.0, 3.0, 3.5], dtype=np.float32)
+FACE_MAX_STD = np.array([16.0, 6.5, 8.0], dtype=np.float32)
+
+# Arms and legs against the face's middle, which is redder and often in shade: mean offset and spread over people.
+BODY_OFFSET = np.array([8.0, -2.0, 0.0], dtype=np.float32)
+BODY_STD = np.array([16.0, 4.5, 5.5], dtype=np.float32)
+
+# The spread within one limb.
+LIMB_MIN_STD = np.array([7.0, 2.5, 2.5], dtype=np.float32)
+LIMB_MAX_STD = np.array([13.0, 5.0, 6.0], dtype=np.float32)
+
+SHOE_MAX_STD = np.array([18.0, 7.0, 9.0], dtype=np.float32)
+
+GREY_CHROMA = 3.0
+"""An image whose mean chroma is below this is greyscale: only lightness tells skin."""
+
+
+@dataclass(frozen=True)
+class SkinModel:
+    """A Gaussian in L, a, b with independent axes."""
+
+    mean: np.ndarray
+    """(3,) L 0..100, a, b."""
+
+    std: np.ndarray
+    """(3,)"""
+
+    def distance(self, lab: np.ndarray) -> np.ndarray:
+        """(...) float32 distance of (..., 3) colours from the mean in standard deviations."""
+        return np.sqrt((((lab - self.mean) / self.std) ** 2).sum(axis=-1))
+
+
+def fit_colour(colours: np.ndarray, min_std: np.ndarray, max_std: np.ndarray) -> SkinModel:
+    """Median and median deviation of (n, 3) colours, the deviation kept within limits."""
+    mean = np.median(colours, axis=0)
+    spread = 1.48 * np.median(np.abs(colours - mean), axis=0)
+    return SkinModel(mean.astype(np.float32), spread.clip(min_std, max_std).astype(np.float32))
+
+
+def to_lab(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float32 CIE L (0..100), a, b of a uint8 RGB image."""
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+
+
+def learn_skin(lab: np.ndarray, skeleton: Skeleton) -> tuple[SkinModel, SkinModel]:
+    """Skin of the person's face, and what is to be expected of the same person's arms and legs.
+
+    The cheeks and the nose are sampled (eyes may be behind sunglasses, the forehead under hair). Where the face isn't
+    seen, or most of the sample can't be skin, both are the generic model; in a greyscale picture chroma plays no part.
+    """
+    generic = SkinModel(GENERIC_MEAN, GENERIC_STD)
+    sample = _face_sample(lab, skeleton)
+    if len(sample) < 8:
+        return generic, generic
+    if float(np.abs(lab[..., 1:]).mean()) < GREY_CHROMA:
+        face = fit_colour(sample, FACE_MIN_STD * [0.6, 1, 1], FACE_MAX_STD)
+        return face, face
+    plausible = (np.abs((sample - GENERIC_MEAN) / GENERIC_STD) < [2.5, 2.2, 2.2]).all(axis=1)
+    if plausible.mean() < 0.3:
+        return generic, generic
+    face = fit_colour(sample[plausible], FACE_MIN_STD, FACE_MAX_STD)
+    return face, SkinModel(face.mean + BODY_OFFSET, BODY_STD)
+
+
+def _face_sample(lab: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """(n, 3) colours around the nose and the cheeks."""
+    nose = skeleton.points.get("nose")
+    if nose is None:
+        return np.empty((0, 3), dtype=np.float32)
+    height, width = lab.shape[:2]
+    ears = [skeleton.points[name] for name in ("left_ear", "right_ear") if name in skeleton.points]
+    places = [nose, *(nose + 0.35 * (ear - nose) for ear in ears)]
+    mask = np.zeros((height, width), dtype=np.uint8)
+    radius = max(1, round(0.028 * skeleton.pixels_per_metre))
+    for x, y in places:
+        cv2.circle(mask, (int(x), int(y + radius * 0.5)), radius, 1, -1)
+    return lab[mask > 0]

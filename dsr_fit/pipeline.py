@@ -1,0 +1,82 @@
+"""From a photo to an observation: detector, parser, or the user's files in their place."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from dsr_fit.camera import Crop
+from dsr_fit.errors import InputError, UsageError
+from dsr_fit.perception.detector import KeypointDetector, MediaPipeDetector
+from dsr_fit.perception.images import read_image
+from dsr_fit.perception.keypoint_files import read_keypoints
+from dsr_fit.perception.label_files import keep_own_labels, read_labels
+from dsr_fit.perception.parser import HumanParser, RuleParser
+from dsr_fit.types import Detection, Observation
+
+MIN_KEYPOINTS = 4
+"""A person with fewer observed keypoints can't be fitted."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user says about one image, besides the image."""
+
+    keypoints: Path | None = None
+    labels: Path | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    """x, y, width, height in pixels."""
+    person: int = 0
+    """0-based, by box area for detections, in the file's order for keypoint files."""
+    focal: float | None = None
+    """Pixels."""
+
+
+@dataclass
+class Perception:
+    """Detector and parser, made when first needed and reused from image to image."""
+
+    detector: KeypointDetector | None = None
+    parser: HumanParser = field(default_factory=RuleParser)
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Seconds that the last image took: `detect`, `parse`."""
+
+    def observe(self, path: Path, inputs: Inputs | None = None) -> Observation:
+        """Look at one image. Raises InputError when it, or a file that goes with it, can't be used."""
+        inputs = inputs or Inputs()
+        image, exif_focal = read_image(path)
+        size = (image.shape[1], image.shape[0])
+        started = time.perf_counter()
+        detection = self._detect(path, image, inputs)
+        detected = time.perf_counter()
+        if inputs.labels is None:
+            labels, source = self.parser.parse(image, detection), self.parser.name
+        else:
+            labels, source = read_labels(inputs.labels, size), inputs.labels.name
+        labels = keep_own_labels(labels, detection.keypoints, Crop.around(detection.keypoints).side)
+        self.timings_s = {"detect": detected - started, "parse": time.perf_counter() - detected}
+        focal = inputs.focal or exif_focal or float(np.hypot(*size))
+        return Observation(image, detection, labels, source, focal)
+
+    def _detect(self, path: Path, image: np.ndarray, inputs: Inputs) -> Detection:
+        if inputs.keypoints is not None:
+            people = read_keypoints(inputs.keypoints, (image.shape[1], image.shape[0]), path.name)
+            source = str(inputs.keypoints)
+        else:
+            self.detector = self.detector or MediaPipeDetector()
+            people, source = self.detector.detect(image, inputs.bbox), str(path)
+        if not people:
+            where = "in the given --bbox" if inputs.bbox else "in the image"
+            raise InputError(f"{source}: nobody was found {where}; give keypoints with --keypoints, or try --bbox")
+        if not 0 <= inputs.person < len(people):
+            raise UsageError(f"--person {inputs.person}: {source} shows {len(people)}, numbered from 0")
+        detection = people[inputs.person]
+        usable = int((detection.keypoints[:, 2] > 0.2).sum())
+        if usable < MIN_KEYPOINTS:
+            raise InputError(
+                f"{source}: person {inputs.person} has {usable} usable keypoints, a fit needs {MIN_KEYPOINTS}"
+            )
+        return replace(detection, keypoints=detection.keypoints.astype(np.float32))

@@ -1,0 +1,1 @@
+"""Initial estimates of pose, shape and camera."""

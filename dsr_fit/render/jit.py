@@ -1,0 +1,37 @@
+"""Compilation of the CPU kernels, cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+KERNEL_SECONDS = 40  # what compiling takes on one slow core
+_SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*_kernels.py"))))
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """`numba.njit` without the GIL and with a cache beside the source, or in the user's where that is read-only.
+
+    numba takes a cached kernel for valid while its own file stays the same, and never looks at the modules whose
+    kernels it calls. So a digest of all kernel sources is part of the name it is cached under.
+    """
+    function.__qualname__ += "_" + _SOURCES.hexdigest()[:12]
+    return njit(cache=True, nogil=True, error_model="numpy")(function)
+
+
+def announce_compilation(entry: Any) -> None:
+    """Say, once, that kernels are about to be compiled, unless `entry` (a kernel) is in the cache already."""
+    if entry.signatures or _is_cached(entry):
+        return
+    logging.getLogger("dsr_fit").warning(
+        "compiling the CPU kernels, once per installation (about %d s)", KERNEL_SECONDS
+    )
+
+
+def _is_cached(entry: Any) -> bool:
+    return any(Path(entry.stats.cache_path).glob(f"*{entry.py_func.__qualname__}*.nbi"))

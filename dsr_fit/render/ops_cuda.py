@@ -1,0 +1,64 @@
+"""nvdiffrast's operators on a GPU, by nvdiffrast itself: loaded on first use, its context kept here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dsr_fit.errors import InputError
+
+
+@cache
+def _nvdiffrast() -> Any:
+    if torch.version.cuda is None:
+        raise InputError(
+            f"rendering on a GPU needs a CUDA build of torch, and torch {torch.__version__} is a CPU build: "
+            "install one as https://pytorch.org/get-started says, or use --device cpu"
+        )
+    if not torch.cuda.is_available():
+        raise InputError(
+            "rendering on a GPU: torch sees no GPU (is there one, is its driver loaded, is CUDA_VISIBLE_DEVICES "
+            "empty?); --device cpu works without"
+        )
+    try:
+        import nvdiffrast.torch as nvdiffrast
+    except ImportError as error:
+        raise InputError(
+            "rendering on a GPU needs nvdiffrast, which is not on PyPI: with the CUDA toolkit installed, "
+            "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast; "
+            f"or use --device cpu ({error})"
+        ) from error
+    return nvdiffrast
+
+
+@cache
+def _context(device: torch.device) -> Any:
+    return _nvdiffrast().RasterizeCudaContext(device=device)
+
+
+def rasterize(
+    pos: Tensor, tri: Tensor, resolution: Sequence[int], ranges: Tensor | None = None, grad_db: bool = True
+) -> tuple[Tensor, Tensor]:
+    """As `ops_cpu.rasterize`. Raises InputError where there is no GPU, no CUDA build of torch or no nvdiffrast."""
+    nvdiffrast = _nvdiffrast()
+    return nvdiffrast.rasterize(_context(pos.device), pos, tri, list(resolution), ranges=ranges, grad_db=grad_db)
+
+
+def interpolate(
+    attr: Tensor,
+    rast: Tensor,
+    tri: Tensor,
+    rast_db: Tensor | None = None,
+    diff_attrs: Literal["all"] | Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `ops_cpu.interpolate`."""
+    return _nvdiffrast().interpolate(attr, rast, tri, rast_db=rast_db, diff_attrs=diff_attrs)
+
+
+def antialias(color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor) -> Tensor:
+    """As `ops_cpu.antialias`."""
+    return _nvdiffrast().antialias(color, rast, pos, tri)

@@ -1,0 +1,150 @@
+"""Reads the arrays of official SMPL pickles without running any code that the file carries.
+
+The files are Python 2 pickles of chumpy arrays and scipy sparse matrices. Their few classes are replaced by inert
+ones of ours; any other name in the file is refused, so nothing foreign is ever called.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.core.multiarray import _reconstruct, scalar
+from scipy import sparse
+
+from dsr_fit.errors import InputError
+
+
+class _Inert:
+    """Takes the state of a pickled object and does nothing with it."""
+
+    state: Any = MappingProxyType({})
+
+    def __init__(self, *args: Any) -> None:
+        del args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Chumpy(_Inert):
+    """chumpy.ch.Ch: an array in `x`."""
+
+
+class _ChumpySelect(_Inert):
+    """chumpy.reordering.Select: elements `idxs` of the flattened `a`, in `preferred_shape`."""
+
+
+class _SparseMatrix(_Inert):
+    """scipy.sparse's compressed matrices: `data`, `indices`, `indptr`, `_shape`."""
+
+
+class _SparseColumns(_SparseMatrix):
+    """Compressed by columns."""
+
+
+class _SparseRows(_SparseMatrix):
+    """Compressed by rows."""
+
+
+def _reconstruct_object(kind: Any, base: Any, state: Any) -> Any:
+    """Python 2's copy_reg._reconstructor for plain objects."""
+    if not (isinstance(kind, type) and issubclass(kind, _Inert)) or base is not object:
+        raise pickle.UnpicklingError(f"an object of {kind!r}")
+    return kind()
+
+
+def _latin1_bytes(text: str, encoding: str = "latin1") -> bytes:
+    """_codecs.encode as numpy's pickles use it."""
+    return text.encode("latin1")
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("chumpy.ch", "Ch"): _Chumpy,
+    ("chumpy", "Ch"): _Chumpy,
+    ("chumpy.reordering", "Select"): _ChumpySelect,
+    ("copy_reg", "_reconstructor"): _reconstruct_object,
+    ("copyreg", "_reconstructor"): _reconstruct_object,
+    ("__builtin__", "object"): object,
+    ("builtins", "object"): object,
+    ("_codecs", "encode"): _latin1_bytes,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    **{(module, "_reconstruct"): _reconstruct for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    **{(module, "scalar"): scalar for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    **{
+        (f"scipy.sparse.{module}", f"{kind}_{form}"): _SparseColumns if kind == "csc" else _SparseRows
+        for kind in ("csc", "csr")
+        for module in (kind, f"_{kind}")
+        for form in ("matrix", "array")
+    },
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name}") from None
+
+
+def _chumpy_array(value: _Chumpy) -> np.ndarray:
+    if "x" not in value.state:
+        raise pickle.UnpicklingError("a chumpy array without `x`")
+    return to_array(value.state["x"])
+
+
+def _selected_array(value: _ChumpySelect) -> np.ndarray:
+    source = to_array(value.state["a"]).ravel()[to_array(value.state["idxs"]).astype(np.int64)]
+    shape = value.state.get("preferred_shape")
+    return source if shape is None else source.reshape(tuple(int(length) for length in shape))
+
+
+def _sparse_array(value: _SparseMatrix) -> np.ndarray:
+    state = value.state
+    parts = (to_array(state["data"]), to_array(state["indices"]), to_array(state["indptr"]))
+    shape = tuple(int(length) for length in state.get("_shape", state.get("shape")))
+    kind: Callable[..., Any] = sparse.csc_matrix if isinstance(value, _SparseColumns) else sparse.csr_matrix
+    matrix = kind(parts, shape=shape)
+    matrix.check_format(full_check=True)  # indices come from a stranger's file
+    return matrix.toarray()
+
+
+def to_array(value: Any) -> np.ndarray:
+    """The dense array behind a plain, chumpy or sparse value of the file."""
+    if isinstance(value, _Chumpy):
+        return _chumpy_array(value)
+    if isinstance(value, _ChumpySelect):
+        return _selected_array(value)
+    if isinstance(value, _SparseMatrix):
+        return _sparse_array(value)
+    return np.asarray(value)
+
+
+def read_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The arrays named `keys` that a pickled dictionary holds; absent keys are left out.
+
+    Raises InputError when the file is no such pickle, or names a class or function beyond the few needed.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _Unpickler(file, encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused, the pickle wants {error}; only numpy, scipy.sparse and chumpy arrays are read"
+        ) from None
+    except Exception as error:
+        raise InputError(f"{path}: not a readable pickle ({error or type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not SMPL's dictionary of arrays")
+    try:
+        return {key: to_array(content[key]) for key in keys if key in content}
+    except (pickle.UnpicklingError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise InputError(f"{path}: an array of the file can't be read ({error})") from None

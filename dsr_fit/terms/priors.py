@@ -1,0 +1,42 @@
+"""Priors on shape and pose, and closeness to where the fit started."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+# Axis-angle components of `body_pose` that bend an elbow or a knee, with the sign that is forwards (SMPLify).
+BENDS: tuple[tuple[int, float], ...] = (
+    (3 * (4 - 1), 1.0),  # left knee, about x
+    (3 * (5 - 1), 1.0),  # right knee
+    (3 * (18 - 1) + 1, -1.0),  # left elbow, about y
+    (3 * (19 - 1) + 1, 1.0),  # right elbow
+)
+BEND_UNIT = 0.1
+"""Radians of backward bend that cost 1."""
+
+
+def betas(values: Tensor) -> Tensor:
+    """Mean square of (B, 10): the negative log-density of a unit Gaussian, up to scale."""
+    return values.square().mean(1)
+
+
+def pose(body_pose: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Mean squared deviation of (B, 69) axis-angle from a joint-wise Gaussian of `mean` and `std` (69,)."""
+    return ((body_pose - mean) / std).square().mean(1)
+
+
+def bends(body_pose: Tensor) -> Tensor:
+    """(B, 69) -> (B, 4) signed forward bend of knees and elbows, radians."""
+    index = [component for component, _ in BENDS]
+    return body_pose[:, index] * body_pose.new_tensor([sign for _, sign in BENDS])
+
+
+def bending(body_pose: Tensor) -> Tensor:
+    """Squared hinge on elbows and knees that bend backwards, in units of `BEND_UNIT`^2, summed: (B, 69) -> (B,)."""
+    return (bends(body_pose).clamp(max=0) / BEND_UNIT).square().sum(1)
+
+
+def initial(pose_vector: Tensor, shape: Tensor, start_pose: Tensor, start_shape: Tensor) -> Tensor:
+    """Mean square distance to the initial estimate: pose (B, 72) radians, in units of 0.1, and betas (B, 10)."""
+    turned = ((pose_vector - start_pose) / 0.1).square().mean(1)
+    return turned + (shape - start_shape).square().mean(1)

@@ -1,0 +1,56 @@
+"""The nouns that the rooms hand to each other: what was seen of one person, and where.
+
+Frames and units are those of `docs/conventions.md`: pixels of the full image with the centre of pixel (0, 0) at
+(0.5, 0.5); metres in the camera frame x right, y down, z forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One person found in an image, by a detector or read from a keypoint file."""
+
+    keypoints: np.ndarray
+    """(49, 3) float32 x, y in full-image pixels and confidence 0..1; unobserved slots are zero."""
+
+    world_landmarks: np.ndarray | None = None
+    """(49, 4) float32 x, y, z in metres about the mid-hip, camera axes, and confidence; None without 3D."""
+
+    person_mask: np.ndarray | None = None
+    """(H, W) float32 probability that the pixel shows this person, full image; None when not available."""
+
+    source: str = "unknown"
+    """Where it comes from: "mediapipe", "openpose", "coco", ..."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that the fit knows about one person of one image."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB, upright (EXIF rotation applied)."""
+
+    detection: Detection
+
+    labels: np.ndarray
+    """(H, W) uint8: 0..19 of `dsr_fit.labels.LABELS`, 254 occluder, 255 unknown."""
+
+    labels_source: str
+    """Who made the label map: a parser's name, or the file's."""
+
+    focal_length: float
+    """Pixels of the full image; the principal point is the image's centre."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width, height."""
+        return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def principal_point(self) -> tuple[float, float]:
+        return self.image.shape[1] / 2, self.image.shape[0] / 2

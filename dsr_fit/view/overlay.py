@@ -1,0 +1,101 @@
+"""`mesh.png`: the photo, its parsing, the body over the photo, and the body from both sides."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsr_fit.body import Body
+from dsr_fit.camera import Crop
+from dsr_fit.fit.fitter import FitResult
+from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
+from dsr_fit.render.renderer import Renderer
+
+PANEL = 448
+"""Pixels of a panel's side."""
+
+BODY_COLOUR = (0.55, 0.72, 0.95)
+PAPER = 246
+
+
+def draw(result: FitResult, body: Body) -> np.ndarray:
+    """(PANEL, 5 * PANEL, 3) uint8 RGB: photo, parsing, overlay, the body from its right and from its left."""
+    renderer = Renderer(body.faces, body.num_vertices, device="cpu")
+    window = Crop(result.crop.center, result.crop.side * 1.1)
+    photo = _cut(result.observation.image, window, cv2.INTER_AREA, PAPER)
+    labels = _cut(result.observation.labels, window, cv2.INTER_NEAREST, UNKNOWN)
+    vertices = torch.from_numpy(result.vertices)
+    scale = PANEL / window.side
+    intrinsics = torch.tensor(
+        [
+            result.focal_length * scale,
+            result.focal_length * scale,
+            (result.principal_point[0] - window.origin[0]) * scale,
+            (result.principal_point[1] - window.origin[1]) * scale,
+        ]
+    )
+    seen, alpha = shaded(renderer, body, vertices, intrinsics, PANEL)
+    overlay = photo * (1 - 0.85 * alpha) + seen * 0.85 * alpha
+    sides = [_side_view(renderer, body, vertices, sign) for sign in (1.0, -1.0)]
+    panels = [photo, _parsing(photo, labels), overlay, *sides]
+    return np.concatenate(panels, 1).clip(0, 255).astype(np.uint8)
+
+
+def shaded(
+    renderer: Renderer, body: Body, vertices: Tensor, intrinsics: Tensor, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (S, S, 3) 0..255 and coverage (S, S, 1) of (V, 3) vertices under fx, fy, cx, cy, lit from the viewer."""
+    normals = vertex_normals(vertices, body.faces.long())
+    facing = (-normals[:, 2]).clamp(min=0)
+    from_above = (-normals[:, 1]).clamp(min=0)
+    light = (0.25 + 0.65 * facing + 0.2 * from_above).clamp(max=1)
+    colours = light[:, None] * torch.tensor(BODY_COLOUR)
+    render = renderer(vertices[None], intrinsics[None], resolution, attributes=colours)
+    alpha = render.alpha[0, ..., None].numpy()
+    return 255 * render.attributes[0].numpy() / np.maximum(alpha, 1e-6), alpha
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """(V, 3) area-weighted unit normals that point outwards of a mesh wound counter-clockwise."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    face_normals = torch.linalg.cross(b - a, c - a)
+    normals = torch.zeros_like(vertices)
+    for corner in range(3):
+        normals.index_add_(0, faces[:, corner], face_normals)
+    return torch.nn.functional.normalize(normals, dim=1)
+
+
+def _side_view(renderer: Renderer, body: Body, vertices: Tensor, sign: float) -> np.ndarray:
+    """The body turned by a right angle about the vertical, seen from far enough to fit the panel."""
+    centered = vertices - (vertices.amax(0) + vertices.amin(0)) / 2
+    turned = torch.stack([-sign * centered[:, 2], centered[:, 1], sign * centered[:, 0]], 1)
+    extent = float((turned.amax(0) - turned.amin(0))[:2].max())
+    turned[:, 2] += 4 * extent
+    focal = 0.86 * 4 * PANEL
+    intrinsics = torch.tensor([focal, focal, PANEL / 2, PANEL / 2])
+    colours, alpha = shaded(renderer, body, turned, intrinsics, PANEL)
+    return PAPER * (1 - alpha) + colours * alpha
+
+
+def _parsing(photo: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Labels in Graphonomy's colours over a pale photo; occluders hatched grey."""
+    table = np.zeros((256, 3), np.float32)
+    table[: len(COLOURS)] = COLOURS
+    table[OCCLUDER] = 128
+    pale = 0.35 * photo.mean(-1, keepdims=True) + 120
+    drawn = ((labels > 0) & (labels != UNKNOWN))[..., None]
+    return np.where(drawn, 0.25 * photo + 0.75 * table[labels], pale)
+
+
+def _cut(image: np.ndarray, window: Crop, interpolation: int, border: int) -> np.ndarray:
+    """The window of an image as a (PANEL, PANEL, ...) float32 array, or uint8 for labels."""
+    scale = PANEL / window.side
+    x, y = window.origin
+    shift = 0.5 * scale - 0.5
+    matrix = np.array([[scale, 0, shift - x * scale], [0, scale, shift - y * scale]])
+    fill = (border,) * (3 if image.ndim == 3 else 1)
+    flags = cv2.INTER_LINEAR if interpolation == cv2.INTER_AREA else interpolation
+    cut = cv2.warpAffine(image, matrix, (PANEL, PANEL), flags=flags, borderValue=fill)
+    return cut.astype(np.float32) if image.ndim == 3 else cut

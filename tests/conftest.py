@@ -1,0 +1,19 @@
+"""Fixtures that several test files need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of photos, motion capture and reference vectors; tests that need it skip without it."""
+    folder = Path(os.environ.get("DSR_FIT_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("needs the shared data folder: set DSR_FIT_SHARED")
+    return folder

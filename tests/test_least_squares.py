@@ -1,0 +1,114 @@
+"""Levenberg-Marquardt: its Jacobian against automatic differentiation, and known bodies found again."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from bodies import stick_body
+
+from dsr_fit.camera import project
+from dsr_fit.config import LeastSquares, Scales, Weights
+from dsr_fit.fit.batch import Points
+from dsr_fit.fit.least_squares import Problem, State, keypoint_jacobian, solve
+from dsr_fit.priors import load_pose_prior
+from dsr_fit.regressor import kinematic
+from dsr_fit.rotation import axis_angle_to_matrix
+
+INTRINSICS = torch.tensor([[1000.0, 1000.0, 300.0, 400.0]], dtype=torch.float64)
+
+
+def _state(batch: int, spread: float, seed: int = 0) -> State:
+    generator = torch.Generator().manual_seed(seed)
+    prior = load_pose_prior().to(dtype=torch.float64)
+    noise = torch.randn(batch, 23, 3, dtype=torch.float64, generator=generator)
+    body = axis_angle_to_matrix(prior.mean.view(23, 3) + spread * prior.std.view(23, 3) * noise)
+    heading = 2 * math.pi * torch.arange(batch, dtype=torch.float64) / max(batch, 1) * 0.2
+    zero = torch.zeros_like(heading)
+    orient = axis_angle_to_matrix(torch.stack([zero + math.pi, zero, zero], 1)) @ axis_angle_to_matrix(
+        torch.stack([zero, heading, zero], 1)
+    )
+    betas = spread * torch.randn(batch, 10, dtype=torch.float64, generator=generator)
+    cam_t = torch.tensor([[0.1, 0.0, 4.0]], dtype=torch.float64).expand(batch, -1)
+    return State(torch.cat([orient[:, None], body], 1), betas, cam_t)
+
+
+def _problem(truth: State, world: bool, weights: Weights | None = None) -> Problem:
+    skeleton = stick_body().skeleton.to(dtype=torch.float64)
+    keypoints = skeleton.keypoints(truth.rotations, truth.betas)
+    intrinsics = INTRINSICS.expand(len(keypoints), -1)
+    pixels = project(keypoints + truth.cam_t[:, None], intrinsics)
+    ones = skeleton.keypoint_valid.double().expand(len(pixels), -1)
+    box = (pixels.amax(1) - pixels.amin(1)).amax(1)
+    points = Points(pixels, ones, box, keypoints, ones * world, intrinsics)
+    prior = load_pose_prior().to(dtype=torch.float64)
+    return Problem(skeleton, points, prior, weights or Weights(), Scales())
+
+
+def test_keypoint_jacobian_is_the_derivative() -> None:
+    state = _state(1, 1.0)
+    skeleton = stick_body().skeleton.to(dtype=torch.float64)
+
+    def keypoints(delta: torch.Tensor) -> torch.Tensor:
+        moved = state.moved(delta[None])
+        return (skeleton.keypoints(moved.rotations, moved.betas) + moved.cam_t[:, None])[0]
+
+    numeric = torch.autograd.functional.jacobian(keypoints, torch.zeros(85, dtype=torch.float64), vectorize=True)
+    torch.testing.assert_close(keypoint_jacobian(skeleton, state)[1][0], numeric, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.5])
+def test_residuals_are_the_energy_and_their_jacobian_its_gradient(spread: float) -> None:
+    # Robust weights make the residuals' square differ from the energy, never the gradient.
+    problem, state = _problem(_state(2, spread, seed=1), world=True), _state(2, spread, seed=2)
+    residuals, jacobian = problem.linearise(state)
+    analytic = 2 * (jacobian.transpose(1, 2) @ residuals[..., None])[..., 0]
+
+    def energy(delta: torch.Tensor) -> torch.Tensor:
+        return problem.energy(state.moved(delta)).sum()
+
+    numeric = torch.autograd.functional.jacobian(energy, torch.zeros(2, 85, dtype=torch.float64))
+    torch.testing.assert_close(analytic, numeric, atol=1e-6, rtol=1e-6)  # series near zero angle
+
+
+def test_a_body_is_found_from_its_keypoints_and_landmarks() -> None:
+    truth = _state(4, 0.7)
+    weak = Weights(pose=1e-4, betas=1e-4, bending=0.0)
+    problem = _problem(truth, world=True, weights=weak)
+    settings = LeastSquares(steps=60)
+    state = kinematic.estimate(problem, settings)
+    state = solve(problem, state, settings.steps, settings.damping)
+    found = problem.skeleton.keypoints(state.rotations, state.betas) + state.cam_t[:, None]
+    wanted = problem.points.world + truth.cam_t[:, None]
+    valid = problem.points.confidence > 0
+    # A weak prior remains: a millimetre across the image, a few along the depth.
+    pixels = (project(found, problem.points.intrinsics) - problem.points.pixels).norm(dim=-1)[valid]
+    assert float(pixels.max()) < 0.5
+    assert float((found - wanted).norm(dim=-1)[valid].mean()) < 0.01
+
+
+@pytest.mark.parametrize("heading", [0, 90, 180, 270])
+def test_the_heading_is_found_without_3d(heading: int) -> None:
+    truth = _state(1, 0.0)
+    turn = axis_angle_to_matrix(torch.tensor([0.0, math.radians(heading + 15), 0.0], dtype=torch.float64))
+    truth.rotations[:, 0] = truth.rotations[:, 0] @ turn
+    problem = _problem(truth, world=False)
+    state = kinematic.estimate(problem, LeastSquares())
+    cosine = ((state.rotations[0, 0].T @ truth.rotations[0, 0]).trace() - 1) / 2
+    assert float(cosine) > math.cos(math.radians(35))
+
+
+def test_energy_never_rises_and_each_person_is_alone() -> None:
+    truth, start = _state(3, 1.0, seed=3), _state(3, 1.0, seed=4)
+    problem = _problem(truth, world=True)
+    before = problem.energy(start)
+    together = solve(problem, start, 6, 1e-3)
+    assert bool((problem.energy(together) <= before).all())
+    row = torch.tensor([1])
+    single = Problem(
+        problem.skeleton, _problem(truth.rows(row), world=True).points, problem.pose_prior, problem.weights,
+        problem.scales,
+    )  # fmt: skip
+    alone = solve(single, start.rows(row), 6, 1e-3)
+    torch.testing.assert_close(alone.rotations, together.rotations[row], atol=1e-8, rtol=0)

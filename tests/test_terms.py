@@ -1,0 +1,142 @@
+"""Energy terms: closed forms, directions of pull, and gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dsr_fit.terms import keypoints as point_terms
+from dsr_fit.terms import priors as prior_terms
+from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
+from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance
+from dsr_fit.terms.silhouette import silhouette
+
+SIZE = 16
+
+
+def _box(low: int, high: int) -> torch.Tensor:
+    mask = torch.zeros(1, SIZE, SIZE)
+    mask[:, low:high, low:high] = 1
+    return mask
+
+
+KNOWN = torch.ones(1, SIZE, SIZE)
+
+
+def test_geman_mcclure_is_quadratic_then_flat() -> None:
+    squared = torch.tensor([1e-8, 1e8])
+    values = point_terms.geman_mcclure(squared, 0.1)
+    assert float(values[0]) == pytest.approx(1e-8, rel=1e-5)
+    assert float(values[1]) == pytest.approx(0.01, rel=1e-5)
+
+
+def test_keypoints_count_confidence_squared_and_only_the_observed() -> None:
+    observed = torch.tensor([[[0.0, 0.0], [100.0, 0.0], [7.0, 7.0]]])
+    projected = observed + torch.tensor([[[2.0, 0.0], [0.0, 4.0], [50.0, 50.0]]])
+    confidence = torch.tensor([[1.0, 0.5, 0.0]])
+    energy = point_terms.keypoints(projected, observed, confidence, torch.tensor([100.0]), 0.02, 1e6)
+    assert float(energy) == pytest.approx((1.0 + 0.25 * 4.0) / 2)
+
+
+def test_world_landmarks_ignore_translation() -> None:
+    points = torch.randn(1, 6, 3)
+    confidence = torch.tensor([[1.0, 0.5, 0.2, 1.0, 0.0, 1.0]])
+    moved = point_terms.world_landmarks(points + 3.0, points, confidence, 0.1)
+    assert float(moved) == pytest.approx(0, abs=1e-9)
+    bent = points.clone()
+    bent[:, 0, 1] += 0.1
+    assert float(point_terms.world_landmarks(bent, points, confidence, 0.1)) > 0.1
+
+
+def test_dsr_mc_is_one_minus_iou() -> None:
+    energy = dsr_mc(_box(2, 10), _box(4, 12), KNOWN)
+    intersection, union = 36, 64 + 64 - 36
+    assert float(energy) == pytest.approx(1 - intersection / union)
+    assert float(dsr_mc(_box(2, 10), _box(2, 10), KNOWN)) == pytest.approx(0, abs=1e-6)
+
+
+def test_dsr_mc_without_a_mask_is_silent() -> None:
+    assert float(dsr_mc(_box(2, 10), torch.zeros(1, SIZE, SIZE), KNOWN)) == 0
+
+
+@pytest.mark.parametrize("term", ["mc", "silhouette", "c"])
+def test_unknown_pixels_carry_no_weight(term: str) -> None:
+    known = KNOWN.clone()
+    known[:, :, 8:] = 0
+    coverage = torch.rand(1, SIZE, SIZE, requires_grad=True)
+    probabilities = coverage[..., None] * torch.tensor([0.2, 0.8])
+    classes = torch.ones(1, SIZE, SIZE, dtype=torch.int64)
+    classes[:, :4] = 0
+    energy = {
+        "mc": lambda: dsr_mc(coverage, _box(4, 12), known),
+        "silhouette": lambda: silhouette(coverage, _box(4, 12), known),
+        "c": lambda: dsr_c(coverage, probabilities, classes, known, known, excess=False, live=True),
+    }[term]()
+    (gradient,) = torch.autograd.grad(energy.sum(), coverage)
+    assert float(gradient[:, :, 8:].abs().max()) == 0
+    assert float(gradient[:, :, :8].abs().max()) > 0
+
+
+def test_dsr_mc_distance_pulls_from_afar_where_iou_is_blind() -> None:
+    mask = _box(0, 3)
+    column = torch.arange(SIZE, dtype=torch.float32)
+    distance = (column - 2).clamp(min=0).expand(1, SIZE, SIZE)
+    near, far = _box(6, 9), _box(12, 15)
+    seen = torch.ones(1)
+    assert float(dsr_mc(near, mask, KNOWN)) == float(dsr_mc(far, mask, KNOWN)) == 1
+    assert dsr_mc_distance(near, distance, KNOWN, seen) < dsr_mc_distance(far, distance, KNOWN, seen)
+
+
+def _c_scene(low: int, high: int, **form: bool) -> torch.Tensor:
+    """A body box that wears class 1 for sure over a person box of class 1 at 4..12."""
+    coverage = _box(low, high)
+    probabilities = coverage[..., None] * torch.tensor([0.1, 0.9])
+    return dsr_c(coverage, probabilities, _box(4, 12).long(), KNOWN, KNOWN, **form)
+
+
+def test_dsr_c_punishes_leaving_the_clothes_and_not_leaving_room() -> None:
+    inside, outside = (_c_scene(*box, excess=True, live=True) for box in ((6, 10), (2, 14)))
+    assert float(inside) == pytest.approx(0, abs=1e-6)
+    assert float(outside) > 0.5
+
+
+def test_dsr_c_plain_costs_even_a_perfect_match() -> None:
+    assert float(_c_scene(4, 12, excess=False, live=True)) == pytest.approx(-math.log(0.9), abs=1e-3)
+
+
+@pytest.mark.parametrize(("live", "shrinks"), [(True, False), (False, True)])
+def test_a_detached_normaliser_shrinks_even_a_perfect_match(live: bool, shrinks: bool) -> None:
+    coverage = (0.9 * _box(4, 12)).requires_grad_()
+    probabilities = coverage[..., None] * torch.tensor([0.1, 0.9])
+    energy = dsr_c(coverage, probabilities, _box(4, 12).long(), KNOWN, KNOWN, excess=False, live=live)
+    (gradient,) = torch.autograd.grad(energy.sum(), coverage)
+    assert bool((gradient[_box(4, 12) > 0] > 1e-5).all()) is shrinks
+
+
+def test_released_cross_entropy_has_its_known_floor() -> None:
+    classes = _box(4, 12).long()
+    perfect = torch.nn.functional.one_hot(classes, 8).float()
+    floor = math.log(math.e + 7) - 1
+    assert float(dsr_c_released(perfect, classes, KNOWN)) == pytest.approx(floor, abs=1e-5)
+    nothing = torch.zeros(1, SIZE, SIZE, 8)
+    assert float(dsr_c_released(nothing, classes, KNOWN)) == pytest.approx(math.log(8), abs=1e-5)
+
+
+def test_bending_costs_backward_elbows_and_knees_only() -> None:
+    pose = torch.zeros(6, 69)
+    pose[0, 9] = 0.5  # left knee forwards
+    pose[1, 9] = -0.5
+    pose[2, 52] = -0.5  # left elbow forwards
+    pose[3, 52] = 0.5
+    pose[4, 55] = 0.5  # right elbow forwards
+    pose[5, 55] = -0.5
+    energy = prior_terms.bending(pose)
+    torch.testing.assert_close(energy, torch.tensor([0.0, 25, 0, 25, 0, 25]))
+
+
+def test_priors_are_averages_of_squares() -> None:
+    assert float(prior_terms.betas(torch.full((1, 10), 2.0))) == 4
+    mean, std = torch.zeros(69), torch.full((69,), 0.5)
+    assert float(prior_terms.pose(torch.ones(1, 69), mean, std)) == 4
