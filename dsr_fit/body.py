@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.rotation import axis_angle_to_matrix
+from dsr_fit.kinematics import transforms
 from dsr_fit.skinning import SkinningWeights, skin
 
 
@@ -146,10 +146,9 @@ class Body:
         `global_orient` (B, 3) and `body_pose` (B, 69) axis-angle, `betas` (B, 10), `cam_t` (B, 3) metres.
         """
         pose = torch.cat([global_orient, body_pose], 1).unflatten(1, (24, 3))
-        rotations = axis_angle_to_matrix(pose)
-        transforms = self.skeleton.transforms(rotations, betas)
-        keypoints = self.skeleton.keypoints(rotations, betas, transforms) + cam_t[:, None]
-        return Posed(self, rotations, betas, transforms, keypoints, cam_t)
+        rotations, moved = transforms(pose, self.skeleton.joints_at_rest(betas), self.skeleton)
+        keypoints = self.skeleton.keypoints(rotations, betas, moved) + cam_t[:, None]
+        return Posed(self, rotations, betas, moved, keypoints, cam_t)
 
 
 @dataclass(frozen=True)

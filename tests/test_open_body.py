@@ -12,8 +12,8 @@ import trimesh
 
 FOLDER = Path(__file__).resolve().parents[1] / "priors" / "open_body"
 SMPL_PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
-# SMPL's order: pelvis, hips, spine1, knees, spine2, ankles, spine3, feet, neck, collars, head, shoulders, elbows,
-# wrists, hands; left before right.
+# SMPL's order: pelvis, hips, spine1, knees, spine2, ankles, spine3, feet, neck, collars, head, shoulders,
+# elbows, wrists, hands; left before right.
 MIRROR_JOINT = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
@@ -46,6 +46,15 @@ def random_bodies(body: dict[str, np.ndarray]) -> np.ndarray:
     return body["v_template"] + np.einsum("vik,nk->nvi", body["shapedirs"], betas)
 
 
+def mirrored_name(name: str) -> str:
+    if name.startswith(("Left ", "Right ")):
+        side, rest = name.split(" ", 1)
+        return f"{'Right' if side == 'Left' else 'Left'} {rest}"
+    if name[0] in "LR" and name[1].isupper():
+        return ("R" if name[0] == "L" else "L") + name[1:]
+    return name
+
+
 def keypoint(body: dict[str, np.ndarray], name: str) -> np.ndarray:
     index = list(body["keypoint_names"]).index(name)
     return regressor(body, "keypoint_regressor", 49)[index] @ body["v_template"]
@@ -65,7 +74,14 @@ def test_arrays_are_smpls(body: dict[str, np.ndarray]) -> None:
         "left_right_vertex": (v,),
     }
     assert {name: body[name].shape for name in shapes} == shapes
-    for name in ("v_template", "shapedirs", "posedirs", "weights", "J_regressor_val", "keypoint_regressor_val"):
+    for name in (
+        "v_template",
+        "shapedirs",
+        "posedirs",
+        "weights",
+        "J_regressor_val",
+        "keypoint_regressor_val",
+    ):
         assert body[name].dtype == np.float32, name
         assert np.isfinite(body[name]).all(), name
     assert body["f"].dtype.kind in "iu"
@@ -112,8 +128,7 @@ def test_everything_is_its_own_mirror_image(body: dict[str, np.ndarray]) -> None
     joint_rows = regressor(body, "J_regressor", 24)
     np.testing.assert_allclose(joint_rows[MIRROR_JOINT][:, mirror], joint_rows, atol=1e-6)
     names = [str(name) for name in body["keypoint_names"]]
-    swap = {"left": "right", "right": "left"}
-    images = ["_".join([swap.get(name.split("_")[0], name.split("_")[0]), *name.split("_")[1:]]) for name in names]
+    images = [mirrored_name(name) for name in names]
     keypoint_rows = regressor(body, "keypoint_regressor", 49)
     order = [names.index(image) for image in images]
     np.testing.assert_allclose(keypoint_rows[order][:, mirror], keypoint_rows, atol=1e-6)
@@ -139,9 +154,11 @@ def test_t_pose_axes(body: dict[str, np.ndarray], joints: np.ndarray) -> None:
     assert arm[0] > 0.999 * np.linalg.norm(arm)  # straight out to +x
     thigh = joint["left_knee"] - joint["left_hip"]
     assert -thigh[1] > 0.99 * np.linalg.norm(thigh)
-    assert joint["head"][1] > joint["neck"][1] > joint["spine3"][1] > joint["spine2"][1] > joint["spine1"][1] > 0
-    assert keypoint(body, "left_big_toe")[2] > joint["left_ankle"][2] + 0.1
-    assert keypoint(body, "left_heel")[2] < joint["left_ankle"][2]
+    assert (
+        joint["head"][1] > joint["neck"][1] > joint["spine3"][1] > joint["spine2"][1] > joint["spine1"][1] > 0
+    )
+    assert keypoint(body, "LBigToe")[2] > joint["left_ankle"][2] + 0.1
+    assert keypoint(body, "LHeel")[2] < joint["left_ankle"][2]
     # Palms down: the hand is wider along z than it is thick along y.
     hand = body["v_template"][body["weights"][:, names.index("left_wrist")] > 0.9]
     assert np.ptp(hand[:, 2]) > 1.5 * np.ptp(hand[:, 1])
@@ -149,15 +166,13 @@ def test_t_pose_axes(body: dict[str, np.ndarray], joints: np.ndarray) -> None:
 
 def test_keypoints_lie_where_their_names_say(body: dict[str, np.ndarray], joints: np.ndarray) -> None:
     joint = dict(zip((str(name) for name in body["joint_names"]), joints, strict=True))
-    for limb in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
-        assert np.linalg.norm(keypoint(body, f"left_{limb}") - joint[f"left_{limb}"]) < 0.05, limb
-    nose, eye, ear = (keypoint(body, name) for name in ("nose", "left_eye", "left_ear"))
+    for limb in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle"):
+        assert np.linalg.norm(keypoint(body, f"L{limb}") - joint[f"left_{limb.lower()}"]) < 0.05, limb
+    nose, eye, ear = (keypoint(body, name) for name in ("Nose", "LEye", "LEar"))
     assert nose[2] > eye[2] > ear[2]
     assert ear[0] > eye[0] > abs(nose[0])
-    assert keypoint(body, "head_top_lsp")[1] > eye[1] > nose[1] > keypoint(body, "neck")[1]
-    assert keypoint(body, "left_big_toe")[0] < keypoint(body, "left_small_toe")[0]
-    for name in ("nose", "left_eye", "left_ear", "left_wrist", "left_knee"):
-        np.testing.assert_allclose(keypoint(body, f"{name}_2"), keypoint(body, name), err_msg=name)
+    assert keypoint(body, "Top of Head (LSP)")[1] > eye[1] > nose[1] > keypoint(body, "Neck")[1]
+    assert keypoint(body, "LBigToe")[0] < keypoint(body, "LSmallToe")[0]
 
 
 def test_random_betas_are_adults(body: dict[str, np.ndarray], random_bodies: np.ndarray) -> None:
@@ -178,7 +193,9 @@ def test_first_beta_is_stature(body: dict[str, np.ndarray]) -> None:
     assert np.ptp((template + first)[:, 1]) - np.ptp(template[:, 1]) > 0.04
 
 
-def test_random_joints_keep_the_skeleton_in_order(body: dict[str, np.ndarray], random_bodies: np.ndarray) -> None:
+def test_random_joints_keep_the_skeleton_in_order(
+    body: dict[str, np.ndarray], random_bodies: np.ndarray
+) -> None:
     joints = np.einsum("jv,nvi->nji", regressor(body, "J_regressor", 24), random_bodies)
     # Bones keep a length, and the left stays left: a regressor that overfits breaks on unusual bodies.
     bones = np.linalg.norm(joints[:, 1:] - joints[:, SMPL_PARENTS[1:]], axis=2)

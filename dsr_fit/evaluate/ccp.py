@@ -237,7 +237,7 @@ _HIDDEN_ARM_PENALTY = 1.5  # hands are small, and their keypoints often beside t
 _SEEN_SHARES = (0.3, 0.6)  # of a bone: no more than a hand in front of it shows, as good as all of it
 _HAND_AREA = 0.05  # a patch of skin up to this size is one part
 _WORN_AREA = 0.025  # accessories up to this size are jewellery, larger ones are carried
-_REACH = 1.5  # radii within which a carried thing is in front of the body
+_REACH = 1.3  # radii within which a carried thing is in front of the body
 _SHOE_NECK = 0.04  # half the width up to which shoes that touch are told apart
 _SUIT_HEM = 0.2  # how far below the hips a suit's jacket ends
 _STRANGER = 5.0  # radii beyond which skin is somebody else's
@@ -285,7 +285,7 @@ def _visible_shares(patches: np.ndarray, count: int, bones: Sequence[_Bone], uni
 
 
 def _split_shoes(labels: np.ndarray, bones: Sequence[_Bone], unit: float) -> None:
-    """Each shoe, a lobe of the shoes' outline, to the nearer foot; a lobe under both feet is cut between them."""
+    """Each shoe, a lobe of the outline, to the nearer foot; one lobe under both feet is cut between."""
     shoes = (labels == _SHOE).astype(np.uint8)
     y, x = np.nonzero(shoes)
     if len(y) == 0:
@@ -359,7 +359,8 @@ def _settle_extras(labels: np.ndarray, points: dict[str, np.ndarray], unit: floa
 def _settle_carried(labels: np.ndarray, bones: Sequence[_Bone]) -> None:
     """Bags in front of the body hide it; beside the body they are background."""
     y, x = np.nonzero(labels == _CARRIED)
-    near = _distances(np.stack([x + 0.5, y + 0.5], axis=1), bones).min(axis=0) < _REACH
+    reach = [bone._replace(handicap=0.0) for bone in bones]
+    near = _distances(np.stack([x + 0.5, y + 0.5], axis=1), reach).min(axis=0) < _REACH
     labels[y, x] = np.where(near, OCCLUDER, LABEL_INDEX["background"])
 
 
@@ -393,6 +394,6 @@ def _bounds(labels: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _nearest(targets: np.ndarray, kind: int) -> np.ndarray:
-    """(H, W) int64 number of the nearest target: a pixel or a connected component, as OpenCV's `kind` says."""
+    """(H, W) int64 number of the nearest target, a pixel or a connected component by OpenCV's `kind`."""
     found = cv2.distanceTransformWithLabels((~targets).astype(np.uint8), cv2.DIST_L2, 5, labelType=kind)
     return np.asarray(found[1], dtype=np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,38 @@ def keypoint_errors(keypoints: Tensor, points: Points) -> tuple[Tensor, Tensor]:
     return pixels, pixels / points.box
 
 
+@dataclass(frozen=True)
+class Masks:
+    """Hard masks (B, S, S) bool of the crop, occluder and unknown pixels left out of all of them."""
+
+    body: Tensor
+    """The rendered body."""
+    person: Tensor
+    """Observed labels of the person."""
+    body_mc: Tensor
+    """Body pixels whose most likely label is one of the image's valid MC labels."""
+    observed_mc: Tensor
+    """Observed pixels of those labels."""
+
+
+def hard_masks(
+    parameters: Parameters, body: Body, batch: Batch, renderer: Renderer, prior: SemanticPrior
+) -> Masks:
+    """Render the bodies at 224 px and set them beside the batch's label maps."""
+    device = body.v_template.device
+    targets = batch.targets(RESOLUTION, "paper4", class_weights=False).to(device)
+    window = crop_intrinsics(batch.points.intrinsics.to(device), batch.crops, RESOLUTION)
+    channels = {"face_attributes" if prior.per_face else "attributes": prior.probabilities}
+    render = renderer(parameters.pose(body).vertices(), window, RESOLUTION, **channels)
+    known = targets.known > 0
+    covered = render.mask & known
+    likely = render.attributes.argmax(-1)
+    minimal = torch.zeros_like(covered)
+    for valid, label in zip(batch.mc_valid.to(device).T, MC_LABELS, strict=True):
+        minimal |= (likely == label) & valid[:, None, None]
+    return Masks(covered, (targets.person > 0) & known, covered & minimal, (targets.mc_mask > 0) & known)
+
+
 def metrics(
     parameters: Parameters, body: Body, batch: Batch, renderer: Renderer, prior: SemanticPrior
 ) -> dict[str, Tensor]:
@@ -32,30 +66,17 @@ def metrics(
 
     `mc_iou`: IoU of {body pixels whose most likely label is a valid MC label} with the observed MC mask;
     `containment`: share of body pixels whose observed label is not background; `silhouette_iou`: IoU with the
-    person mask. Occluder and unknown pixels are left out.
+    person mask.
     """
-    device = body.v_template.device
-    posed = parameters.pose(body)
-    pixels, relative = keypoint_errors(posed.keypoints, batch.points.to(device))
-    targets = batch.targets(RESOLUTION, "paper4", class_weights=False).to(device)
-    window = crop_intrinsics(batch.points.intrinsics.to(device), batch.crops, RESOLUTION)
-    channels = {"face_attributes" if prior.per_face else "attributes": prior.probabilities}
-    render = renderer(posed.vertices(), window, RESOLUTION, **channels)
-    known = targets.known > 0
-    covered = (render.rast[..., 3] > 0) & known
-    likely = render.attributes.argmax(-1)
-    valid = batch.mc_valid.to(device)
-    expected = torch.zeros_like(covered)
-    for column, label in enumerate(MC_LABELS):
-        expected |= (likely == label) & valid[:, column, None, None]
-    observed = (targets.mc_mask > 0) & known
-    person = targets.person > 0
+    points = batch.points.to(body.v_template.device)
+    pixels, relative = keypoint_errors(parameters.pose(body).keypoints, points)
+    masks = hard_masks(parameters, body, batch, renderer, prior)
     return {
         "keypoint_error_px": pixels,
         "keypoint_error_rel": relative,
-        "mc_iou": torch.where(targets.mc_seen > 0, _iou(covered & expected, observed), torch.nan),
-        "containment": (covered & person).sum((1, 2)) / covered.sum((1, 2)),
-        "silhouette_iou": _iou(covered, person & known),
+        "mc_iou": _iou(masks.body_mc, masks.observed_mc).masked_fill(~masks.observed_mc.any(2).any(1), torch.nan),
+        "containment": (masks.body & masks.person).sum((1, 2)) / masks.body.sum((1, 2)),
+        "silhouette_iou": _iou(masks.body, masks.person),
     }
 
 

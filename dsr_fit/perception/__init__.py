@@ -1,4 +1,4 @@
-"""From a photo to what was seen of a person: keypoints, person mask and label map, found or read from files."""
+"""From a photo to what was seen of a person: keypoints, person mask, label map; found or read from files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ try:
     import cv2  # noqa: F401  every module of this room works with it; its failure is explained here once
 except ImportError as error:
     raise InputError(
-        f"OpenCV can't be loaded ({error}); if a system library is missing, `apt-get install libgl1 libglib2.0-0` "
-        "(or your system's equivalent) brings it, else `pip install opencv-contrib-python`"
+        f"OpenCV can't be loaded ({error}); if a system library is missing, "
+        "`apt-get install libgl1 libglib2.0-0` (or your system's equivalent) brings it, "
+        "else `pip install opencv-contrib-python`"
     ) from None

@@ -9,7 +9,7 @@ Box = tuple[float, float, float, float]
 
 
 def keypoint_box(keypoints: np.ndarray, min_confidence: float = 0.3) -> Box:
-    """Box of the (49, 3) keypoints above a confidence, of all observed ones where none is; zeros where none is."""
+    """Box of the (49, 3) keypoints above a confidence; of all observed ones where none is; else zeros."""
     chosen = keypoints[keypoints[:, 2] > min_confidence]
     if not len(chosen):
         chosen = keypoints[keypoints[:, 2] > 0]

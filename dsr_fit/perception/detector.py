@@ -15,7 +15,10 @@ from dsr_fit.perception.mediapipe_import import import_pose, quiet_stderr
 from dsr_fit.types import Detection
 
 MAX_SIDE = 1920
-"""A region with a longer side is shrunk to this before MediaPipe sees it: its networks look at 224 and 256 px."""
+"""A region with a longer side is shrunk to this before MediaPipe sees it; its networks look at 256 px."""
+
+MIN_WINDOW = 96
+"""Crops with a shorter side are not searched: nobody in them could be fitted."""
 
 SAME_PERSON_OVERLAP = 0.5
 """A finding with more than this share of its box inside a larger one's is the same person."""
@@ -43,15 +46,16 @@ class MediaPipeDetector:
 
     def __init__(self) -> None:
         with quiet_stderr():
-            self._pose = import_pose().Pose(static_image_mode=True, model_complexity=1, enable_segmentation=True)
+            pose = import_pose()
+            self._pose = pose.Pose(static_image_mode=True, model_complexity=1, enable_segmentation=True)
             # The graph's threads load (and log) on their own time: a first look waits for them.
             self._pose.process(np.zeros((8, 8, 3), dtype=np.uint8))
 
     def detect(self, image: np.ndarray, bbox: Box | None = None) -> list[Detection]:
         """See `KeypointDetector.detect`.
 
-        MediaPipe finds one person per look. Where the whole image shows nobody, which happens when people are small
-        in it, overlapping crops are searched, half the image's longer side first, then a quarter.
+        MediaPipe finds one person per look. Where the whole image shows nobody, which happens when people are
+        small in it, overlapping crops of half and a quarter of its longer side are searched.
 
         Raises: InputError where `bbox` is empty or lies outside the image.
         """
@@ -61,20 +65,24 @@ class MediaPipeDetector:
         found = self._look(image, (0, 0, width, height))
         if found is not None:
             return [found]
-        for fraction in (2, 4):
-            people = [self._look(image, window) for window in _windows(width, height, max(width, height) // fraction)]
-            # A second look with the person in the middle: a window may cut through somebody.
-            people = [self._look(image, widened(keypoint_box(person.keypoints), 0.3)) or person
-                      for person in people if person is not None]  # fmt: skip
-            if people:
-                return _distinct(people)
-        return []
+        people = []
+        for side in (max(width, height) // 2, max(width, height) // 4):
+            for window in _windows(width, height, side):
+                person = self._look(image, window)
+                if person is not None:
+                    # A second look with the person in the middle: a window may cut through somebody.
+                    centred = self._look(image, widened(keypoint_box(person.keypoints), 0.3))
+                    people.append(centred or person)
+        return _distinct(people)
 
     def _detect_in_box(self, image: np.ndarray, bbox: Box) -> list[Detection]:
         # A tight box may hide the person from MediaPipe's own detector, a wide one may show it somebody else.
         for margin in (0.15, 0.4, 0.0):
             found = self._look(image, widened(bbox, margin))
-            if found is not None and shared_area(keypoint_box(found.keypoints), bbox) > 0:
+            if found is None:
+                continue
+            box = keypoint_box(found.keypoints)
+            if shared_area(box, bbox) > 0.5 * min(area(box), area(bbox)):
                 return [found]
         return []
 
@@ -123,18 +131,21 @@ def _landmark_array(landmarks: Any) -> np.ndarray:
 
 
 def _checked_box(bbox: Box, width: int, height: int) -> Box:
+    text = ",".join(f"{number:g}" for number in bbox)
     x, y, box_width, box_height = bbox
     if not np.isfinite(bbox).all() or box_width < 1 or box_height < 1:
-        raise InputError(f"the box {x:g},{y:g},{box_width:g},{box_height:g} is empty; give x,y,width,height in pixels")
+        raise InputError(f"the box {text} is empty; give x,y,width,height in pixels")
     if x >= width or y >= height or x + box_width <= 0 or y + box_height <= 0:
         raise InputError(
-            f"the box {x:g},{y:g},{box_width:g},{box_height:g} lies outside the {width} x {height} image"
+            f"the box {text} lies outside the {width} x {height} image; give x,y,width,height in it"
         )
     return bbox
 
 
 def _windows(width: int, height: int, side: int) -> Iterator[Box]:
-    """Square windows, evenly spread and overlapping by half or more, that cover the image."""
+    """Square windows, evenly spread and overlapping by half, that cover the image; none if too small."""
+    if side < MIN_WINDOW:
+        return
     for y in _starts(height, side):
         for x in _starts(width, side):
             yield (x, y, side, side)

@@ -20,11 +20,12 @@ ROUNDS = 3
 
 
 def split_garments(lab: np.ndarray, clothes: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(H, W) uint8: labels of the clothed pixels as if every pixel were clothed; the caller cuts out the rest.
+    """(H, W) uint8 labels as if every pixel were clothed; the caller cuts out the rest.
 
-    lab: (H, W, 3) `skin.to_lab` colours; clothes: (H, W) bool, the person's pixels that are not skin, hair or shoes.
-    Two colour histograms, seeded at the chest and at the legs, compete for the pixels, with the hips as the likely
-    border. Where they are alike it is one garment: a dress if the knees are bare, else two parted at the hips.
+    lab: (H, W, 3) `skin.to_lab` colours; clothes: (H, W) bool, the person's pixels that are not skin, hair
+    or shoes. Two colour histograms, seeded at the chest and at the legs, compete for the pixels, with the
+    hips as the likely border. Where they are alike it is one garment: a dress if the knees are bare, else
+    two parted at the hips.
     """
     neck = skeleton.middle("left_shoulder", "right_shoulder")
     hips = skeleton.middle("left_hip", "right_hip")

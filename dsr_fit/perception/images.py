@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit:
 def read_image(path: str | Path) -> tuple[np.ndarray, float | None]:
     """Read a photo as it is meant to be seen.
 
-    EXIF rotation is applied; transparent pixels are composited on white (what a viewer shows on a page); 16-bit and
-    floating point greyscale is scaled to 8 bits; of an animation the first frame is taken.
+    EXIF rotation is applied; transparent pixels are composited on white (what a viewer shows on a page);
+    16-bit and floating point greyscale is scaled to 8 bits; of an animation the first frame is taken.
 
     Returns: (H, W, 3) uint8 RGB, and the focal length in pixels of that image or None where EXIF tells none.
     Raises: InputError where the file is missing, a folder, empty, truncated or no image.
@@ -47,13 +48,24 @@ def open_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on and refuses from 179; photos of that size exist.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-            picture.load()
+            with ExitStack() as on_failure:
+                picture = on_failure.enter_context(Image.open(path))
+                picture.load()
+                on_failure.pop_all()
     except UnidentifiedImageError:
-        raise InputError(f"{path} is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work") from None
+        raise InputError(
+            f"{path} is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work"
+        ) from None
     except Image.DecompressionBombError:
-        raise InputError(f"{path} has too many pixels to decode safely; make it smaller than 178 megapixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged files
+        raise InputError(
+            f"{path} has too many pixels to decode safely; make it smaller than 178 megapixels"
+        ) from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+    ) as error:  # what Pillow's decoders raise on damaged files
         raise InputError(f"{path} is damaged or truncated ({error}); save or download it again") from None
     return picture
 
@@ -62,8 +74,15 @@ def to_rgb(picture: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a decoded Pillow image of any mode; alpha is composited on white."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         grey = np.nan_to_num(np.asarray(picture, dtype=np.float64))
-        # Modes I and F carry no maximum of their own: 16-bit values, 8-bit values or 0..1 are told by their range.
-        white = 65535.0 if picture.mode.startswith("I;16") or grey.max() > 255 else 255.0 if grey.max() > 1 else 1.0
+        # Modes I and F carry no maximum of their own: 16-bit values, 8-bit values or 0..1 are told by their
+        # range.
+        white = (
+            65535.0
+            if picture.mode.startswith("I;16") or grey.max() > 255
+            else 255.0
+            if grey.max() > 1
+            else 1.0
+        )
         return np.repeat((grey / white * 255).round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if "A" in picture.getbands() or "transparency" in picture.info:
         layer = picture.convert("RGBA")
@@ -72,10 +91,10 @@ def to_rgb(picture: Image.Image) -> np.ndarray:
 
 
 def exif_focal_length(picture: Image.Image) -> float | None:
-    """Focal length in pixels from `FocalLengthIn35mmFilm`, else from `FocalLength` and the sensor's resolution.
+    """Focal length in pixels from `FocalLengthIn35mmFilm`, else `FocalLength` and the sensor's resolution.
 
-    None where the tags are missing or absurd, or where the recorded size has another shape than the image (it was
-    cropped after it was taken, and how is unknown). Read it before the rotation is applied.
+    None where the tags are missing or absurd, or where the recorded size has another shape than the image
+    (it was cropped after it was taken, and how is unknown). Read it before the rotation is applied.
     """
     try:
         tags = picture.getexif().get_ifd(ExifTags.IFD.Exif)

@@ -1,4 +1,4 @@
-"""Keypoints from files: OpenPose, COCO, MediaPipe and this package's own results, all mapped to the 49 slots."""
+"""Keypoints from files: OpenPose, COCO, MediaPipe and our own results, all mapped to the 49 slots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LENGTHS = "17 (COCO), 18 or 25 (OpenPose), 33 (MediaPipe) or 49 (dsr-fit)"
 _COCO_FLAG_CONFIDENCE = np.array([0.0, 0.5, 1.0])
 
 _NORMALISED_LIMIT = 2.0
-"""MediaPipe coordinates that all stay below this are shares of the image's size (a little over 1 outside the image)."""
+"""MediaPipe coordinates that all stay below this are shares of the image's size (over 1 outside it)."""
 
 _POINT_KEYS = ("keypoints", "pose_keypoints_2d", "pose_landmarks", "landmarks")
 _WORLD_KEYS = ("world_landmarks", "pose_world_landmarks")
@@ -37,17 +37,19 @@ _WORLD_KEYS = ("world_landmarks", "pose_world_landmarks")
 def read_keypoints(
     path: str | Path, image_size: tuple[int, int], image_name: str | None = None
 ) -> list[Detection]:
-    """People of one image in the file's order; those without any point are kept, so that numbers match the file's.
+    """People of one image in the file's order; those without any point are kept, so that numbers match.
 
-    Reads OpenPose json (`people[i].pose_keypoints_2d`), COCO annotations or results (`keypoints`; flags v = 0, 1, 2
-    become confidence 0, 0.5, 1), MediaPipe json (33 landmarks, lists [x, y, (z), visibility] or dicts; coordinates
-    relative to the image are scaled by `image_size`; optional `world_landmarks`), and `mesh.npz` (`keypoints`).
-    A confidence that is negative or not a number, and a point whose place isn't a number, is confidence 0.
+    Reads OpenPose json (`people[i].pose_keypoints_2d`), COCO annotations or results (`keypoints`; flags v =
+    0, 1, 2 become confidence 0, 0.5, 1), MediaPipe json (33 landmarks, lists [x, y, (z), visibility] or
+    dicts; coordinates relative to the image are scaled by `image_size`; optional `world_landmarks`), and
+    `mesh.npz` (`keypoints`). A confidence that is negative or not a number, and a point whose place isn't a
+    number, is confidence 0.
 
     Args:
         image_size: width, height in pixels of the image.
         image_name: file name that selects the image where a COCO file holds several.
-    Raises: InputError where the file can't be read, holds another number of points, or doesn't hold the image.
+    Raises: InputError where the file can't be read, holds another number of points, or doesn't hold the
+    image.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,7 +85,7 @@ def _people(path: Path, content: Any, image_name: str | None) -> list[Any]:
         if all(isinstance(entry, list) for entry in content):
             return content
     raise InputError(
-        f"{path} holds no keypoints in a known form; OpenPose, COCO, MediaPipe-33 json or a dsr-fit mesh.npz work"
+        f"{path} holds no keypoints in a known form; OpenPose, COCO or MediaPipe-33 json or a mesh.npz work"
     )
 
 
@@ -93,18 +95,23 @@ def _entries_of_image(path: Path, entries: list[Any], images: list[Any], image_n
     if len({str(entry.get("image_id")) for entry in entries}) <= 1 and len(images) <= 1:
         return entries
     if image_name is None:
-        raise InputError(f"{path} holds keypoints of several images; the image's file name is needed to choose one")
+        raise InputError(
+            f"{path} holds keypoints of several images; the image's file name is needed to choose one"
+        )
     name, stem = Path(image_name).name, Path(image_name).stem
     ids = {
         str(image.get("id"))
         for image in images
         if isinstance(image, dict) and Path(str(image.get("file_name", ""))).name == name
     }
-    # Results files name no images: their ids are COCO's numbers (000000000139.jpg is 139) or the names themselves.
+    # Results files name no images: their ids are COCO's numbers (000000000139.jpg is 139) or the names
+    # themselves.
     ids = ids or {name, stem, stem.lstrip("0")}
     chosen = [entry for entry in entries if Path(str(entry.get("image_id"))).name in ids]
     if not chosen:
-        raise InputError(f"{path} holds several images but none named {name}; name the image as the file does")
+        raise InputError(
+            f"{path} holds several images but none named {name}; name the image as the file does"
+        )
     return chosen
 
 
@@ -127,7 +134,11 @@ def _detection(
     table = _table(path, points)
     source, slots = _LAYOUTS[len(table)]
     confidence = table[:, -1].copy()
-    if source == "coco" and np.isin(confidence, (0, 1, 2)).all() and (2 in confidence or "num_keypoints" in entry):
+    if (
+        source == "coco"
+        and np.isin(confidence, (0, 1, 2)).all()
+        and (2 in confidence or "num_keypoints" in entry)
+    ):
         confidence = _COCO_FLAG_CONFIDENCE[confidence.astype(int)]
     place = table[:, :2].copy()
     if source == "mediapipe":
@@ -164,7 +175,11 @@ def _table(path: Path, points: Any) -> np.ndarray:
         columns = 4 if table.size == 33 * 4 else 3
         if table.size % columns == 0:
             table = table.reshape(-1, columns)
-    if table.ndim != 2 or len(table) not in _LAYOUTS or table.shape[1] not in ((3, 4) if len(table) == 33 else (3,)):
+    if (
+        table.ndim != 2
+        or len(table) not in _LAYOUTS
+        or table.shape[1] not in ((3, 4) if len(table) == 33 else (3,))
+    ):
         shape = " x ".join(str(size) for size in table.shape)
         raise InputError(f"{path} has keypoints of size {shape}; {_LENGTHS} points of x, y, confidence work")
     return table

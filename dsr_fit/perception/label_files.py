@@ -23,8 +23,9 @@ _ALLOWED = np.isin(np.arange(256), [*range(len(LABELS)), OCCLUDER, UNKNOWN])
 def read_labels(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
     """A label map for an image of `image_size` = (width, height).
 
-    Reads greyscale and palette PNGs whose values are label indices (0..19, 254 occluder, 255 unknown), PNGs in
-    Graphonomy's exact colours (occluder grey 128, unknown white; alpha is ignored), and integer `.npy` arrays.
+    Reads greyscale and palette PNGs whose values are label indices (0..19, 254 occluder, 255 unknown), PNGs
+    in Graphonomy's exact colours (occluder grey 128, unknown white; alpha is ignored), and integer `.npy`
+    arrays.
 
     Returns: (H, W) uint8.
     Raises: InputError where the file can't be read, is no label map, or has another size than the image.
@@ -40,7 +41,7 @@ def read_labels(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def write_labels(path: str | Path, labels: np.ndarray, colour: bool = False) -> None:
-    """Write (H, W) uint8 labels as a PNG of indices, or in Graphonomy's colours; replaced at once or not at all."""
+    """Write (H, W) uint8 labels as a PNG of indices or colours; replaced at once or not at all."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(suffix=".png", dir=path.parent)
     os.close(handle)
@@ -60,8 +61,8 @@ def colour_labels(labels: np.ndarray) -> np.ndarray:
 def keep_own_labels(labels: np.ndarray, keypoints: np.ndarray, crop_side: float) -> np.ndarray:
     """One person per crop: labels far outside the box of the keypoints become background.
 
-    Far is 30 px at the 224 px crop (the released code's rule), so 30 / 224 of `crop_side`. Occluder and unknown
-    pixels stay what they are.
+    Far is 30 px at the 224 px crop (the released code's rule), so 30 / 224 of `crop_side`. Occluder and
+    unknown pixels stay what they are.
 
     Args:
         labels: (H, W) uint8.
@@ -94,7 +95,9 @@ def _read_npy(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} can't be read as a .npy array ({error})") from None
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{path} is {labels.dtype} of shape {labels.shape}; a label map is (height, width) integers")
+        raise InputError(
+            f"{path} is {labels.dtype} of shape {labels.shape}; a label map is (height, width) integers"
+        )
     return _checked(path, labels)
 
 
@@ -104,7 +107,9 @@ def _read_picture(path: Path) -> np.ndarray:
             return _checked(path, np.asarray(picture))
         if picture.mode in ("RGB", "RGBA"):
             return _from_colours(path, np.asarray(picture.convert("RGB")), picture.format == "JPEG")
-        raise InputError(f"{path} has Pillow mode {picture.mode}; label maps are index or colour PNGs, or .npy arrays")
+        raise InputError(
+            f"{path} has Pillow mode {picture.mode}; label maps are index or colour PNGs, or .npy arrays"
+        )
 
 
 def _checked(path: Path, labels: np.ndarray) -> np.ndarray:

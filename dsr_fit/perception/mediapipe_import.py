@@ -1,8 +1,8 @@
 """Imports MediaPipe's pose solution alone, and quietly.
 
-`import mediapipe` runs matplotlib, sounddevice and every task API: 0.8 of its 1.0 s are for parts that are never used
-here. The pose solution needs none of them, so it is imported below hollow parent packages, which are taken away again:
-a later `import mediapipe` of the caller's gets the real one.
+`import mediapipe` runs matplotlib, sounddevice and every task API: 0.8 of its 1.0 s are for parts that are
+never used here. The pose solution needs none of them, so it is imported below hollow parent packages, which
+are taken away again: a later `import mediapipe` of the caller's gets the real one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 import types
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,12 @@ from pathlib import Path
 
 from dsr_fit.errors import InputError
 
-_REMEDY = "install it with `pip install mediapipe==0.10.21`, or give --keypoints FILE and --labels FILE instead"
+# Two threads that redirect at once would put each other's sink back.
+_STDERR_LOCK = threading.RLock()
+
+_REMEDY = (
+    "install it with `pip install mediapipe==0.10.21`, or give --keypoints FILE and --labels FILE instead"
+)
 
 
 def import_pose() -> types.ModuleType:
@@ -48,7 +54,7 @@ def import_pose() -> types.ModuleType:
 
 @contextmanager
 def _hollow_packages(root: Path) -> Iterator[None]:
-    """Parent packages whose `__init__` is not run; undone afterwards, so that they can be imported in full."""
+    """Parent packages whose `__init__` is not run; undone afterwards, so that they can be imported fully."""
     for name in ("mediapipe", "mediapipe.python.solutions"):
         package = types.ModuleType(name)
         package.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
@@ -66,17 +72,19 @@ def _hollow_packages(root: Path) -> Iterator[None]:
 def quiet_stderr() -> Iterator[None]:
     """Keep what C++ libraries write to file descriptor 2 off the terminal while the block runs.
 
-    MediaPipe and TFLite log before their logging is configured, so no environment variable silences them. Python's
-    warnings of protobuf are ignored as well.
+    MediaPipe and TFLite log before their logging is configured, so no environment variable silences them.
+    Python's warnings of protobuf are ignored as well.
     """
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="google.protobuf")
-            os.dup2(sink.fileno(), 2)
+    with _STDERR_LOCK, tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="google.protobuf")
+        try:
+            saved = os.dup(2)
+        except OSError:  # a process without a stderr has none to keep clean
             yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
+            return
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

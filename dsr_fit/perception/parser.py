@@ -8,27 +8,40 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from dsr_fit.labels import LABEL_INDEX
+from dsr_fit.labels import LABEL_INDEX, UNKNOWN
 from dsr_fit.perception.garments import split_garments
 from dsr_fit.perception.person_mask import mask_from_keypoints
+from dsr_fit.perception.regions import connected, disk, opened, spread
 from dsr_fit.perception.skeleton import SIDES, Capsule, Skeleton, capsule_distances, make_skeleton
-from dsr_fit.perception.skin import LIMB_MAX_STD, LIMB_MIN_STD, SHOE_MAX_STD, fit_colour, learn_skin, to_lab
+from dsr_fit.perception.skin import (
+    LIMB_MAX_STD,
+    LIMB_MIN_STD,
+    SHOE_MAX_STD,
+    fit_colour,
+    learn_skin,
+    limb_distance,
+    to_lab,
+)
 from dsr_fit.types import Detection
 
 WORKING_SIDE = 320
 """Longer side in pixels of the crop that the rules work on."""
 
-PERSON_THRESHOLD = 0.6
+PERSON_THRESHOLD = 0.65
 """Person probability above which a pixel is the person's: MediaPipe's masks are a little wide."""
 
 FACE_DISTANCE = 3.0
-BODY_DISTANCE = 2.3
-LIMB_DISTANCE = 3.2
-"""Standard deviations up to which a pixel has the face's colour, may be an arm's or leg's skin at all, and has the
-colour of a limb found bare."""
+BODY_DISTANCE = 3.0
+LIMB_DISTANCE = 3.8
+"""Standard deviations up to which a pixel has the face's colour, may be an arm's or leg's skin at all, and
+has the colour of a limb found bare. Chosen on training photos of Clothing Co-Parsing, as are the others."""
 
-BARE_SHARE = 0.4
-"""A limb is bare where this share of the pixels around its bone may be skin."""
+BARE_SHARE = 0.3
+BARE_HAND_SHARE = 0.1
+"""A limb is bare where this share of the pixels around its bone may be skin; hands hold things."""
+
+GARMENT_SHARE = 0.5
+"""A colour is a garment's where the torso has it on more than this share."""
 
 
 class HumanParser(Protocol):
@@ -42,26 +55,26 @@ class HumanParser(Protocol):
 
 
 class RuleParser:
-    """Labels from the person mask, the keypoints' geometry and the person's own skin colour. Nothing is learned.
+    """Labels from the person mask, the keypoints' geometry and the person's own skin colour.
 
-    It produces hair, face, upperclothes, dress, pants, skirt, jumpsuits, arms, legs and shoes. It never produces hat
-    (becomes hair), glove (upperclothes), sunglasses (face), coat (upperclothes), socks (pants) and scarf
-    (upperclothes or hair); bags held before the body become clothes. Neck and chest skin is face.
-    Arms, legs, face and shoes are labelled where colour and place agree, rather missed than guessed.
+    It produces hair, face, upperclothes, dress, pants, skirt, arms, legs and shoes. It never produces hat
+    (becomes hair), glove, coat and scarf (upperclothes), sunglasses (face), jumpsuits (upperclothes and
+    pants), socks (pants); bags held before the body become clothes. Neck and chest skin is face. Arms, legs
+    and face are labelled where colour and place agree, rather missed than guessed.
     """
 
     name = "rules"
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
-        """(H, W) uint8 labels; all background where the detection has no usable point and no mask.
+        """(H, W) uint8 labels. Without a person mask one is grown from the keypoints.
 
-        Without a person mask one is grown from the keypoints.
+        All is background where the detection has neither; a mask without any usable keypoint becomes unknown.
         """
         mask = detection.person_mask
         if mask is None:
             mask = mask_from_keypoints(image, detection.keypoints)
         labels = np.zeros(image.shape[:2], dtype=np.uint8)
-        person = mask > PERSON_THRESHOLD
+        person = _own_pieces(mask > PERSON_THRESHOLD, detection.keypoints)
         if not person.any():
             return labels
         rows, columns = np.flatnonzero(person.any(axis=1)), np.flatnonzero(person.any(axis=0))
@@ -70,15 +83,29 @@ class RuleParser:
         size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
 
         small = cv2.resize(image[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
-        small_mask = cv2.resize(mask[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
+        small_person = cv2.resize(
+            person[top:bottom, left:right].astype(np.float32), size, interpolation=cv2.INTER_AREA
+        )
         keypoints = detection.keypoints.copy()
-        keypoints[:, :2] = (keypoints[:, :2] - [left, top]) * [size[0] / (right - left), size[1] / (bottom - top)]
-        small_labels = _label_crop(small, small_mask > PERSON_THRESHOLD, make_skeleton(keypoints))
+        zoom = np.array(size) / [right - left, bottom - top]
+        keypoints[:, :2] = (keypoints[:, :2] - [left, top]) * zoom
+        small_labels = _label_crop(small, small_person >= 0.5, make_skeleton(keypoints))
 
         # The outline is the full-size mask's: labels flow out to it from the nearest labelled pixel.
-        full = cv2.resize(_spread(small_labels), (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
+        full = cv2.resize(spread(small_labels), (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
         labels[top:bottom, left:right] = np.where(person[top:bottom, left:right], full, 0)
         return labels
+
+
+def _own_pieces(person: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """The connected pieces of a mask that hold a keypoint; all where none does."""
+    height, width = person.shape
+    sure = keypoints[keypoints[:, 2] > 0.3, :2]
+    columns, rows = sure[:, 0].astype(int).clip(0, width - 1), sure[:, 1].astype(int).clip(0, height - 1)
+    seed = np.zeros_like(person)
+    seed[rows, columns] = True
+    own = connected(person, seed)
+    return own if own.any() else person
 
 
 @dataclass(frozen=True)
@@ -94,8 +121,8 @@ class _Crop:
     face_skin: np.ndarray
     """(H, W) bool: the person's pixels in the face's colour."""
 
-    body_skin: np.ndarray
-    """(H, W) bool: the person's pixels in a colour that arms and legs may have."""
+    limb_skin: dict[str, np.ndarray]
+    """(H, W) bool of "Arm" and "Leg": the person's pixels in a colour that such a limb may have."""
 
     skeleton: Skeleton
     capsules: list[Capsule]
@@ -122,16 +149,15 @@ class _Crop:
 def _label_crop(image: np.ndarray, person: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """(H, W) uint8 labels of a small picture filled by one person."""
     capsules = skeleton.capsules()
-    labels = np.where(person, LABEL_INDEX["upperclothes"], 0).astype(np.uint8)
     if not capsules:
-        return labels
+        return np.where(person, UNKNOWN, 0).astype(np.uint8)
     smooth = cv2.bilateralFilter(image, 5, 30, 3)
     lab = to_lab(smooth)
     distances = capsule_distances(capsules, *person.shape)
-    face, body = learn_skin(lab, skeleton)
-    face_skin = person & (face.distance(lab) < FACE_DISTANCE)
-    body_skin = person & (body.distance(lab) < BODY_DISTANCE)
-    crop = _Crop(lab, person, face_skin, body_skin, skeleton, capsules, distances, distances.argmin(axis=0))
+    colour = learn_skin(lab, skeleton)
+    face_skin = person & (colour.distance(lab) < FACE_DISTANCE)
+    limb_skin = {limb: person & (limb_distance(lab, colour, limb) < BODY_DISTANCE) for limb in ("Arm", "Leg")}
+    crop = _Crop(lab, person, face_skin, limb_skin, skeleton, capsules, distances, distances.argmin(axis=0))
 
     face = _face(crop)
     hair = _hair(crop, face)
@@ -161,8 +187,8 @@ def _face(crop: _Crop) -> np.ndarray:
     if torso.any() and crop.face_skin[torso].mean() > 0.3:
         chest = crop.owned("neck")  # skin-coloured clothes: where the neckline is can't be seen
     chest = crop.face_skin & chest
-    region = _connected(_opened(crop.face_skin & (head | chest), 0.008 * unit), seed & crop.within("head", 0.7))
-    closed = cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_CLOSE, _disk(0.035 * unit)) > 0
+    region = connected(opened(crop.face_skin & (head | chest), 0.008 * unit), seed & crop.within("head", 0.7))
+    closed = cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_CLOSE, disk(0.035 * unit)) > 0
     return (closed & crop.within("head", 1.0) & head) | region
 
 
@@ -201,53 +227,57 @@ def _hair(crop: _Crop, face: np.ndarray) -> np.ndarray:
     if below.any() and alike[below].mean() > 0.35:
         alike &= height > -0.22  # clothes of the same colour: where the hair ends can't be seen
     hanging = alike & crop.person & (height > -0.55) & ~face & ~crop.face_skin
-    return _connected(crown | hanging, crown) | (hair & (height > -0.09))
+    return connected(crown | hanging, crown) | (hair & (height > -0.09))
 
 
 def _arm(crop: _Crop, side: str) -> np.ndarray:
     """Bare skin of one hand and, as far up as it is bare, of its arm."""
-    elsewhere = crop.owned("head", "neck", f"{side}_foot")
+    other = SIDES[1 - SIDES.index(side)]
+    elsewhere = crop.owned(
+        "head", "neck", f"{side}_foot", f"{other}_hand", f"{other}_forearm", f"{other}_upper_arm"
+    )
     bare = np.zeros_like(crop.person)
-    for part, reach in (("hand", 1.5), ("forearm", 1.5), ("upper_arm", 1.5)):
+    for part in ("hand", "forearm", "upper_arm"):
         core = crop.within(f"{side}_{part}", 0.8)
         if not core.any():
             continue
-        region = _limb_skin(crop, core, crop.within(f"{side}_{part}", reach) & ~elsewhere, 0.2 if part == "hand" else BARE_SHARE)
+        share = BARE_HAND_SHARE if part == "hand" else BARE_SHARE
+        region = _bare_skin(crop, "Arm", core, crop.within(f"{side}_{part}", 1.5) & ~elsewhere, share)
         if part != "hand" and not region.any():
             break  # a sleeve covers all that is above its end
         bare |= region
-    return _opened(bare, 0.006 * crop.skeleton.pixels_per_metre)
+    return opened(bare, 0.006 * crop.skeleton.pixels_per_metre)
 
 
 def _leg(crop: _Crop, side: str) -> np.ndarray:
     """Bare skin of one leg."""
     shin, thigh = crop.owned(f"{side}_shin"), crop.owned(f"{side}_thigh")
     leg = shin | thigh | crop.owned(f"{side}_foot")
-    bare = _limb_skin(crop, crop.within(f"{side}_shin", 0.8) & shin, leg)
+    bare = _bare_skin(crop, "Leg", crop.within(f"{side}_shin", 0.8) & shin, leg, BARE_SHARE)
     if not bare.any():
-        bare = _limb_skin(crop, crop.within(f"{side}_thigh", 0.8) & thigh, thigh)
-    return _opened(bare, 0.008 * crop.skeleton.pixels_per_metre)
+        bare = _bare_skin(crop, "Leg", crop.within(f"{side}_thigh", 0.8) & thigh, thigh, BARE_SHARE)
+    return opened(bare, 0.008 * crop.skeleton.pixels_per_metre)
 
 
-def _limb_skin(crop: _Crop, core: np.ndarray, region: np.ndarray, min_share: float = BARE_SHARE) -> np.ndarray:
-    """The region's pixels in the skin colour that the core shows; none where the core is covered.
+def _bare_skin(crop: _Crop, limb: str, core: np.ndarray, region: np.ndarray, share: float) -> np.ndarray:
+    """The region's pixels in the skin colour that the core shows; none where less than a share of it is skin.
 
     A colour that the torso has as well is a garment's: a sleeve or a leg of something skin-coloured.
     """
     none = np.zeros_like(core)
-    candidates = crop.body_skin & core
-    if candidates.sum() < max(4, min_share * core.sum()):
+    candidates = crop.limb_skin[limb] & core
+    if candidates.sum() < max(4, share * core.sum()):
         return none
     colour = fit_colour(crop.lab[candidates], LIMB_MIN_STD, LIMB_MAX_STD)
     alike = colour.distance(crop.lab) < LIMB_DISTANCE
     torso = crop.within("torso", 0.8) & ~crop.owned("neck", "head")
-    if torso.any() and alike[torso].mean() > 0.5:
+    if torso.any() and alike[torso].mean() > GARMENT_SHARE:
         return none
-    return _connected(alike & region, candidates)
+    return connected(alike & region, candidates)
 
 
 def _shoe(crop: _Crop, side: str) -> np.ndarray:
-    """What covers one foot, and the shaft of a boot: told from the leg by the colours at the sole and at the knee."""
+    """The foot's pixels, and a boot's shaft: told from the leg by the colours at the sole and at the knee."""
     foot, shin = crop.owned(f"{side}_foot"), crop.owned(f"{side}_shin")
     sole = foot & crop.within(f"{side}_foot", 0.7)
     knee = crop.skeleton.points.get(f"{side}_knee")
@@ -259,39 +289,8 @@ def _shoe(crop: _Crop, side: str) -> np.ndarray:
     if near_knee.sum() < 4:
         return foot
     to_shoe, to_leg = (
-        fit_colour(crop.lab[seed], LIMB_MIN_STD, SHOE_MAX_STD).distance(crop.lab) for seed in (sole, near_knee)
+        fit_colour(crop.lab[seed], LIMB_MIN_STD, SHOE_MAX_STD).distance(crop.lab)
+        for seed in (sole, near_knee)
     )
-    shoe = foot & ~((to_leg < 2) & (to_leg < to_shoe))
-    shaft = shin & (to_shoe < 2) & (to_shoe < 0.5 * to_leg)
-    return _connected(_opened(shoe | shaft, 0.008 * crop.skeleton.pixels_per_metre), sole)
-
-
-def _disk(radius: float) -> np.ndarray:
-    size = 2 * max(1, round(radius)) + 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-
-
-def _opened(region: np.ndarray, radius: float) -> np.ndarray:
-    """Without specks and threads thinner than the disk."""
-    return cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_OPEN, _disk(radius)) > 0
-
-
-def _dilated(region: np.ndarray, radius: float) -> np.ndarray:
-    return cv2.dilate(region.astype(np.uint8), _disk(radius)) > 0
-
-
-def _connected(region: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """The connected pieces of a region that touch the seed."""
-    _, pieces = cv2.connectedComponents(region.astype(np.uint8), connectivity=4)
-    touched = np.unique(pieces[seed & region])
-    return np.isin(pieces, touched[touched > 0])
-
-
-def _spread(labels: np.ndarray) -> np.ndarray:
-    """(H, W) labels where every background pixel has taken the label nearest to it."""
-    _, nearest = cv2.distanceTransformWithLabels(
-        (labels == 0).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    lookup = np.zeros(int(nearest.max()) + 1, dtype=np.uint8)
-    lookup[nearest[labels > 0]] = labels[labels > 0]
-    return lookup[nearest]
+    shaft = shin & ~crop.limb_skin["Leg"] & (to_shoe < 2) & (to_shoe < 0.5 * to_leg)
+    return connected(opened(foot | shaft, 0.008 * crop.skeleton.pixels_per_metre), sole)

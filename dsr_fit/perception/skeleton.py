@@ -59,7 +59,7 @@ class Skeleton:
     pixels_per_metre: float
 
     def capsules(self) -> list[Capsule]:
-        """Every part whose points were seen; hands and soles, which have no points of their own, extrapolated."""
+        """Every part whose points were seen; hands, which have no points of their own, extrapolated."""
         points, scale = self.points, self.pixels_per_metre
         parts: list[Capsule] = []
 
@@ -117,7 +117,8 @@ def make_skeleton(keypoints: np.ndarray, min_confidence: float = 0.3) -> Skeleto
     ratios = [float(np.linalg.norm(points[a] - points[b])) / metres
               for a, b, metres in _BONE_METRES if a in points and b in points]  # fmt: skip
     if ratios:
-        # Foreshortening only shortens: the longest bones tell the scale, the second longest is safe from a slip.
+        # Foreshortening only shortens: the longest bones tell the scale, the second longest is safe from a
+        # slip.
         scale = sorted(ratios)[-2] if len(ratios) > 1 else ratios[0]
     else:
         seen = np.array(list(points.values())) if points else np.zeros((1, 2))
@@ -126,7 +127,7 @@ def make_skeleton(keypoints: np.ndarray, min_confidence: float = 0.3) -> Skeleto
 
 
 def capsule_distances(capsules: list[Capsule], height: int, width: int) -> np.ndarray:
-    """(parts, H, W) float32 distance of every pixel's centre to each capsule's axis, in units of its radius."""
+    """(parts, H, W) float32 distance of each pixel's centre to each capsule's axis, in radii of it."""
     x = (np.arange(width, dtype=np.float32) + 0.5)[None, :]
     y = (np.arange(height, dtype=np.float32) + 0.5)[:, None]
     distances = np.empty((len(capsules), height, width), dtype=np.float32)

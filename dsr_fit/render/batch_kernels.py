@@ -40,14 +40,16 @@ def pull_barycentrics(start, stop, pos, tri, rast, g_rast, g_db, g_pos):
                 face = np.int64(rast[b, i, j, 3]) - 1
                 if face >= 0:
                     g_u, g_v = g_rast[b, i, j, 0], g_rast[b, i, j, 1]
-                    raster.pull_barycentrics(pos[b], tri, face, raster.centre(j, width), fy, g_u, g_v, g_pos[b])
+                    v0, v1, v2 = raster.corners(tri, face)
+                    fx = raster.centre(j, width)
+                    raster.pull_barycentrics(pos[b], v0, v1, v2, fx, fy, g_u, g_v, g_pos[b])
         if g_db.shape[0] > 0:
             points.pull_pixel_derivatives(pos[b], tri, rast[b], g_db[b], g_pos[b])
 
 
 @kernel
 def interpolate(start, stop, attr, tri, rast, out):
-    """Attributes (B or 1, V, C) of the covered pixels into a zeroed out (B, H, W, C)."""
+    """Attributes (B or 1, V, C) of the covered pixels of rast (B, H * W, 4) into a zeroed out (B, H * W, C)."""
     for b in range(start, stop):
         points.interpolate(attr[b % attr.shape[0]], tri, rast[b], out[b])
 
@@ -87,8 +89,7 @@ def blend_outline(start, stop, pos, tri, opposite, edges, edge_faces, agree, ras
             pos[b], tri, opposite, edges, edge_faces, agree, rast[b], items, blend, count
         )
         steps = outline.with_room(steps, count)
-        outline.colour_steps(out[b], items[first:count], width, steps[first:count])
-        outline.add_blend(items[first:count], blend[first:count], steps[first:count], width, out[b])
+        outline.add_blend(items, blend, steps, first, count, width, out[b])
         ends[b - start] = count
     return items[:count].copy(), blend[:count].copy(), steps[:count].copy(), ends
 
@@ -100,7 +101,6 @@ def pull_blend(start, stop, pos, items, blend, steps, ends, height, width, guard
     for b in range(start, stop):
         last = ends[b - start]
         outline.pull_blend(
-            pos[b], items[first:last], blend[first:last], steps[first:last], height, width, guard,
-            g_out[b], g_colour[b], g_pos[b],
+            pos[b], items, blend, steps, first, last, height, width, guard, g_out[b], g_colour[b], g_pos[b]
         )  # fmt: skip
         first = last

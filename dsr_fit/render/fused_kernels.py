@@ -11,7 +11,7 @@ import numpy as np
 from dsr_fit.render import interpolate_kernels as points
 from dsr_fit.render import outline_kernels as outline
 from dsr_fit.render import raster_kernels as raster
-from dsr_fit.render.jit import kernel
+from dsr_fit.render.jit import inlined, kernel
 
 
 @kernel
@@ -75,35 +75,59 @@ def draw(start, stop, pos, tri, attr, attr_tri, edges, edge_faces, agree, rast, 
         raster.visible_triangles(pos[b], tri, screen, ids, depth)
         raster.shade(pos[b], tri, ids, rast[b])
         flat = rast[b].reshape(height * width, 4)
-        values = attr[b % attr.shape[0]]
+        values, colour_b, alpha_b = attr[b % attr.shape[0]], colour[b], alpha[b]
         for p in range(height * width):
-            if flat[p, 3] > 0.0:
-                alpha[b, p] = 1.0
-                points.attribute_at(values, attr_tri, np.int64(flat[p, 3]) - 1, flat[p, 0], flat[p, 1], colour[b, p])
+            face = np.int64(flat[p, 3]) - 1
+            if face >= 0:
+                v0, v1, v2 = raster.corners(attr_tri, face)
+                alpha_b[p] = 1.0
+                points.attribute_at(values, v0, v1, v2, flat[p, 0], flat[p, 1], colour_b, p)
         first = count
         outline.face_signs(pos[b], tri, signs)
         items, blend, count = outline.outline_items(
             screen, signs, edges, edge_faces, agree, rast[b], items, blend, count
         )
         steps = outline.with_room(steps, count)
-        outline.colour_steps(colour[b], items[first:count], width, steps[first:count])
-        outline.add_blend(items[first:count], blend[first:count], steps[first:count], width, colour[b])
+        outline.add_blend(items, blend, steps, first, count, width, colour_b)
         for n in range(first, count):
-            target, amount = outline.blend_amount(items[n], blend[n], width)
-            p1 = outline.neighbour(items[n, 0], items[n, 1], width)
-            alpha[b, target] += amount * coverage_step(flat, items[n, 0], p1)
+            p0, p1, target, amount = outline.blend_amount(items, blend, n, width)
+            alpha_b[target] += amount * coverage_step(flat, p0, p1)
         ends[b - start] = count
     return items[:count].copy(), blend[:count].copy(), steps[:count].copy(), ends
 
 
-@kernel
-def pull_point(pos, tri, attr, attr_tri, flat, p, width, height, g_colour, scale, g_attr, g_pos):
-    """Gradients of one covered pixel's attributes, the upstream being scale * g_colour (C,)."""
+@inlined
+def pull_point(pos, tri, attr, attr_tri, flat, p, fx, fy, g_colour, source, scale, g_attr, g_pos):
+    """Gradients of the attributes of covered pixel p at (fx, fy), the upstream being scale * g_colour[source]."""
     face = np.int64(flat[p, 3]) - 1
-    g_u, g_v = points.pull_attribute(attr, attr_tri, face, flat[p, 0], flat[p, 1], g_colour, scale, g_attr)
+    v0, v1, v2 = raster.corners(attr_tri, face)
+    g_u, g_v = points.pull_attribute(attr, v0, v1, v2, flat[p, 0], flat[p, 1], g_colour, source, scale, g_attr)
     if g_u != 0.0 or g_v != 0.0:
-        fx, fy = raster.centre(p % width, width), raster.centre(p // width, height)
-        raster.pull_barycentrics(pos, tri, face, fx, fy, g_u, g_v, g_pos)
+        v0, v1, v2 = raster.corners(tri, face)
+        raster.pull_barycentrics(pos, v0, v1, v2, fx, fy, g_u, g_v, g_pos)
+
+
+@kernel
+def pull_image(
+    pos, tri, attr, attr_tri, flat, items, blend, steps, first, last, height, width, g_colour, g_alpha, g_attr, g_pos
+):  # fmt: skip
+    """Gradients of one image of `draw`: flat is its rast (H * W, 4), first..last are its items."""
+    for i in range(height):
+        fy = raster.centre(i, height)
+        for p in range(i * width, (i + 1) * width):
+            if flat[p, 3] > 0.0:
+                fx = raster.centre(p - i * width, width)
+                pull_point(pos, tri, attr, attr_tri, flat, p, fx, fy, g_colour, p, np.float32(1.0), g_attr, g_pos)
+    for n in range(first, last):
+        p0, p1, target, amount = outline.blend_amount(items, blend, n, width)
+        g_amount = g_alpha[target] * coverage_step(flat, p0, p1)
+        for c in range(g_colour.shape[1]):
+            g_amount += g_colour[target, c] * steps[n, c]
+        outline.pull_crossing(pos, items, n, blend[n, 1], g_amount, height, width, 0.0, g_pos)
+        for p, scale in ((p0, -amount), (p1, amount)):
+            if flat[p, 3] > 0.0:
+                fx, fy = raster.centre(p % width, width), raster.centre(p // width, height)
+                pull_point(pos, tri, attr, attr_tri, flat, p, fx, fy, g_colour, target, scale, g_attr, g_pos)
 
 
 @kernel
@@ -114,24 +138,9 @@ def pull_draw(
     height, width = rast.shape[1], rast.shape[2]
     first = 0
     for b in range(start, stop):
-        flat, one = rast[b].reshape(height * width, 4), b % attr.shape[0]
-        pos_b, attr_b, g_attr_b, g_pos_b, g_b = pos[b], attr[one], g_attr[one], g_pos[b], g_colour[b]
-        for p in range(height * width):
-            if flat[p, 3] > 0.0:
-                pull_point(
-                    pos_b, tri, attr_b, attr_tri, flat, p, width, height, g_b[p], 1.0, g_attr_b, g_pos_b
-                )
-        for n in range(first, ends[b - start]):
-            target, amount = outline.blend_amount(items[n], blend[n], width)
-            p0, p1 = np.int64(items[n, 0]), outline.neighbour(items[n, 0], items[n, 1], width)
-            g = g_b[target]
-            g_amount = g_alpha[b, target] * coverage_step(flat, p0, p1)
-            for c in range(g.shape[0]):
-                g_amount += g[c] * steps[n, c]
-            outline.pull_crossing(pos_b, items[n], blend[n, 1], g_amount, height, width, 0.0, g_pos_b)
-            for p, scale in ((p0, -amount), (p1, amount)):
-                if flat[p, 3] > 0.0:
-                    pull_point(
-                        pos_b, tri, attr_b, attr_tri, flat, p, width, height, g, scale, g_attr_b, g_pos_b
-                    )
-        first = ends[b - start]
+        one, last = b % attr.shape[0], ends[b - start]
+        pull_image(
+            pos[b], tri, attr[one], attr_tri, rast[b].reshape(height * width, 4), items, blend, steps, first, last,
+            height, width, g_colour[b], g_alpha[b], g_attr[one], g_pos[b],
+        )  # fmt: skip
+        first = last

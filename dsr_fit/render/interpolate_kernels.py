@@ -6,58 +6,56 @@ import math
 
 import numpy as np
 
-from dsr_fit.render.jit import kernel
-from dsr_fit.render.raster_kernels import EPSILON, cross, edge_functions, plane_corner
+from dsr_fit.render.jit import inlined, kernel
+from dsr_fit.render.raster_kernels import EPSILON, corners, cross, edge_functions, plane_corner
 
 
-@kernel
-def attribute_at(attr, tri, face, u, v, out):
-    """Attributes (C,) of the point (u, v) of a face, into out."""
-    v0, v1, v2 = tri[face, 0], tri[face, 1], tri[face, 2]
+@inlined
+def attribute_at(attr, v0, v1, v2, u, v, out, p):
+    """Attributes (C,) of the point (u, v) of a triangle, into row p of out."""
     rest = np.float32(1.0) - u - v
     for c in range(attr.shape[1]):
-        out[c] = u * attr[v0, c] + v * attr[v1, c] + rest * attr[v2, c]
+        out[p, c] = u * attr[v0, c] + v * attr[v1, c] + rest * attr[v2, c]
 
 
-@kernel
-def pull_attribute(attr, tri, face, u, v, g_out, scale, g_attr):
-    """Gradient of (u, v) for the upstream scale * g_out (C,); adds to g_attr (V, C) unless that has no rows."""
-    v0, v1, v2 = tri[face, 0], tri[face, 1], tri[face, 2]
+@inlined
+def pull_attribute(attr, v0, v1, v2, u, v, g_out, p, scale, g_attr):
+    """Gradient of (u, v) for the upstream scale * g_out[p]; adds to g_attr (V, C) unless that has no rows."""
     rest = np.float32(1.0) - u - v
     g_u, g_v = np.float32(0.0), np.float32(0.0)
     if v0 != v1 or v0 != v2:  # else one value for the whole face
         for c in range(attr.shape[1]):
-            g_u += g_out[c] * (attr[v0, c] - attr[v2, c])
-            g_v += g_out[c] * (attr[v1, c] - attr[v2, c])
+            g_u += g_out[p, c] * (attr[v0, c] - attr[v2, c])
+            g_v += g_out[p, c] * (attr[v1, c] - attr[v2, c])
     if g_attr.shape[0] > 0:
         for c in range(attr.shape[1]):
-            g = scale * g_out[c]
+            g = scale * g_out[p, c]
             g_attr[v0, c] += g * u
             g_attr[v1, c] += g * v
             g_attr[v2, c] += g * rest
-    return np.float32(scale) * g_u, np.float32(scale) * g_v
+    return scale * g_u, scale * g_v
 
 
 @kernel
 def interpolate(attr, tri, rast, out):
-    """Attributes of every covered pixel of rast (H, W, 4) into a zeroed out (H, W, C)."""
-    for i in range(rast.shape[0]):
-        for j in range(rast.shape[1]):
-            face = np.int64(rast[i, j, 3]) - 1
-            if face >= 0:
-                attribute_at(attr, tri, face, rast[i, j, 0], rast[i, j, 1], out[i, j])
+    """Attributes of every covered pixel of rast (H * W, 4) into a zeroed out (H * W, C)."""
+    for p in range(rast.shape[0]):
+        face = np.int64(rast[p, 3]) - 1
+        if face >= 0:
+            v0, v1, v2 = corners(tri, face)
+            attribute_at(attr, v0, v1, v2, rast[p, 0], rast[p, 1], out, p)
 
 
 @kernel
 def pull_interpolate(attr, tri, rast, g_out, g_attr, g_rast):
-    """Gradients of `interpolate`: adds to g_attr (V, C), writes u and v of a zeroed g_rast (H, W, 4)."""
-    for i in range(rast.shape[0]):
-        for j in range(rast.shape[1]):
-            face = np.int64(rast[i, j, 3]) - 1
-            if face >= 0:
-                g_rast[i, j, 0], g_rast[i, j, 1] = pull_attribute(
-                    attr, tri, face, rast[i, j, 0], rast[i, j, 1], g_out[i, j], 1.0, g_attr
-                )
+    """Gradients of `interpolate`: adds to g_attr (V, C), writes u and v of a zeroed g_rast (H * W, 4)."""
+    for p in range(rast.shape[0]):
+        face = np.int64(rast[p, 3]) - 1
+        if face >= 0:
+            v0, v1, v2 = corners(tri, face)
+            g_rast[p, 0], g_rast[p, 1] = pull_attribute(
+                attr, v0, v1, v2, rast[p, 0], rast[p, 1], g_out, p, np.float32(1.0), g_attr
+            )
 
 
 @kernel
@@ -97,7 +95,7 @@ def pull_pixel_derivatives(pos, tri, rast, g_db, g_pos):
             if face < 0:
                 continue
             fx = (2 * j + 1) / width - 1.0
-            v0, v1, v2 = tri[face, 0], tri[face, 1], tri[face, 2]
+            v0, v1, v2 = corners(tri, face)
             n0, n1, n2 = plane_normals(pos, v0, v1, v2)
             a0, a1, a2 = edge_functions(pos, tri, face, fx, fy)
             total = a0 + a1 + a2

@@ -24,6 +24,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """A kernel pasted into its callers: a call passes seven numbers an array, which small loop bodies would feel."""
+    return njit(nogil=True, error_model="numpy", inline="always")(function)
+
+
 def announce_compilation(entry: Any) -> None:
     """Say, once, that kernels are about to be compiled, unless `entry` (a kernel) is in the cache already."""
     if entry.signatures or _is_cached(entry):

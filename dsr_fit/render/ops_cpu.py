@@ -75,6 +75,11 @@ def array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
+def pixels(image: Tensor) -> np.ndarray:
+    """An image's own memory (B, H, W, C) as (B, H * W, C)."""
+    return array(image).reshape(image.shape[0], image.shape[1] * image.shape[2], image.shape[3])
+
+
 def _check(pos: Tensor, tri: Tensor) -> None:
     if pos.ndim != 3 or pos.shape[2] != 4:
         raise InputError(f"pos must be clip positions of shape (B, V, 4), not {tuple(pos.shape)}")
@@ -143,7 +148,7 @@ class Interpolation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, attr: Tensor, rast: Tensor, tri: Tensor) -> Tensor:
         out = torch.zeros((*rast.shape[:3], attr.shape[2]))
-        attr_, rast_, tri_, out_ = array(attr), array(rast), array(tri), out.numpy()
+        attr_, rast_, tri_, out_ = array(attr), pixels(rast), array(tri), pixels(out)
         over_images(lambda a, b: kernels.interpolate(a, b, attr_, tri_, rast_, out_), len(rast))
         ctx.save_for_backward(attr, rast, tri)
         return out
@@ -152,14 +157,15 @@ class Interpolation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         attr, rast, tri = ctx.saved_tensors
-        attr_, rast_, tri_, g_out = array(attr), array(rast), array(tri), array(grads[0])
-        g_rast = np.zeros(rast.shape, np.float32)
+        attr_, rast_, tri_, g_out = array(attr), pixels(rast), array(tri), pixels(grads[0])
+        g_rast = torch.zeros_like(rast)
+        g_rast_ = pixels(g_rast)
 
         def pull(_: int, start: int, stop: int, g_attr: np.ndarray) -> None:
-            kernels.pull_interpolate(start, stop, attr_, tri_, rast_, g_out, g_attr, g_rast)
+            kernels.pull_interpolate(start, stop, attr_, tri_, rast_, g_out, g_attr, g_rast_)
 
         g_attr = attribute_gradient(pull, attr.shape, chunks_of(len(rast)), ctx.needs_input_grad[0])
-        return g_attr, torch.from_numpy(g_rast), None
+        return g_attr, g_rast, None
 
 
 def interpolate(
@@ -203,10 +209,10 @@ class OutlineBlend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor, topology: Topology, dense: bool) -> Tensor:
-        batch, height, width, channels = color.shape
+        batch = len(color)
         out = color.detach().clone(memory_format=torch.contiguous_format)
         edges = (topology.edges, topology.faces, topology.agree) if dense else NO_EDGES
-        pos_, tri_, rast_, out_ = array(pos), array(tri), array(rast), out.view(batch, -1, channels).numpy()
+        pos_, tri_, rast_, out_ = array(pos), array(tri), array(rast), pixels(out)
         ctx.items = over_images(
             lambda a, b: kernels.blend_outline(a, b, pos_, tri_, topology.opposite, *edges, rast_, out_), batch
         )
@@ -219,8 +225,8 @@ class OutlineBlend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (pos,) = ctx.saved_tensors
-        batch, height, width, channels = grads[0].shape
-        g_out = array(grads[0]).reshape(batch, -1, channels)
+        _, height, width, _ = grads[0].shape
+        g_out = pixels(grads[0])
         pos_, g_color, g_pos = array(pos), g_out.copy(), np.zeros(pos.shape)
         def pull(bounds: tuple[int, int], saved: tuple[np.ndarray, ...]) -> None:
             kernels.pull_blend(*bounds, pos_, *saved, height, width, ctx.guard, g_out, g_color, g_pos)

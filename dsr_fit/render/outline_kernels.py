@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from dsr_fit.render.jit import kernel
+from dsr_fit.render.raster_kernels import corners
 
 ROOM = 4096  # rows of a buffer at first
 BAND = 1.0 / 16.0  # nvdiffrast looks for an edge this far beyond either centre
@@ -34,7 +35,7 @@ def with_room(array, rows):
 def face_signs(pos, tri, signs):
     """+1 or -1 for each face's winding as seen from the camera (w < 0 included) into signs (F,)."""
     for f in range(tri.shape[0]):
-        v0, v1, v2 = tri[f, 0], tri[f, 1], tri[f, 2]
+        v0, v1, v2 = corners(tri, f)
         x0, y0, w0 = np.float64(pos[v0, 0]), np.float64(pos[v0, 1]), np.float64(pos[v0, 3])
         x1, y1, w1 = np.float64(pos[v1, 0]), np.float64(pos[v1, 1]), np.float64(pos[v1, 3])
         x2, y2, w2 = np.float64(pos[v2, 0]), np.float64(pos[v2, 1]), np.float64(pos[v2, 3])
@@ -66,20 +67,21 @@ def outline_items(screen, signs, edges, edge_faces, agree, rast, items, blend, c
             low, high = min(ya, yb) - 0.5, max(ya, yb) - 0.5
             if not (high > 0.0 and low <= lines - 1.0):  # NaN, a vertex behind the camera, goes too
                 continue
-            if not abs(xa) + abs(xb) < 1e9:
+            # Half open, so that a line through a shared vertex meets one of its two edges.
+            first, last = int(math.ceil(max(low, 0.0))), int(math.ceil(min(high, np.float64(lines))))
+            if first >= last:
                 continue
             dx, dy = xb - xa, yb - ya
             weight = dy * dy / (dx * dx + dy * dy)
             # The surface lies to the left of a -> b for a positive winding; swapping the axes mirrors that.
             towards_more = (dy < 0.0) == ((signs[f] > 0) == (axis == 0))
-            # Half open, so that a line through a shared vertex meets one of its two edges.
-            for line in range(math.ceil(max(low, 0.0)), min(math.ceil(high), lines)):
+            for line in range(first, last):
                 s = (line + 0.5 - ya) / dy
                 x = xa + s * dx - 0.5
                 if not 0.0 <= x < length - 1.0:
                     continue
                 k = int(x)
-                t = x - k
+                t = np.float32(x - k)
                 i0, j0 = (line, k) if axis == 0 else (k, line)
                 i1, j1 = (line, k + 1) if axis == 0 else (k + 1, line)
                 id0, id1 = rast[i0, j0, 3], rast[i1, j1, 3]
@@ -102,7 +104,7 @@ def outline_items(screen, signs, edges, edge_faces, agree, rast, items, blend, c
                     count += 1
                     items, blend = with_room(items, count), with_room(blend, count)
                     chosen[axis, i0, j0] = n
-                elif (t > blend[n, 0]) != farther:
+                elif not (t > blend[n, 0] if farther else t < blend[n, 0]):
                     continue
                 items[n, 0], items[n, 1], items[n, 2], items[n, 3] = i0 * width + j0, axis, a, b
                 items[n, 4] = i1 * width + j1 if towards_more else items[n, 0]
@@ -129,7 +131,7 @@ def antialias_items(pos, tri, opposite, rast, items, blend, count):
                 cx, cy = (j, i) if owner0 else (j1, i1)
                 towards = 1.0 if owner0 else -1.0
                 for k in range(3):
-                    corner_relative(pos, tri[face, k], cx, cy, axis, height, width, x, y, k)
+                    x[k], y[k] = relative(pos, tri[face, k], cx, cy, axis, height, width)
                 edge, farthest = -1, -np.inf
                 for k in range(3):
                     a, b = (k + 1) % 3, (k + 2) % 3
@@ -145,7 +147,7 @@ def antialias_items(pos, tri, opposite, rast, items, blend, count):
                     continue
                 other = opposite[face, edge]
                 if other >= 0:
-                    corner_relative(pos, other, cx, cy, axis, height, width, x, y, 3)
+                    x[3], y[3] = relative(pos, other, cx, cy, axis, height, width)
                     if same_side(x, y, a, b, edge) != same_side(x, y, a, b, 3):
                         continue
                 items, blend = with_room(items, count + 1), with_room(blend, count + 1)
@@ -159,13 +161,13 @@ def antialias_items(pos, tri, opposite, rast, items, blend, count):
 
 
 @kernel
-def corner_relative(pos, v, cx, cy, axis, height, width, x, y, k):
-    """Pixel coordinates of a vertex relative to the centre of pixel (cx, cy): along the pair's axis, and across."""
+def relative(pos, v, cx, cy, axis, height, width):
+    """Pixel coordinates of a vertex from the centre of pixel (cx, cy): along the pair's axis, and across."""
     half_w, half_h = np.float32(0.5 * width), np.float32(0.5 * height)
     inverse = np.float32(1.0) / pos[v, 3]
     px = pos[v, 0] * inverse * half_w + (half_w - np.float32(cx + 0.5))
     py = pos[v, 1] * inverse * half_h + (half_h - np.float32(cy + 0.5))
-    x[k], y[k] = (px, py) if axis == 0 else (py, px)
+    return (np.float64(px), np.float64(py)) if axis == 0 else (np.float64(py), np.float64(px))
 
 
 @kernel
@@ -175,42 +177,32 @@ def same_side(x, y, a, b, k):
 
 
 @kernel
-def neighbour(p0, axis, width):
-    return p0 + 1 if axis == 0 else p0 + width
+def blend_amount(items, blend, n, width):
+    """Item n's two pixels, the one that is blended, and alpha."""
+    alpha = blend[n, 1] * (np.float32(0.5) - blend[n, 0])
+    p0 = np.int64(items[n, 0])
+    p1 = p0 + (1 if items[n, 1] == 0 else width)
+    return p0, p1, p0 if alpha > 0.0 else p1, alpha
 
 
 @kernel
-def colour_steps(colour, items, width, steps):
-    """c1 - c0 of each item from colour (H * W, C) into steps (n, C)."""
-    for n in range(items.shape[0]):
-        p0 = items[n, 0]
-        p1 = neighbour(p0, items[n, 1], width)
-        for c in range(colour.shape[1]):
-            steps[n, c] = colour[p1, c] - colour[p0, c]
-
-
-@kernel
-def blend_amount(item, blend, width):
-    """The pixel that is blended, and alpha."""
-    alpha = blend[1] * (0.5 - np.float64(blend[0]))
-    return (item[0] if alpha > 0.0 else neighbour(item[0], item[1], width)), alpha
-
-
-@kernel
-def add_blend(items, blend, steps, width, out):
-    """Blend the items into out (H * W, C)."""
-    for n in range(items.shape[0]):
-        target, alpha = blend_amount(items[n], blend[n], width)
+def add_blend(items, blend, steps, first, count, width, out):
+    """Blend items first..count into out (H * W, C); their c1 - c0, by the colours before, go to rows of steps."""
+    for n in range(first, count):
+        p0, p1, _, _ = blend_amount(items, blend, n, width)
+        for c in range(out.shape[1]):
+            steps[n, c] = out[p1, c] - out[p0, c]
+    for n in range(first, count):
+        _, _, target, alpha = blend_amount(items, blend, n, width)
         for c in range(out.shape[1]):
             out[target, c] += alpha * steps[n, c]
 
 
 @kernel
-def pull_blend(pos, items, blend, steps, height, width, guard, g_out, g_colour, g_pos):
+def pull_blend(pos, items, blend, steps, first, count, height, width, guard, g_out, g_colour, g_pos):
     """Gradients of `add_blend`: adds to g_colour (H * W, C), which holds g_out already, and to g_pos (V, 4)."""
-    for n in range(items.shape[0]):
-        target, alpha = blend_amount(items[n], blend[n], width)
-        p0, p1 = items[n, 0], neighbour(items[n, 0], items[n, 1], width)
+    for n in range(first, count):
+        p0, p1, target, alpha = blend_amount(items, blend, n, width)
         g_alpha = 0.0
         for c in range(g_out.shape[1]):
             g = g_out[target, c]
@@ -218,25 +210,24 @@ def pull_blend(pos, items, blend, steps, height, width, guard, g_out, g_colour, 
             g_colour[p0, c] -= alpha * g
             g_colour[p1, c] += alpha * g
         if 0.0 < blend[n, 0] < 1.0 and alpha != 0.0:  # nvdiffrast's exceptions: saturated, exactly half-way
-            pull_crossing(pos, items[n], blend[n, 1], g_alpha, height, width, guard, g_pos)
+            pull_crossing(pos, items, n, blend[n, 1], g_alpha, height, width, guard, g_pos)
 
 
 @kernel
-def pull_crossing(pos, item, weight, g_alpha, height, width, guard, g_pos):
-    """Add the gradient of one item's alpha, through the place where its edge crosses, to g_pos (V, 4).
+def pull_crossing(pos, items, n, weight, g_alpha, height, width, guard, g_pos):
+    """Add the gradient of item n's alpha, through the place where its edge crosses, to g_pos (V, 4).
 
     Along the pair x = (xa yb - ya xb) / (yb - ya), relative to the owner's centre; z gets no gradient.
     """
-    axis, a, b, owner = item[1], item[2], item[3], item[4]
-    x, y = np.empty(2), np.empty(2)
-    corner_relative(pos, a, owner % width, owner // width, axis, height, width, x, y, 0)
-    corner_relative(pos, b, owner % width, owner // width, axis, height, width, x, y, 1)
-    dy = y[1] - y[0]
+    axis, a, b, owner = items[n, 1], np.uintp(items[n, 2]), np.uintp(items[n, 3]), items[n, 4]
+    xa, ya = relative(pos, a, owner % width, owner // width, axis, height, width)
+    xb, yb = relative(pos, b, owner % width, owner // width, axis, height, width)
+    dy = yb - ya
     inverse = 1.0 / (dy + math.copysign(guard, dy))
-    crossing = (x[0] * y[1] - y[0] * x[1]) * inverse
+    crossing = (xa * yb - ya * xb) * inverse
     g = -weight * g_alpha * inverse
-    pull_screen(pos, a, axis, height, width, g * y[1], g * (crossing - x[1]), g_pos)
-    pull_screen(pos, b, axis, height, width, -g * y[0], g * (x[0] - crossing), g_pos)
+    pull_screen(pos, a, axis, height, width, g * yb, g * (crossing - xb), g_pos)
+    pull_screen(pos, b, axis, height, width, -g * ya, g * (xa - crossing), g_pos)
 
 
 @kernel

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from dsr_fit.render.jit import kernel
+from dsr_fit.render.jit import inlined, kernel
 
 EPSILON = 1e-6  # nvdiffrast's guard of 1/sum in the derivative of the barycentrics
 
@@ -32,7 +32,13 @@ def project_screen(pos, height, width, screen):
             screen[v, :] = np.nan
 
 
-@kernel
+@inlined
+def corners(tri, face):
+    """A triangle's vertices; unsigned, which spares the compiled code Python's wrap-around of negative indices."""
+    return np.uintp(tri[face, 0]), np.uintp(tri[face, 1]), np.uintp(tri[face, 2])
+
+
+@inlined
 def pixel_range(low, high, size):
     """First and last pixel whose centre lies in [low, high], clamped to the image; NaN gives an empty range."""
     if not (high >= 0.5 and low <= size - 0.5):
@@ -40,7 +46,7 @@ def pixel_range(low, high, size):
     return math.ceil(max(low - 0.5, 0.0)), math.floor(min(high - 0.5, size - 1.0))
 
 
-@kernel
+@inlined
 def draw_in_front(screen, v0, v1, v2, mark, ids, depth):
     """Depth-test one triangle whose three vertices lie in front of the camera."""
     height, width = ids.shape
@@ -51,17 +57,18 @@ def draw_in_front(screen, v0, v1, v2, mark, ids, depth):
     if top > bottom:
         return
     left, right = pixel_range(min(x0, x1, x2), max(x0, x1, x2), width)
+    if left > right:
+        return
+    # Edge functions e = a x + b y + c change sign to the last bit with the edge's direction: no gap at shared edges.
+    a0, b0, c0 = y1 - y2, x2 - x1, x1 * y2 - y1 * x2
+    a1, b1, c1 = y2 - y0, x0 - x2, x2 * y0 - y2 * x0
+    a2, b2, c2 = y0 - y1, x1 - x0, x0 * y1 - y0 * x1
+    winding = 1.0 if c0 + c1 + c2 > 0.0 else -1.0
     for i in range(top, bottom + 1):
-        cy = i + 0.5
-        dy0, dy1, dy2 = y0 - cy, y1 - cy, y2 - cy
+        row0, row1, row2 = b0 * (i + 0.5) + c0, b1 * (i + 0.5) + c1, b2 * (i + 0.5) + c2
         for j in range(left, right + 1):
-            cx = j + 0.5
-            dx0, dx1, dx2 = x0 - cx, x1 - cx, x2 - cx
-            # Relative to the centre these are antisymmetric to the last bit, so shared edges leave no gap.
-            e0 = dx1 * dy2 - dy1 * dx2
-            e1 = dx2 * dy0 - dy2 * dx0
-            e2 = dx0 * dy1 - dy0 * dx1
-            if (e0 >= 0.0 and e1 >= 0.0 and e2 >= 0.0) or (e0 <= 0.0 and e1 <= 0.0 and e2 <= 0.0):
+            e0, e1, e2 = a0 * (j + 0.5) + row0, a1 * (j + 0.5) + row1, a2 * (j + 0.5) + row2
+            if min(winding * e0, winding * e1, winding * e2) >= 0.0:
                 total = e0 + e1 + e2
                 if total != 0.0:
                     z = (e0 * z0 + e1 * z1 + e2 * z2) / total
@@ -143,7 +150,7 @@ def visible_triangles(pos, tri, screen, ids, depth):
     ids[:] = 0
     depth[:] = 1.0
     for face in range(tri.shape[0]):
-        v0, v1, v2 = tri[face, 0], tri[face, 1], tri[face, 2]
+        v0, v1, v2 = corners(tri, face)
         if pos[v0, 3] > 0.0 and pos[v1, 3] > 0.0 and pos[v2, 3] > 0.0:
             draw_in_front(screen, v0, v1, v2, face + 1, ids, depth)
         elif pos[v0, 3] > 0.0 or pos[v1, 3] > 0.0 or pos[v2, 3] > 0.0:
@@ -171,7 +178,7 @@ def shade(pos, tri, ids, rast):
             if face < 0:
                 continue
             fx = centre(j, width)
-            v0, v1, v2 = tri[face, 0], tri[face, 1], tri[face, 2]
+            v0, v1, v2 = corners(tri, face)
             x0, y0 = pos[v0, 0] - fx * pos[v0, 3], pos[v0, 1] - fy * pos[v0, 3]
             x1, y1 = pos[v1, 0] - fx * pos[v1, 3], pos[v1, 1] - fy * pos[v1, 3]
             x2, y2 = pos[v2, 0] - fx * pos[v2, 3], pos[v2, 1] - fy * pos[v2, 3]
@@ -198,13 +205,12 @@ def plane_corner(pos, v):
     return np.float64(pos[v, 0]), np.float64(pos[v, 1]), np.float64(pos[v, 3])
 
 
-@kernel
-def pull_barycentrics(pos, tri, face, fx, fy, g_u, g_v, g_pos):
+@inlined
+def pull_barycentrics(pos, v0, v1, v2, fx, fy, g_u, g_v, g_pos):
     """Add the gradient of one pixel's unclamped (u, v) to g_pos (V, 4): x, y and w; z gets none.
 
     With the corners q_i = (x_i - fx w_i, y_i - fy w_i): a_0 = q_1 x q_2 and so on, u = a_0 / sum, v = a_1 / sum.
     """
-    v0, v1, v2 = tri[face, 0], tri[face, 1], tri[face, 2]
     x0, y0 = pos[v0, 0] - fx * pos[v0, 3], pos[v0, 1] - fy * pos[v0, 3]
     x1, y1 = pos[v1, 0] - fx * pos[v1, 3], pos[v1, 1] - fy * pos[v1, 3]
     x2, y2 = pos[v2, 0] - fx * pos[v2, 3], pos[v2, 1] - fy * pos[v2, 3]
@@ -213,11 +219,14 @@ def pull_barycentrics(pos, tri, face, fx, fy, g_u, g_v, g_pos):
     inverse = np.float32(1.0) / (total + math.copysign(np.float32(EPSILON), total))
     mean = (g_u * a0 + g_v * a1) * inverse
     h0, h1, h2 = inverse * (g_u - mean), inverse * (g_v - mean), -inverse * mean
-    for v, g_x, g_y in (
-        (v0, h2 * y1 - h1 * y2, h1 * x2 - h2 * x1),
-        (v1, h0 * y2 - h2 * y0, h2 * x0 - h0 * x2),
-        (v2, h1 * y0 - h0 * y1, h0 * x1 - h1 * x0),
-    ):
-        g_pos[v, 0] += g_x
-        g_pos[v, 1] += g_y
-        g_pos[v, 3] -= fx * g_x + fy * g_y
+    pull_corner(v0, fx, fy, h2 * y1 - h1 * y2, h1 * x2 - h2 * x1, g_pos)
+    pull_corner(v1, fx, fy, h0 * y2 - h2 * y0, h2 * x0 - h0 * x2, g_pos)
+    pull_corner(v2, fx, fy, h1 * y0 - h0 * y1, h0 * x1 - h1 * x0, g_pos)
+
+
+@inlined
+def pull_corner(v, fx, fy, g_x, g_y, g_pos):
+    """From the gradient of q = (x - fx w, y - fy w) to that of the vertex."""
+    g_pos[v, 0] += g_x
+    g_pos[v, 1] += g_y
+    g_pos[v, 3] -= fx * g_x + fy * g_y

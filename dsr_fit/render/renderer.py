@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,7 +93,9 @@ class Renderer:
             from dsr_fit.render.fused import Draw, Projection
 
             pos = Projection.apply(vertices, intrinsics, depth_range, height, width)
-            image, alpha, rast = Draw.apply(pos, attr, self._tri, attr_tri, self.topology, height, width)
+            image, alpha, rast = Draw.apply(
+                pos, attr, self._tri.numpy(), attr_tri.numpy(), self.topology, height, width
+            )
         else:
             pos = clip_positions(vertices, intrinsics, depth_range, (height, width))
             image, alpha, rast = self._compose(pos, attr, attr_tri, (height, width))
@@ -126,7 +129,7 @@ class Renderer:
 
     def _finite(self, tensor: Tensor, name: str) -> Tensor:
         """The tensor as float32 on the renderer's device. One NaN or infinity makes the sum one: a cheap look first."""
-        if not bool(torch.isfinite(tensor.detach().sum())) and not bool(torch.isfinite(tensor).all()):
+        if not math.isfinite(float(tensor.detach().sum())) and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{name} to render hold values that are not finite (NaN or infinity)")
         return tensor.to(self.device, torch.float32)
 

@@ -26,7 +26,8 @@ def dsr_c(
     gradient; detached, the term shrinks bodies to lower its sum.
     """
     floor = SMALLEST * coverage
-    seen = probabilities.gather(-1, classes[..., None])[..., 0]
+    # Where two outlines meet in a pixel, blending may overshoot by a few hundredths: not below zero.
+    seen = probabilities.gather(-1, classes[..., None])[..., 0].clamp(min=0)
     reference = probabilities.amax(-1) if excess else coverage
     cost = torch.log((reference + floor + 1e-12) / (seen + floor + 1e-12))
     area = (known * coverage).sum((1, 2))

@@ -20,26 +20,26 @@ LOCAL_CHANGES = (
     "upperlegs-height-incr",
     "lowerlegs-height-incr",
 )
-# Prefixes of Anny's bones -> SMPL joint; the first that fits wins. A spine bone belongs to the joint at its lower
-# end, and spine05, which starts at Anny's root, moves with the pelvis.
+# Prefixes of Anny's bones -> SMPL joint; the first that fits wins. A spine bone belongs to the joint at its
+# lower end, and spine05, which starts at Anny's root, moves with the pelvis.
 BONE_TO_JOINT = (
-    ("root", "pelvis"), ("pelvis", "pelvis"), ("spine05", "pelvis"), ("spine04", "spine1"), ("spine03", "spine1"),
-    ("spine02", "spine2"), ("spine01", "spine3"), ("neck", "neck"), ("head", "head"), ("eye", "head"),
-    ("clavicle", "collar"), ("shoulder01", "collar"), ("upperarm", "shoulder"), ("lowerarm", "elbow"),
-    ("wrist", "wrist"), ("metacarpal", "wrist"), ("finger", "hand"), ("upperleg", "hip"), ("lowerleg", "knee"),
-    ("foot", "ankle"), ("toe", "foot"),
+    ("root", "pelvis"), ("pelvis", "pelvis"), ("spine05", "pelvis"), ("spine04", "spine1"),
+    ("spine03", "spine1"), ("spine02", "spine2"), ("spine01", "spine3"), ("neck", "neck"), ("head", "head"),
+    ("eye", "head"), ("clavicle", "collar"), ("shoulder01", "collar"), ("upperarm", "shoulder"),
+    ("lowerarm", "elbow"), ("wrist", "wrist"), ("metacarpal", "wrist"), ("finger", "hand"),
+    ("upperleg", "hip"), ("lowerleg", "knee"), ("foot", "ankle"), ("toe", "foot"),
 )  # fmt: skip
 # The bone at whose head each SMPL joint lies (hands and feet: the mean over their knuckles).
 JOINT_BONE = {
-    "pelvis": "root", "spine1": "spine04", "spine2": "spine02", "spine3": "spine01", "neck": "neck01", "head": "head",
-    "hip": "upperleg01", "knee": "lowerleg01", "ankle": "foot", "collar": "clavicle", "shoulder": "upperarm01",
-    "elbow": "lowerarm01", "wrist": "wrist",
+    "pelvis": "root", "spine1": "spine04", "spine2": "spine02", "spine3": "spine01", "neck": "neck01",
+    "head": "head", "hip": "upperleg01", "knee": "lowerleg01", "ankle": "foot", "collar": "clavicle",
+    "shoulder": "upperarm01", "elbow": "lowerarm01", "wrist": "wrist",
 }  # fmt: skip
 FINGERS = ("finger2-1", "finger3-1", "finger4-1", "finger5-1")
 TOES = ("toe1-1", "toe2-1", "toe3-1", "toe4-1", "toe5-1")
 
 COLLAR_SHARE = 0.2  # of the arm's lift from Anny's A-pose to the T
-LEG_SPREAD = np.deg2rad(3.0)  # of thigh and shin from the vertical: ankles 25 to 30 cm apart, heavy thighs clear
+LEG_SPREAD = np.deg2rad(3.0)  # of thigh and shin from the vertical, so that heavy thighs clear each other
 SHIN_BACK = np.deg2rad(3.0)  # a straight knee's shin leans back a little
 FOREARM_ROLL = {"lowerarm01": 0.35, "lowerarm02": 0.8, "wrist": 1.0}  # share of the palm's turn to face down
 
@@ -65,7 +65,7 @@ def stature(vertices: np.ndarray) -> np.ndarray:
 
 
 class AnnySource:
-    """One Anny model with every phenotype, a few local changes, and the way its bones map to SMPL's joints."""
+    """One Anny model with every phenotype, a few local changes, and how its bones map to SMPL's joints."""
 
     def __init__(self, topology: str) -> None:
         self.model = anny.Anny(
@@ -113,7 +113,7 @@ class AnnySource:
         return np.concatenate(vertices), np.concatenate(heads)
 
     def t_pose(self, vertices: np.ndarray, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bring rest bodies (N, V, 3) and bone heads (N, B, 3) to the T-pose: vertices and joints (N, 24, 3)."""
+        """Bring bodies (N, V, 3) and bone heads (N, B, 3) to the T-pose: vertices and joints (N, 24, 3)."""
         rest_joints = self._joints(heads)
         posed = np.empty_like(vertices)
         joints = np.empty_like(rest_joints)
@@ -148,7 +148,11 @@ class AnnySource:
             outward = np.array([sign, 0.0, 0.0])
             lift = _turn(rest[elbow] - rest[shoulder], outward)
             rotation[collar] = Rotation.from_rotvec(COLLAR_SHARE * lift.as_rotvec()).as_matrix()
-            for joint, start, end in ((shoulder, shoulder, elbow), (elbow, elbow, wrist), (wrist, wrist, hand)):
+            for joint, start, end in (
+                (shoulder, shoulder, elbow),
+                (elbow, elbow, wrist),
+                (wrist, wrist, hand),
+            ):
                 before = rotation[PARENTS[joint]]
                 rotation[joint] = _turn(before @ (rest[end] - rest[start]), outward).as_matrix() @ before
             rotation[hand] = rotation[wrist]
@@ -185,7 +189,7 @@ def coco_keypoints(source: AnnySource, vertices: np.ndarray) -> dict[str, np.nda
 def draw_phenotypes(count: int, rng: Generator) -> dict[str, np.ndarray]:
     """Draw adults: young to old, both genders, thin to obese, all but the height, which stature then solves.
 
-    Weight beyond Anny's range of 0 to 1 is what reaches a BMI of 36; a local change is in Anny's units (-1 to 1).
+    Weight beyond Anny's range of 0 to 1 is what reaches a BMI of 36; local changes are in Anny's units.
     """
     race = rng.dirichlet(np.ones(3), count)
     return {
@@ -210,7 +214,8 @@ def sample_adults(source: AnnySource, count: int, rng: Generator) -> tuple[dict[
     wanted = rng.normal(0.0, 1.0, count) * (0.07 - 0.005 * gender) + 1.76 - 0.13 * gender
     # Anny's bodies are linear in `height`, so two of them give the one of any stature.
     short, tall = (
-        stature(source.t_pose(*source.rest(phenotypes | {"height": np.full(count, h)}))[0]) for h in (0.0, 1.0)
+        stature(source.t_pose(*source.rest(phenotypes | {"height": np.full(count, h)}))[0])
+        for h in (0.0, 1.0)
     )
     phenotypes["height"] = (wanted - short) / (tall - short)
     vertices, joints = source.t_pose(*source.rest(phenotypes))

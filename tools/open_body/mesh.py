@@ -6,14 +6,15 @@ import numpy as np
 import pyfqmr
 import trimesh
 from scipy import sparse
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
 def mirror_permutation(vertices: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
     """Index (V,) of each vertex's mirror image; ValueError where a vertex has none."""
-    distance, index = cKDTree(vertices).query(vertices * MIRROR)
+    distance, found = KDTree(vertices).query(vertices * MIRROR)
+    index = np.asarray(found)
     if distance.max() > tolerance or not np.array_equal(index[index], np.arange(len(vertices))):
         raise ValueError(f"the mesh is not symmetric: a vertex misses its image by {distance.max():.2e} m")
     return index
@@ -24,20 +25,24 @@ def symmetrize(vertices: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     return (vertices + vertices[..., mirror, :] * MIRROR) / 2
 
 
-def decimate(vertices: np.ndarray, faces: np.ndarray, vertex_count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decimate(
+    vertices: np.ndarray, faces: np.ndarray, vertex_count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decimate a closed symmetric mesh (V, 3), (F, 3) to `vertex_count` vertices.
 
-    One half is decimated with its border in the plane x = 0 kept, then mirrored, so that the result is symmetric and
-    closed. A closed surface of genus 0 has 2 V - 4 faces, which sets the half's target.
+    One half is decimated with its border in the plane x = 0 kept, then mirrored: symmetric and closed. A
+    closed surface of genus 0 has 2 V - 4 faces, which sets the half's target.
 
     Returns:
         vertices in the order middle, left, right (x > 0 is left), faces, and the mirror permutation.
     """
     left = (vertices[faces, 0] > -1e-9).all(1)
-    simplifier = pyfqmr.Simplify()
+    simplifier = pyfqmr.Simplify()  # pyright: ignore[reportAttributeAccessIssue]
     used, local = np.unique(faces[left], return_inverse=True)
     simplifier.setMesh(vertices[used], local.reshape(-1, 3))
-    simplifier.simplify_mesh(target_count=vertex_count - 2, aggressiveness=3, preserve_border=True, verbose=False)
+    simplifier.simplify_mesh(
+        target_count=vertex_count - 2, aggressiveness=3, preserve_border=True, verbose=False
+    )
     half, half_faces, _ = simplifier.getMesh()
     half = np.asarray(half, np.float64)
     half_faces = np.asarray(half_faces, np.int64)
@@ -57,8 +62,8 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, vertex_count: int) -> tupl
 def closest_points(
     vertices: np.ndarray, faces: np.ndarray, points: np.ndarray, neighbours: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Closest points (P, 3) of a surface and their faces (P,), among the faces at each point's nearest vertices."""
-    _, near = cKDTree(vertices).query(points, k=neighbours)
+    """Closest points (P, 3) of a surface and their faces (P,), among the faces at the nearest vertices."""
+    near = np.asarray(KDTree(vertices).query(points, k=neighbours)[1])
     corner = np.argsort(faces.ravel(), kind="stable")
     start = np.searchsorted(faces.ravel()[corner], np.arange(len(vertices) + 1))
     best, best_face = np.full((len(points), 3), np.inf), np.zeros(len(points), np.int64)
@@ -70,7 +75,11 @@ def closest_points(
             point = trimesh.triangles.closest_point(vertices[faces[face]], points)
             distance = np.linalg.norm(point - points, axis=1)
             closer = distance < best_distance
-            best[closer], best_face[closer], best_distance[closer] = point[closer], face[closer], distance[closer]
+            best[closer], best_face[closer], best_distance[closer] = (
+                point[closer],
+                face[closer],
+                distance[closer],
+            )
     return best, best_face
 
 
@@ -79,7 +88,7 @@ def surface_transfer(
 ) -> sparse.csr_matrix:
     """Weights (P, V) that put each point on its closest point of the surface, three vertices to a row.
 
-    Rows of mirrored points are mirrored, and rows of points on the middle plane averaged with their own image.
+    Rows of mirrored points are mirrored, rows of points on the middle plane averaged with their own image.
     """
     closest, face = closest_points(vertices, faces, points)
     bary = trimesh.triangles.points_to_barycentric(vertices[faces[face]], closest).clip(0.0, 1.0)

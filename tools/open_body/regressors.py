@@ -6,7 +6,20 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
 
-from open_body.skeleton import JOINT, KEYPOINT_NAMES, MIRROR_JOINT, PARENTS
+from dsr_fit.joints import BODY_25
+from open_body.skeleton import JOINT, MIRROR_JOINT, PARENTS
+
+# What each of the 49 keypoints of dsr_fit.joints.KEYPOINTS_49 is on the body, in that order.
+KEYPOINT_PARTS = (
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
+    "left_wrist", "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+    "right_eye", "left_eye", "right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel",
+    "right_big_toe", "right_small_toe", "right_heel",
+    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist",
+    "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck_lsp", "head_top",
+    "mid_hip", "neck",
+    "spine_h36m", "jaw_h36m", "head_h36m", "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+)  # fmt: skip
 
 
 def local_vertices(vertices: np.ndarray, target: np.ndarray, count: int, reach: float = 1.6) -> np.ndarray:
@@ -29,7 +42,7 @@ def local_vertices(vertices: np.ndarray, target: np.ndarray, count: int, reach: 
 
 
 def solve_weights(points: np.ndarray, targets: np.ndarray, ridge: float, positive: bool) -> np.ndarray:
-    """Weights (K,) summing to 1 with sum_k w_k points[n, k] near targets[n]; ridge pulls towards equal weights.
+    """Weights (K,) summing to 1 with sum_k w_k points[n, k] near targets[n]; ridge pulls towards equal ones.
 
     Args:
         points: (N, K, 3) metres.
@@ -47,10 +60,21 @@ def solve_weights(points: np.ndarray, targets: np.ndarray, ridge: float, positiv
 
 
 def fit_row(
-    template: np.ndarray, bodies: np.ndarray, targets: np.ndarray, mirror: np.ndarray, *,
-    count: int, ridge: float, positive: bool, middle: bool, centre: np.ndarray | None = None,
+    template: np.ndarray,
+    bodies: np.ndarray,
+    targets: np.ndarray,
+    mirror: np.ndarray,
+    *,
+    count: int,
+    ridge: float,
+    positive: bool,
+    middle: bool,
+    centre: np.ndarray | None = None,
 ) -> sparse.csr_matrix:
-    """One regressor row (1, V); `middle` targets get a row that is its own mirror image."""  # fmt: skip
+    """One regressor row (1, V); `middle` targets get a row that is its own mirror image.
+
+    The vertices are chosen round `centre` (3,), by default the mean target.
+    """
     near = local_vertices(template, targets.mean(0) if centre is None else centre, count)
     if middle:
         near = np.unique(np.concatenate([near, mirror[near]]))
@@ -64,8 +88,8 @@ def joint_regressor(
 ) -> sparse.csr_matrix:
     """Joints (24, V) from rest bodies (N, V, 3) and their joints (N, 24, 3).
 
-    The left rows are fitted and the right ones mirrored. Weights may be negative: joints lie deep inside the body, and
-    positive weights alone miss them by twice as much.
+    The left rows are fitted and the right ones mirrored. Weights may be negative: joints lie deep inside the
+    body, and positive weights alone miss them by twice as much.
     """
     rows: list[sparse.csr_matrix] = []
     for j, image in enumerate(MIRROR_JOINT):
@@ -73,9 +97,18 @@ def joint_regressor(
             rows.append(rows[image][:, mirror])
             continue
         rows.append(
-            fit_row(template, bodies, joints[:, j], mirror, count=count, ridge=ridge, positive=False, middle=image == j)
+            fit_row(
+                template,
+                bodies,
+                joints[:, j],
+                mirror,
+                count=count,
+                ridge=ridge,
+                positive=False,
+                middle=image == j,
+            )
         )
-    return sparse.vstack(rows).tocsr()
+    return sparse.csr_matrix(sparse.vstack(rows))
 
 
 def surface_row(template: np.ndarray, target: np.ndarray, count: int = 6) -> sparse.csr_matrix:
@@ -87,7 +120,10 @@ def surface_row(template: np.ndarray, target: np.ndarray, count: int = 6) -> spa
 
 
 def keypoint_regressor(
-    template: np.ndarray, mirror: np.ndarray, limb_rows: dict[str, sparse.csr_matrix], points: dict[str, np.ndarray],
+    template: np.ndarray,
+    mirror: np.ndarray,
+    limb_rows: dict[str, sparse.csr_matrix],
+    points: dict[str, np.ndarray],
     joint_rows: sparse.csr_matrix,
 ) -> sparse.csr_matrix:
     """The 49 keypoints (49, V).
@@ -96,7 +132,7 @@ def keypoint_regressor(
         limb_rows: rows of the left shoulder, elbow, wrist, hip, knee and ankle.
         points: left eye, ear, big toe, small toe and heel, and nose, head top and chin, on the template (3,).
         joint_rows: the joint regressor (24, V), for the neck and spine.
-    """  # fmt: skip
+    """
     rows: dict[str, sparse.csr_matrix] = {}
     for part, row in (limb_rows | {p: surface_row(template, x) for p, x in points.items()}).items():
         if part in ("nose", "head_top", "chin"):
@@ -107,11 +143,40 @@ def keypoint_regressor(
     hips = (rows["left_hip"] + rows["right_hip"]) / 2
     neck, head, spine = (joint_rows[JOINT[name]] for name in ("neck", "head", "spine2"))
     rows |= {
-        "neck": shoulders, "mid_hip": hips, "neck_lsp": (shoulders + neck) / 2, "head_top_lsp": rows["head_top"],
-        "pelvis_mpii": hips, "thorax_mpii": shoulders, "spine_h36m": spine,
-        "jaw_h36m": (rows["chin"] + head) / 2, "head_h36m": 0.7 * rows["head_top"] + 0.3 * head,
-    }  # fmt: skip
-    return sparse.vstack([rows[name.removesuffix("_2")] for name in KEYPOINT_NAMES]).tocsr()
+        "neck": shoulders,
+        "mid_hip": hips,
+        "neck_lsp": (shoulders + neck) / 2,
+        "spine_h36m": spine,
+        "jaw_h36m": (rows["chin"] + head) / 2,
+        "head_h36m": 0.7 * rows["head_top"] + 0.3 * head,
+    }
+    return sparse.csr_matrix(sparse.vstack([rows[part] for part in KEYPOINT_PARTS]))
+
+
+def shift_row(
+    template: np.ndarray, row: sparse.csr_matrix, offset: np.ndarray, count: int = 32
+) -> sparse.csr_matrix:
+    """The row (1, V) of a point that lies `offset` (3,) from this row's on the template, weights changed least."""
+    point = np.asarray(row @ template).ravel()
+    near = np.union1d(row.indices, np.argsort(np.linalg.norm(template - point, axis=1))[:count])
+    constraints = np.concatenate([np.ones((1, len(near))), (template[near] - point).T])
+    change = np.linalg.pinv(constraints) @ np.concatenate([[0.0], offset])
+    return row + sparse.csr_matrix((change, (np.zeros(len(near), int), near)), row.shape)
+
+
+def calibrate(
+    template: np.ndarray, mirror: np.ndarray, rows: sparse.csr_matrix, offsets: dict[str, list[float]]
+) -> sparse.csr_matrix:
+    """Move the first 25 of 49 keypoints (49, V) to where a detector marks them.
+
+    Args:
+        offsets: metres in the T-pose's axes by name; the left ones are mirrored for the right.
+    """
+    moved = {name: shift_row(template, rows[BODY_25.index(name)], np.array(x)) for name, x in offsets.items()}
+    for name in ("Nose", "Neck", "MidHip"):
+        moved[name] = (moved[name] + moved[name][:, mirror]) / 2
+    first = [moved["L" + name[1:]][:, mirror] if name.startswith("R") else moved[name] for name in BODY_25]
+    return sparse.csr_matrix(sparse.vstack([*first, rows[25:]]))
 
 
 def carried_point(point: np.ndarray, joint: int, rotation: np.ndarray, offset: np.ndarray) -> np.ndarray:
@@ -121,4 +186,5 @@ def carried_point(point: np.ndarray, joint: int, rotation: np.ndarray, offset: n
         rotation: global rotations (24, 3, 3).
         offset: global translations (24, 3), so that joint j moves x to rotation[j] @ x + offset[j].
     """
-    return sum(rotation[j] @ point + offset[j] for j in (joint, PARENTS[joint])) / 2
+    moved = [rotation[j] @ point + offset[j] for j in (joint, PARENTS[joint])]
+    return (moved[0] + moved[1]) / 2

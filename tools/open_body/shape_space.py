@@ -34,11 +34,12 @@ class ShapeSpace:
         return self.v_template + np.einsum("vik,nk->nvi", self.shapedirs, betas)
 
 
-def build_shape_space(vertices: np.ndarray, area: np.ndarray, mirror: np.ndarray, count: int = 10) -> ShapeSpace:
+def build_shape_space(
+    vertices: np.ndarray, area: np.ndarray, mirror: np.ndarray, count: int = 10
+) -> ShapeSpace:
     """Area-weighted PCA of bodies (N, V, 3), so that the head's many vertices do not outvote the torso.
 
-    The sign of a component is such that a larger body (the first: taller; the others: of more volume, to first order)
-    has the larger beta.
+    Signs: a larger first beta is a taller body, a larger other one a wider body.
     """
     v_template = symmetrize(vertices.mean(0), mirror)
     centred = symmetrize(vertices, mirror) - v_template
@@ -46,7 +47,7 @@ def build_shape_space(vertices: np.ndarray, area: np.ndarray, mirror: np.ndarray
     values, vectors = np.linalg.eigh(flat @ flat.T)  # ascending
     betas = vectors[:, ::-1][:, :count] * np.sqrt(len(flat) - 1)
     shapedirs = np.einsum("nk,nvi->vik", betas, centred) / (len(flat) - 1)
-    # Growth along the outward direction stands for volume: the mean normal is not needed for a sign.
+    # Growth away from the vertical axis stands for width.
     height = np.ptp(v_template[:, 1])
     top, sole = v_template[:, 1].argmax(), v_template[:, 1].argmin()
     taller = (shapedirs[top, 1] - shapedirs[sole, 1]) / height

@@ -1,0 +1,23 @@
+"""What a benchmark's figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+from dsr_fit.export import versions
+
+
+def describe_machine() -> dict[str, object]:
+    """Processor, cores, system, package versions and the day."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "versions": versions(),
+        "date": date.today().isoformat(),
+    }

@@ -1,0 +1,165 @@
+"""Fits of annotated street photos, judged against their annotation.
+
+    python benchmarks/photos.py --photos ../shared/data/ccp --split val --out benchmarks/results/photos.json
+
+The photos are those of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014), read by `dsr_fit.evaluate.ccp`. Each
+variant switches terms on or off. Perception runs once; its findings can be kept in a folder with --cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import describe_machine
+
+from dsr_fit.body_files import load_body
+from dsr_fit.config import FitConfig, Weights, load_config
+from dsr_fit.errors import InputError
+from dsr_fit.evaluate import ccp
+from dsr_fit.fit.batch import Batch
+from dsr_fit.fit.fitter import Fitter, FitResult
+from dsr_fit.fit.parameters import Parameters
+from dsr_fit.fit.quality import hard_masks, metrics
+from dsr_fit.pipeline import Perception
+from dsr_fit.types import Observation
+
+JUDGED = ("keypoint_error_rel", "containment", "area_ratio", "mc_iou", "silhouette_iou")
+
+
+def variants(config: FitConfig) -> dict[str, FitConfig]:
+    """The ablation: which terms have a weight."""
+
+    def only(**weights: float) -> FitConfig:
+        off = replace(config.weights, dsr_mc=0.0, dsr_c=0.0, silhouette=0.0)
+        return replace(config, weights=replace(off, **weights))
+
+    mc, c = config.weights.dsr_mc, config.weights.dsr_c
+    return {
+        "default": config,
+        "keypoints": only(),
+        "silhouette": only(silhouette=mc),
+        "mc": only(dsr_mc=mc),
+        "c": only(dsr_c=c),
+        "mc+c": only(dsr_mc=mc, dsr_c=c),
+    }
+
+
+def observe_all(folder: Path, numbers: list[str], cache: Path | None) -> dict[str, Observation | str]:
+    """Photo number -> what was seen, or the reason why it can't be fitted."""
+    perception = Perception()
+    seen: dict[str, Observation | str] = {}
+    for number in numbers:
+        kept = cache / f"{number}.pkl" if cache else None
+        if kept and kept.exists():
+            seen[number] = pickle.loads(kept.read_bytes())  # our own file
+            continue
+        try:
+            seen[number] = perception.observe(ccp.photo_path(folder, number))
+        except InputError as error:
+            seen[number] = str(error)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_bytes(pickle.dumps(seen[number]))
+    return seen
+
+
+def fit_all(fitter: Fitter, observations: list[Observation], batch_size: int) -> list[FitResult]:
+    results = []
+    for start in range(0, len(observations), batch_size):
+        results += fitter.fit(observations[start : start + batch_size])
+    return results
+
+
+def judge(fitter: Fitter, results: list[FitResult], annotated: list[Observation]) -> dict[str, np.ndarray]:
+    """Metrics against the annotation, name -> (N,)."""
+    rows: dict[str, list[float]] = {name: [] for name in JUDGED}
+    for result, truth in zip(results, annotated, strict=True):
+        batch = Batch([truth], crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
+        values = (getattr(result, name) for name in ("global_orient", "body_pose", "betas", "cam_t"))
+        parameters = Parameters(*(torch.from_numpy(value)[None] for value in values))
+        shared = (parameters, fitter.body, batch, fitter.renderer, fitter.semantic_prior)
+        with torch.no_grad():
+            measured = {name: float(value) for name, value in metrics(*shared).items()}
+            masks = hard_masks(*shared)
+        measured["area_ratio"] = float(masks.body.sum() / masks.person.sum())
+        for name in JUDGED:
+            rows[name].append(measured[name])
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--split", choices=ccp.SPLITS, default="val")
+    parser.add_argument("--variants", default="", help="comma-separated; default all")
+    parser.add_argument("--config", help="preset or YAML file")
+    parser.add_argument("--limit", type=int, help="only so many photos")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--cache", type=Path, help="folder for what perception finds")
+    parser.add_argument("--pictures", type=Path, help="folder for the default variant's overlays")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+
+    numbers = ccp.photo_numbers(arguments.photos, arguments.split)[: arguments.limit]
+    seen = observe_all(arguments.photos, numbers, arguments.cache)
+    missed = {number: item for number, item in seen.items() if isinstance(item, str)}
+    found = {number: item for number, item in seen.items() if isinstance(item, Observation)}
+    truth = [
+        replace(item, labels=ccp.read_annotation(arguments.photos, number, item.detection.keypoints))
+        for number, item in found.items()
+    ]
+    body = load_body()
+    table: dict[str, dict] = {}
+    chosen = variants(load_config(arguments.config))
+    for name in arguments.variants.split(",") if arguments.variants else chosen:
+        fitter = Fitter(body, chosen[name])
+        started = time.perf_counter()
+        results = fit_all(fitter, list(found.values()), arguments.batch)
+        seconds = (time.perf_counter() - started) / len(results)
+        judged = judge(fitter, results, truth)
+        table[name] = {
+            "weights": {key: value for key, value in vars(chosen[name].weights).items()},
+            "median": {key: float(np.nanmedian(values)) for key, values in judged.items()},
+            "p95": {key: float(np.nanpercentile(values, 95)) for key, values in judged.items()},
+            "p5": {key: float(np.nanpercentile(values, 5)) for key, values in judged.items()},
+            "seconds_per_photo": round(seconds, 3),
+            "iterations": float(np.mean([result.iterations for result in results])),
+            "stopped": {reason: [r.stop_reason for r in results].count(reason) for reason in {r.stop_reason for r in results}},
+            "mean_abs_beta": float(np.mean([np.abs(result.betas).mean() for result in results])),
+        }
+        line = "  ".join(f"{key} {value:.4f}" for key, value in table[name]["median"].items())
+        print(f"{name:12} {line}  {seconds:.2f} s  |beta| {table[name]['mean_abs_beta']:.2f} {table[name]['stopped']}", flush=True)
+        if arguments.pictures and name == "default":
+            _draw(arguments.pictures, list(found), results, judged, body)
+    if arguments.out:
+        report = {
+            "photos": {"split": arguments.split, "asked": len(numbers), "fitted": len(found), "missed": missed},
+            "machine": describe_machine(),
+            "batch": arguments.batch,
+            "variants": table,
+        }
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _draw(folder: Path, numbers: list[str], results: list[FitResult], judged: dict[str, np.ndarray], body) -> None:
+    """Overlays named by rank of keypoint error, worst first."""
+    import cv2
+
+    from dsr_fit.view.overlay import draw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    order = np.argsort(-judged["keypoint_error_rel"])
+    for rank, row in enumerate(order):
+        picture = cv2.cvtColor(draw(results[row], body), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f"{rank:03d}_{numbers[row]}.jpg"), picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Kinematics, keypoints and skinning: fast kernels against their readable twins, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bodies import stick_body
+
+from dsr_fit.body import Body
+from dsr_fit.body_files import load_body
+from dsr_fit.kinematics import transforms, transforms_reference
+from dsr_fit.skinning import skin, skin_reference
+
+
+@pytest.fixture(scope="module")
+def open_body() -> Body:
+    return load_body("open")
+
+
+def _pose(batch: int, scale: float, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(scale * torch.randn(batch, size, generator=generator) for size in (3, 69, 10, 3))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-4, 0.02, 0.6, 2.0])
+def test_transforms_agree_with_their_twin(scale: float) -> None:
+    skeleton = stick_body().skeleton
+    generator = torch.Generator().manual_seed(1)
+    pose = scale * torch.randn(3, 24, 3, generator=generator)
+    rest = skeleton.joints_at_rest(torch.randn(3, 10, generator=generator))
+    pull = [torch.randn(3, 24, 3, columns, generator=generator) for columns in (3, 4)]
+    gradients = []
+    for function, dtype in ((transforms, torch.float32), (transforms_reference, torch.float64)):
+        inputs = [pose.to(dtype).requires_grad_(), rest.to(dtype).requires_grad_()]
+        outputs = function(*inputs, skeleton.to(dtype=dtype))
+        loss = sum((output * weight.to(dtype)).sum() for output, weight in zip(outputs, pull, strict=True))
+        assert isinstance(loss, torch.Tensor)
+        gradients.append([*outputs, *torch.autograd.grad(loss, inputs)])
+    for ours, twin in zip(*gradients, strict=True):
+        # Single precision along a chain of nine joints; gradients sum over the whole subtree.
+        torch.testing.assert_close(ours.double(), twin, atol=2e-5, rtol=2e-5)
+
+
+def test_skinning_agrees_with_its_twin(open_body: Body) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shaped = torch.randn(2, open_body.num_vertices, 3, generator=generator)
+    moves = torch.randn(2, 24, 3, 4, generator=generator)
+    pull = torch.randn(shaped.shape, generator=generator)
+    results = []
+    for function, dtype in ((skin, torch.float32), (skin_reference, torch.float64)):
+        inputs = [shaped.to(dtype).requires_grad_(), moves.to(dtype).requires_grad_()]
+        vertices = _as(function, open_body, dtype)(*inputs)
+        results.append([vertices, *torch.autograd.grad((vertices * pull.to(dtype)).sum(), inputs)])
+    for (ours, twin), scale in zip(zip(*results, strict=True), (1, 1, 100), strict=True):
+        # A joint's gradient sums a thousand vertices in single precision.
+        torch.testing.assert_close(ours.double(), twin, atol=2e-5 * scale, rtol=1e-5)
+
+
+def _as(function, body: Body, dtype: torch.dtype):
+    from dataclasses import replace
+
+    weights = replace(body.weights, value=body.weights.value.to(dtype))
+    return lambda shaped, moves: function(shaped, moves, weights)
+
+
+def test_keypoints_without_vertices_are_those_of_the_vertices(open_body: Body) -> None:
+    import numpy as np
+
+    from dsr_fit.assets import shipped
+
+    posed = open_body(*_pose(2, 0.5))
+    with np.load(shipped("priors/open_body/body.npz")) as file:
+        index = torch.from_numpy(np.stack([file["keypoint_regressor_row"], file["keypoint_regressor_col"]]))
+        value = torch.from_numpy(file["keypoint_regressor_val"]).float()
+    regressor = torch.sparse_coo_tensor(index, value, (49, open_body.num_vertices), check_invariants=True).to_dense()
+    torch.testing.assert_close(posed.keypoints, regressor @ posed.vertices(), atol=1e-5, rtol=0)
+
+
+def test_gradients_reach_every_parameter(open_body: Body) -> None:
+    parameters = [tensor.requires_grad_() for tensor in _pose(1, 0.3)]
+    posed = open_body(*parameters)
+    loss = posed.vertices().square().sum() + posed.keypoints.square().sum() + posed.joints().square().sum()
+    for gradient in torch.autograd.grad(loss, parameters):
+        assert bool(gradient.isfinite().all())
+        assert float(gradient.abs().sum()) > 0
+
+
+def test_batches_are_independent(open_body: Body) -> None:
+    parameters = _pose(3, 0.4)
+    together = open_body(*parameters).vertices()
+    for row in range(3):
+        alone = open_body(*(tensor[row : row + 1] for tensor in parameters)).vertices()
+        torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=0)

@@ -1,0 +1,210 @@
+"""The MediaPipe detector on a photo of one person: frames, order, determinism, silence, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsr_fit.errors import InputError
+from dsr_fit.joints import KEYPOINT_INDEX
+from dsr_fit.perception.boxes import keypoint_box, shared_area, widened
+from dsr_fit.perception.detector import KeypointDetector, MediaPipeDetector
+from dsr_fit.perception.images import read_image
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "person.png"
+
+GREY = np.full((64, 48, 3), 128, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detector() -> KeypointDetector:
+    return MediaPipeDetector()
+
+
+@pytest.fixture(scope="module")
+def photo(request: pytest.FixtureRequest) -> np.ndarray:
+    """A picture of one person: the example, else a photo of the shared folder."""
+    if EXAMPLE.is_file():
+        return read_image(EXAMPLE)[0]
+    shared: Path = request.getfixturevalue("shared_dir")
+    return read_image(shared / "data" / "ccp" / "photos" / "0001.jpg")[0]
+
+
+def _padded(image: np.ndarray, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+    return np.pad(image, ((top, bottom), (left, right), (0, 0)), mode="constant", constant_values=190)
+
+
+def _differences(first: np.ndarray, second: np.ndarray, size: float) -> np.ndarray:
+    """Distances of the points that both see, as shares of the person's size."""
+    both = (first[:, 2] > 0.5) & (second[:, 2] > 0.5)
+    assert both.sum() >= 10
+    return np.linalg.norm(first[both, :2] - second[both, :2], axis=1) / size
+
+
+def test_shapes_and_ranges(detector: KeypointDetector, photo: np.ndarray) -> None:
+    (person,) = detector.detect(photo)
+    assert person.keypoints.shape == (49, 3)
+    assert person.source == "mediapipe"
+    assert person.world_landmarks is not None
+    assert person.person_mask is not None
+    assert person.person_mask.shape == photo.shape[:2]
+    assert person.person_mask.dtype == person.keypoints.dtype == np.float32
+    assert person.person_mask.min() >= 0
+    assert person.person_mask.max() <= 1
+    seen = person.keypoints[:, 2] > 0
+    assert (person.keypoints[seen, :2] <= photo.shape[1::-1]).all()
+    assert (person.keypoints[:, :2] >= 0).all()
+    np.testing.assert_array_equal(person.keypoints[~seen], 0)
+    np.testing.assert_array_equal(person.keypoints[:, 2], person.world_landmarks[:, 3])
+
+
+def test_world_landmarks_are_camera_axes_about_the_hips(
+    detector: KeypointDetector, photo: np.ndarray
+) -> None:
+    (person,) = detector.detect(photo)
+    world = person.world_landmarks
+    assert world is not None
+    hips = world[[KEYPOINT_INDEX["LHip"], KEYPOINT_INDEX["RHip"]], :3].mean(axis=0)
+    np.testing.assert_allclose(hips, 0, atol=0.02)
+    assert (
+        world[KEYPOINT_INDEX["Nose"], 1] < -0.3
+    )  # y down: the head is above the hips of somebody who stands
+    seen = person.keypoints[:, 2] > 0.5
+    for axis in (0, 1):  # x and y run as the image's
+        assert np.corrcoef(world[seen, axis], person.keypoints[seen, axis])[0, 1] > 0.8
+
+
+def test_the_mask_covers_the_keypoints(detector: KeypointDetector, photo: np.ndarray) -> None:
+    (person,) = detector.detect(photo)
+    assert person.person_mask is not None
+    sure = person.keypoints[person.keypoints[:, 2] > 0.9, :2].astype(int)
+    assert (person.person_mask[sure[:, 1], sure[:, 0]] > 0.5).mean() > 0.8
+
+
+def test_an_answer_depends_on_its_image_alone(detector: KeypointDetector, photo: np.ndarray) -> None:
+    (first,) = detector.detect(photo)
+    detector.detect(np.ascontiguousarray(photo[:, ::-1]))
+    detector.detect(GREY)
+    (again,) = detector.detect(photo)
+    (fresh,) = MediaPipeDetector().detect(photo)
+    for other in (again, fresh):
+        np.testing.assert_array_equal(first.keypoints, other.keypoints)
+        np.testing.assert_array_equal(first.person_mask, other.person_mask)
+        np.testing.assert_array_equal(first.world_landmarks, other.world_landmarks)
+
+
+def test_a_padded_image_shifts_the_keypoints(detector: KeypointDetector, photo: np.ndarray) -> None:
+    """Within 3 % of the person's size: MediaPipe itself samples the shifted image anew."""
+    (person,) = detector.detect(photo)
+    (shifted,) = detector.detect(_padded(photo, 120, 40, 60, 80))
+    size = max(keypoint_box(person.keypoints)[2:])
+    moved = person.keypoints + np.array([120, 40, 0], dtype=np.float32)
+    assert np.median(_differences(shifted.keypoints, moved, size)) < 0.03
+
+
+def test_a_flipped_image_swaps_left_and_right(detector: KeypointDetector, photo: np.ndarray) -> None:
+    (person,) = detector.detect(photo)
+    (flipped,) = detector.detect(np.ascontiguousarray(photo[:, ::-1]))
+    mirrored = flipped.keypoints.copy()
+    for name, slot in KEYPOINT_INDEX.items():
+        partner = {"L": "R" + name[1:], "R": "L" + name[1:]}.get(name[0], name)
+        if slot < 25:
+            mirrored[KEYPOINT_INDEX.get(partner, slot)] = flipped.keypoints[slot]
+    mirrored[:, 0] = photo.shape[1] - mirrored[:, 0]
+    size = max(keypoint_box(person.keypoints)[2:])
+    assert np.median(_differences(mirrored, person.keypoints, size)) < 0.03
+
+
+def test_a_box_chooses_the_person_in_it(detector: KeypointDetector, photo: np.ndarray) -> None:
+    """Two copies side by side: either box gives its own copy, in coordinates of the whole image."""
+    width = photo.shape[1]
+    pair = np.concatenate([photo, np.full_like(photo, 190), photo], axis=1)
+    (alone,) = detector.detect(photo)
+    x, y, box_width, box_height = widened(keypoint_box(alone.keypoints), 0.1)
+    for shift in (0, 2 * width):
+        (person,) = detector.detect(pair, bbox=(x + shift, y, box_width, box_height))
+        moved = alone.keypoints + np.array([shift, 0, 0], dtype=np.float32)
+        size = max(keypoint_box(alone.keypoints)[2:])
+        assert np.median(_differences(person.keypoints, moved, size)) < 0.03
+        assert person.person_mask is not None
+        assert person.person_mask.shape == pair.shape[:2]
+        columns = np.flatnonzero((person.person_mask > 0.5).any(axis=0))
+        assert columns[0] >= shift - width
+        assert columns[-1] <= shift + 2 * width
+
+
+def test_small_people_are_found_and_ordered_by_size(detector: KeypointDetector, photo: np.ndarray) -> None:
+    """Both sizes are too small for one look at the whole image."""
+    canvas = Image.new("RGB", (1920, 1440), (190, 190, 190))
+    height = 310
+    large = Image.fromarray(photo).resize((height * photo.shape[1] // photo.shape[0], height))
+    small = large.resize((large.width * 3 // 4, large.height * 3 // 4))
+    canvas.paste(small, (300, 240))
+    canvas.paste(large, (1320, 900))
+    people = detector.detect(np.asarray(canvas))
+    boxes = [keypoint_box(person.keypoints) for person in people]
+    areas = [box[2] * box[3] for box in boxes]
+    assert areas == sorted(areas, reverse=True)
+    for x, y, picture in ((1320, 900, large), (300, 240, small)):
+        inside = [
+            shared_area(box, (x, y, picture.width, picture.height)) > 0.9 * box[2] * box[3] for box in boxes
+        ]
+        assert sum(inside) == 1
+
+
+def test_nobody_is_an_empty_list(detector: KeypointDetector) -> None:
+    assert detector.detect(GREY) == []
+    assert detector.detect(GREY, bbox=(5, 5, 20, 30)) == []
+    assert detector.detect(np.zeros((1, 1, 3), dtype=np.uint8)) == []
+
+
+@pytest.mark.parametrize(
+    ("bbox", "words"),
+    [
+        ((0, 0, 0, 10), "empty"),
+        ((float("nan"), 0, 5, 5), "empty"),
+        ((48, 0, 9, 9), "outside"),
+        ((-9, 0, 9, 9), "outside"),
+    ],
+)
+def test_senseless_boxes_are_refused(detector: KeypointDetector, bbox: tuple[float, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        detector.detect(GREY, bbox=bbox)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_it_is_quiet_and_loads_nothing_heavy() -> None:
+    """In a process of its own: nothing on stderr, no plotting library, MediaPipe still importable in full."""
+    result = _python(
+        "import numpy as np, sys\n"
+        "from dsr_fit.perception.detector import MediaPipeDetector\n"
+        "MediaPipeDetector().detect(np.zeros((64, 64, 3), np.uint8))\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "import mediapipe\n"
+        "assert mediapipe.solutions.pose.Pose and mediapipe.__version__\n"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout == ""
+
+
+def test_a_missing_mediapipe_names_the_remedy() -> None:
+    result = _python(
+        "import importlib.util as util\n"
+        "found = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'mediapipe' else found(name, *rest)\n"
+        "from dsr_fit.errors import InputError\n"
+        "from dsr_fit.perception.detector import MediaPipeDetector\n"
+        "try:\n    MediaPipeDetector()\nexcept InputError as error:\n    print(error)\n"
+    )
+    assert "pip install mediapipe==0.10.21" in result.stdout
+    assert len(result.stdout.splitlines()) == 1

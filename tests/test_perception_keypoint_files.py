@@ -1,0 +1,206 @@
+"""Keypoint files of the field, each written by hand here, come back in the 49 slots."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsr_fit.errors import InputError
+from dsr_fit.joints import BODY_25, KEYPOINT_INDEX, KEYPOINTS_49
+from dsr_fit.perception.keypoint_files import read_keypoints
+from dsr_fit.types import Detection
+
+SIZE = (640, 480)
+
+OPENPOSE_18 = [
+    "Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "RHip", "RKnee",
+    "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar",
+]  # fmt: skip
+
+COCO_17 = [
+    "Nose (COCO)", "Left Eye", "Right Eye", "Left Ear", "Right Ear", "Left Shoulder", "Right Shoulder",
+    "Left Elbow", "Right Elbow", "Left Wrist", "Right Wrist", "Left Hip", "Right Hip", "Left Knee",
+    "Right Knee", "Left Ankle", "Right Ankle",
+]  # fmt: skip
+
+# MediaPipe's documentation: the landmarks that have a slot here.
+MEDIAPIPE = {
+    0: "Nose", 2: "LEye", 5: "REye", 7: "LEar", 8: "REar", 11: "LShoulder", 12: "RShoulder", 13: "LElbow",
+    14: "RElbow", 15: "LWrist", 16: "RWrist", 23: "LHip", 24: "RHip", 25: "LKnee", 26: "RKnee", 27: "LAnkle",
+    28: "RAnkle", 29: "LHeel", 30: "RHeel", 31: "LBigToe", 32: "RBigToe",
+}  # fmt: skip
+
+
+def _points(count: int) -> np.ndarray:
+    """(count, 3) distinct points inside the image; confidences that are no COCO flags."""
+    rows = np.arange(count, dtype=np.float64)
+    return np.column_stack([10 + 7 * rows, 400 - 5 * rows, 0.3 + rows / 100])
+
+
+def _read(tmp_path: Path, content: Any, **options: Any) -> list[Detection]:
+    path = tmp_path / "keypoints.json"
+    path.write_text(json.dumps(content))
+    return read_keypoints(path, SIZE, **options)
+
+
+def _assert_slots(detection: Detection, expected: dict[str, np.ndarray]) -> None:
+    """Exactly these names are filled, with these rows."""
+    for slot, name in enumerate(KEYPOINTS_49):
+        row = expected.get(name, np.zeros(3))
+        np.testing.assert_allclose(detection.keypoints[slot], row, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("names", [OPENPOSE_18, list(BODY_25)], ids=["18", "25"])
+def test_openpose(tmp_path: Path, names: list[str]) -> None:
+    points = _points(len(names))
+    second = points + [5, 5, 0]
+    people = [{"pose_keypoints_2d": p.ravel().tolist()} for p in (points, second)]
+    found = _read(tmp_path, {"version": 1.3, "people": people})
+    assert [person.source for person in found] == ["openpose", "openpose"]
+    for person, rows in zip(found, (points, second), strict=True):
+        _assert_slots(person, dict(zip(names, rows, strict=True)))
+        assert person.world_landmarks is None
+        assert person.person_mask is None
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, lambda p: [p], lambda p: {"annotations": [p]}])
+def test_coco_in_every_wrapping(tmp_path: Path, wrap) -> None:
+    points = _points(17)
+    (person,) = _read(tmp_path, wrap({"image_id": 7, "keypoints": points.ravel().tolist(), "score": 0.9}))
+    assert person.source == "coco"
+    _assert_slots(person, dict(zip(COCO_17, points, strict=True)))
+
+
+def test_coco_visibility_flags_become_confidence(tmp_path: Path) -> None:
+    points = _points(17)
+    points[:, 2] = np.arange(17) % 3
+    (person,) = _read(tmp_path, [{"keypoints": points.ravel().tolist(), "num_keypoints": 11}])
+    for row, name in enumerate(COCO_17):
+        assert person.keypoints[KEYPOINT_INDEX[name], 2] == (0, 0.5, 1)[row % 3]
+
+
+def test_coco_annotations_are_chosen_by_file_name(tmp_path: Path) -> None:
+    points = _points(17)
+    content = {
+        "images": [{"id": 1, "file_name": "one.jpg"}, {"id": 2, "file_name": "two.jpg"}],
+        "annotations": [
+            {"image_id": 2, "keypoints": (points + [1, 0, 0]).ravel().tolist()},
+            {"image_id": 1, "keypoints": points.ravel().tolist()},
+            {"image_id": 2, "keypoints": (points + [2, 0, 0]).ravel().tolist()},
+        ],
+    }
+    two = _read(tmp_path, content, image_name="photos/two.jpg")
+    nose = KEYPOINT_INDEX["Nose (COCO)"]
+    assert [float(person.keypoints[nose, 0]) for person in two] == [11.0, 12.0]
+    (one,) = _read(tmp_path, content, image_name="one.jpg")
+    assert one.keypoints[nose, 0] == 10.0
+    with pytest.raises(InputError, match=r"none named three\.jpg"):
+        _read(tmp_path, content, image_name="three.jpg")
+    with pytest.raises(InputError, match="several images"):
+        _read(tmp_path, content)
+
+
+@pytest.mark.parametrize("ids", [(139, 285), ("000000000139.jpg", "000000000285.jpg")])
+def test_coco_results_are_chosen_by_image_id(tmp_path: Path, ids: tuple[Any, Any]) -> None:
+    points = _points(17)
+    results = [{"image_id": i, "keypoints": (points + [n, 0, 0]).ravel().tolist()} for n, i in enumerate(ids)]
+    (person,) = _read(tmp_path, results, image_name="000000000285.jpg")
+    assert person.keypoints[KEYPOINT_INDEX["Nose (COCO)"], 0] == 11.0
+
+
+@pytest.mark.parametrize("form", ["rows of 4", "rows of 3", "dicts", "flat", "person dict", "people"])
+def test_mediapipe_in_every_form(tmp_path: Path, form: str) -> None:
+    points = _points(33)
+    rows = np.insert(points, 2, -0.1, axis=1)
+    dicts = [dict(zip(("x", "y", "z", "visibility"), row, strict=True)) for row in rows.tolist()]
+    content: Any = {
+        "rows of 4": rows.tolist(),
+        "rows of 3": points.tolist(),
+        "dicts": dicts,
+        "flat": rows.ravel().tolist(),
+        "person dict": {"landmarks": dicts},
+        "people": [rows.tolist()],
+    }[form]
+    (person,) = _read(tmp_path, content)
+    assert person.source == "mediapipe"
+    _assert_slots(person, {name: points[index] for index, name in MEDIAPIPE.items()})
+
+
+def test_normalised_mediapipe_is_scaled_and_cut_at_the_border(tmp_path: Path) -> None:
+    points = _points(33)
+    points[25] = (300, 1.1 * SIZE[1], 0.6)  # the left knee, guessed below the image
+    shares = points / [*SIZE, 1]
+    (person,) = _read(tmp_path, shares.tolist())
+    expected = {name: points[index] for index, name in MEDIAPIPE.items() if name != "LKnee"}
+    _assert_slots(person, expected)
+
+
+def test_world_landmarks_take_the_same_slots(tmp_path: Path) -> None:
+    points = _points(33)
+    world = np.column_stack([points / 1000, points[:, 0]])  # the visibility here is not used
+    (person,) = _read(tmp_path, {"landmarks": points.tolist(), "world_landmarks": world.tolist()})
+    assert person.world_landmarks is not None
+    for index, name in MEDIAPIPE.items():
+        row = person.world_landmarks[KEYPOINT_INDEX[name]]
+        np.testing.assert_allclose(row, [*world[index, :3], points[index, 2]], rtol=1e-5)
+
+
+def test_own_result_file(tmp_path: Path) -> None:
+    keypoints = _points(49).astype(np.float32)
+    np.savez(tmp_path / "mesh.npz", keypoints=keypoints, vertices=np.zeros((3, 3)))
+    (person,) = read_keypoints(tmp_path / "mesh.npz", SIZE)
+    np.testing.assert_array_equal(person.keypoints, keypoints)
+
+
+def test_bad_values_are_unobserved_and_empty_people_keep_their_number(tmp_path: Path) -> None:
+    points = _points(25)
+    points[0, 2] = math.nan
+    points[1, 2] = -1
+    points[2, 0] = math.inf
+    points[3, 2] = 1.7  # heat map peaks may pass 1
+    people = [{"pose_keypoints_2d": [0] * 75}, {"pose_keypoints_2d": points.ravel().tolist()}]
+    empty, person = _read(tmp_path, {"people": people})
+    assert not empty.keypoints.any()
+    np.testing.assert_array_equal(person.keypoints[:3], 0)
+    assert person.keypoints[3, 2] == 1
+    assert np.isfinite(person.keypoints).all()
+
+
+def test_no_people_is_an_empty_list(tmp_path: Path) -> None:
+    assert _read(tmp_path, {"people": []}) == []
+    assert _read(tmp_path, []) == []
+
+
+@pytest.mark.parametrize("count", [0, 16, 21, 133])
+def test_another_length_names_those_that_work(tmp_path: Path, count: int) -> None:
+    with pytest.raises(InputError, match="17 .* 18 .* 25 .* 33 .* 49 .*") as caught:
+        _read(tmp_path, {"people": [{"pose_keypoints_2d": [1.0] * (3 * count)}]})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"shapes": []}, 5, "text", {"people": [5]}, {"people": [{"pose_keypoints_2d": "abc"}]}, [{"score": 1}]],
+)
+def test_other_content_is_refused(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(InputError):
+        _read(tmp_path, content)
+
+
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such keypoint file"):
+        read_keypoints(tmp_path / "none.json", SIZE)
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(InputError, match="not a JSON"):
+        read_keypoints(tmp_path / "a.json", SIZE)
+    (tmp_path / "a.npz").write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match=r"mesh\.npz"):
+        read_keypoints(tmp_path / "a.npz", SIZE)
+    np.savez(tmp_path / "b.npz", vertices=np.zeros(3))
+    with pytest.raises(InputError, match="no array `keypoints`"):
+        read_keypoints(tmp_path / "b.npz", SIZE)
