@@ -10,12 +10,16 @@ import numpy as np
 
 from dsr_fit.camera import Crop
 from dsr_fit.errors import InputError, UsageError
+from dsr_fit.perception.boxes import area, keypoint_box, shared_area
 from dsr_fit.perception.detector import KeypointDetector, MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.keypoint_files import read_keypoints
 from dsr_fit.perception.label_files import keep_own_labels, read_labels
 from dsr_fit.perception.parser import HumanParser, RuleParser
 from dsr_fit.types import Detection, Observation
+
+SAME_PERSON = 0.6
+"""Overlap (IoU) of the boxes of given and detected keypoints that makes them one person."""
 
 MIN_KEYPOINTS = 4
 """A person with fewer observed keypoints can't be fitted."""
@@ -74,9 +78,28 @@ class Perception:
         if not 0 <= inputs.person < len(people):
             raise UsageError(f"--person {inputs.person}: {source} shows {len(people)}, numbered from 0")
         detection = people[inputs.person]
+        if inputs.keypoints is not None:
+            detection = self._completed(image, detection)
         usable = int((detection.keypoints[:, 2] > 0.2).sum())
         if usable < MIN_KEYPOINTS:
             raise InputError(
                 f"{source}: person {inputs.person} has {usable} usable keypoints, a fit needs {MIN_KEYPOINTS}"
             )
         return replace(detection, keypoints=detection.keypoints.astype(np.float32))
+
+    def _completed(self, image: np.ndarray, given: Detection) -> Detection:
+        """The user's keypoints with the detector's person mask and 3D landmarks, where it sees the same person."""
+        box = keypoint_box(given.keypoints)
+        if min(box[2:]) <= 0:
+            return given
+        self.detector = self.detector or MediaPipeDetector()
+        for found in self.detector.detect(image, box):
+            seen = keypoint_box(found.keypoints)
+            shared = shared_area(box, seen)
+            if shared > SAME_PERSON * (area(box) + area(seen) - shared):
+                return replace(
+                    given,
+                    person_mask=given.person_mask if given.person_mask is not None else found.person_mask,
+                    world_landmarks=given.world_landmarks if given.world_landmarks is not None else found.world_landmarks,
+                )
+        return given

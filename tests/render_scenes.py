@@ -50,6 +50,7 @@ def borders() -> Scene:
     """An open sheet, wavy in depth: all of its outline is border."""
     u, v = np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 5), indexing="xy")
     points = np.stack([0.7 * u + 0.1 * v, 0.7 * v - 0.2 * u, 0.2 * np.sin(3 * u)], -1).reshape(-1, 3)
+    points += np.random.default_rng(1).normal(0, 0.01, points.shape)  # no two depths or slopes alike
     return Scene(_clip(points, np.linspace(0.6, 2.0, 25)), _tri(_grid(5)), (20, 28))
 
 

@@ -92,10 +92,9 @@ def test_an_answer_depends_on_its_image_alone(detector: KeypointDetector, photo:
     detector.detect(GREY)
     (again,) = detector.detect(photo)
     (fresh,) = MediaPipeDetector().detect(photo)
-    for other in (again, fresh):
-        np.testing.assert_array_equal(first.keypoints, other.keypoints)
-        np.testing.assert_array_equal(first.person_mask, other.person_mask)
-        np.testing.assert_array_equal(first.world_landmarks, other.world_landmarks)
+    for name in ("keypoints", "person_mask", "world_landmarks"):
+        for other in (again, fresh):
+            np.testing.assert_array_equal(getattr(first, name), getattr(other, name))
 
 
 def test_a_padded_image_shifts_the_keypoints(detector: KeypointDetector, photo: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from dsr_fit.terms import keypoints as point_terms
 from dsr_fit.terms import priors as prior_terms
+from dsr_fit.terms.channels import read_channels, read_channels_reference
 from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
 from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance
 from dsr_fit.terms.silhouette import silhouette
@@ -66,13 +67,11 @@ def test_unknown_pixels_carry_no_weight(term: str) -> None:
     known = KNOWN.clone()
     known[:, :, 8:] = 0
     coverage = torch.rand(1, SIZE, SIZE, requires_grad=True)
-    probabilities = coverage[..., None] * torch.tensor([0.2, 0.8])
-    classes = torch.ones(1, SIZE, SIZE, dtype=torch.int64)
-    classes[:, :4] = 0
+    seen = coverage * torch.where(torch.arange(SIZE) < 4, 0.2, 0.8)[:, None]
     energy = {
         "mc": lambda: dsr_mc(coverage, _box(4, 12), known),
         "silhouette": lambda: silhouette(coverage, _box(4, 12), known),
-        "c": lambda: dsr_c(coverage, probabilities, classes, known, known, excess=False, live=True),
+        "c": lambda: dsr_c(coverage, seen, coverage, known, known, excess=False, live=True),
     }[term]()
     (gradient,) = torch.autograd.grad(energy.sum(), coverage)
     assert float(gradient[:, :, 8:].abs().max()) == 0
@@ -92,8 +91,8 @@ def test_dsr_mc_distance_pulls_from_afar_where_iou_is_blind() -> None:
 def _c_scene(low: int, high: int, **form: bool) -> torch.Tensor:
     """A body box that wears class 1 for sure over a person box of class 1 at 4..12."""
     coverage = _box(low, high)
-    probabilities = coverage[..., None] * torch.tensor([0.1, 0.9])
-    return dsr_c(coverage, probabilities, _box(4, 12).long(), KNOWN, KNOWN, **form)
+    seen = coverage * torch.where(_box(4, 12) > 0, 0.9, 0.1)
+    return dsr_c(coverage, seen, 0.9 * coverage, KNOWN, KNOWN, **form)
 
 
 def test_dsr_c_punishes_leaving_the_clothes_and_not_leaving_room() -> None:
@@ -109,8 +108,7 @@ def test_dsr_c_plain_costs_even_a_perfect_match() -> None:
 @pytest.mark.parametrize(("live", "shrinks"), [(True, False), (False, True)])
 def test_a_detached_normaliser_shrinks_even_a_perfect_match(live: bool, shrinks: bool) -> None:
     coverage = (0.9 * _box(4, 12)).requires_grad_()
-    probabilities = coverage[..., None] * torch.tensor([0.1, 0.9])
-    energy = dsr_c(coverage, probabilities, _box(4, 12).long(), KNOWN, KNOWN, excess=False, live=live)
+    energy = dsr_c(coverage, 0.9 * coverage, 0.9 * coverage, KNOWN, KNOWN, excess=False, live=live)
     (gradient,) = torch.autograd.grad(energy.sum(), coverage)
     assert bool((gradient[_box(4, 12) > 0] > 1e-5).all()) is shrinks
 
@@ -122,6 +120,19 @@ def test_released_cross_entropy_has_its_known_floor() -> None:
     assert float(dsr_c_released(perfect, classes, KNOWN)) == pytest.approx(floor, abs=1e-5)
     nothing = torch.zeros(1, SIZE, SIZE, 8)
     assert float(dsr_c_released(nothing, classes, KNOWN)) == pytest.approx(math.log(8), abs=1e-5)
+
+
+def test_channels_agree_with_their_twin() -> None:
+    generator = torch.Generator().manual_seed(0)
+    attributes = torch.rand(2, SIZE, SIZE, 5, generator=generator, requires_grad=True)
+    classes = torch.randint(0, 4, (2, SIZE, SIZE), generator=generator)
+    pull = torch.randn(3, 2, SIZE, SIZE, generator=generator)
+    gradients = []
+    for function in (read_channels, read_channels_reference):
+        maps = torch.stack(function(attributes, classes))
+        gradients.append((maps, *torch.autograd.grad((maps * pull).sum(), attributes)))
+    for ours, twin in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, twin, atol=0, rtol=0)
 
 
 def test_bending_costs_backward_elbows_and_knees_only() -> None:

@@ -37,7 +37,7 @@ POSE = make_pose({
     "spine1": (2, -2, 1), "spine2": (1, -2, 2), "spine3": (2, -2, 1), "neck": (3, -4, -2), "head": (0, -5, 1),
 })  # fmt: skip
 HIP_DROP = -3.0  # degrees of roll: the pelvis sinks on the side of the bent knee
-EXPOSURE = 2.9
+EXPOSURE = 3.3
 DISTANCE = 2.62  # metres from the camera to the pelvis
 
 
@@ -65,8 +65,6 @@ def main() -> None:
     np.add.at(
         joints, body["J_regressor_row"], body["J_regressor_val"][:, None] * shaped[body["J_regressor_col"]]
     )
-    naked = skin(shaped, joints, body["weights"].astype(np.float64), pose)
-    naked += camera_translation
 
     # Garments are laid out on the mean body, finely subdivided, and carried to this one.
     attributes = np.concatenate([body["v_template"], shaped - body["v_template"], body["weights"]], 1)
@@ -84,13 +82,12 @@ def main() -> None:
         "cam_t": camera_translation.tolist(),
         "focal_length": FOCAL,
         "image_size": list(SIZE),
-        "clothes_m": float(np.percentile(np.linalg.norm(vertices[: len(naked)] - naked, axis=1), 90)),
     }
     out.with_suffix(".json").write_text(json.dumps(truth, indent=1) + "\n")
 
 
 def subdivide(attributes: np.ndarray, faces: np.ndarray, times: int) -> tuple[np.ndarray, np.ndarray]:
-    """Loop subdivision of any vertex attributes (V, C); the first V vertices stay the old ones, smoothed."""
+    """Loop subdivision of any vertex attributes (V, C)."""
     for _ in range(times):
         parts = [
             trimesh.remesh.subdivide_loop(attributes[:, c : c + 3], faces, 1)
@@ -150,10 +147,10 @@ def room(vertices: np.ndarray, faces: np.ndarray, focal: float, width: int, heig
     # One backdrop paper: the bend from floor to wall is a smooth change of tone.
     bend = 1 / (1 + np.exp(-(rows - (height / 2 + focal * floor / wall)) / 55.0))
     glow = np.exp(-(((columns / width - 0.45) / 0.75) ** 2) - ((rows / height - 0.35) / 0.7) ** 2)
-    tint = np.array([196.0, 200.0, 202.0]) * (0.80 + 0.24 * glow)[..., None]
+    tint = np.array([214.0, 217.0, 218.0]) * (0.82 + 0.22 * glow)[..., None]
     tint = (
         tint * (1 - bend[..., None])
-        + np.array([186.0, 182.0, 176.0]) * (0.96 + 0.08 * glow)[..., None] * bend[..., None]
+        + np.array([206.0, 202.0, 195.0]) * (0.96 + 0.08 * glow)[..., None] * bend[..., None]
     )
     return cv2.resize(tint * light[..., None] ** 0.7, (width, height), interpolation=cv2.INTER_CUBIC)
 

@@ -17,6 +17,7 @@ from dsr_fit.priors import PosePrior, SemanticPrior
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.terms import keypoints as point_terms
 from dsr_fit.terms import priors as prior_terms
+from dsr_fit.terms.channels import read_channels
 from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
 from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance
 from dsr_fit.terms.silhouette import silhouette
@@ -94,7 +95,7 @@ class Energy:
         targets, semantics = self.targets, self.config.semantics
         channels = {"face_attributes" if self.per_face else "attributes": self.channels}
         render = self.renderer(vertices, self.window, targets.resolution, **channels)
-        classes, minimal = render.attributes[..., :-1], render.attributes[..., -1]
+        seen, peak, minimal = read_channels(render.attributes, targets.classes)
         energies = {}
         if "dsr_mc" in wanted:
             if semantics.mc_form == "niou":
@@ -103,10 +104,11 @@ class Energy:
                 energies["dsr_mc"] = dsr_mc_distance(minimal, targets.mc_distance, targets.known, targets.mc_seen)
         if "dsr_c" in wanted:
             if semantics.c_form == "released":
+                classes = render.attributes[..., :-1]
                 energies["dsr_c"] = dsr_c_released(classes, targets.classes, targets.class_weights)
             else:
                 energies["dsr_c"] = dsr_c(
-                    render.alpha, classes, targets.classes, targets.class_weights, targets.known,
+                    render.alpha, seen, peak, targets.class_weights, targets.known,
                     excess=semantics.c_form == "excess", live=semantics.c_normaliser == "live",
                 )  # fmt: skip
         if "silhouette" in wanted:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dsr_fit.errors import InputError
+from dsr_fit.files import replacing
 from dsr_fit.labels import BOX_MARGIN_AT_224, COLOURS, LABELS, OCCLUDER, UNKNOWN
 from dsr_fit.perception.boxes import keypoint_box
 from dsr_fit.perception.images import open_image
@@ -42,15 +41,8 @@ def read_labels(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
 
 def write_labels(path: str | Path, labels: np.ndarray, colour: bool = False) -> None:
     """Write (H, W) uint8 labels as a PNG of indices or colours; replaced at once or not at all."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(suffix=".png", dir=path.parent)
-    os.close(handle)
-    try:
+    with replacing(Path(path)) as temporary:
         Image.fromarray(colour_labels(labels) if colour else labels).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def colour_labels(labels: np.ndarray) -> np.ndarray:

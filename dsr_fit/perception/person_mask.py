@@ -7,6 +7,8 @@ import numpy as np
 
 from dsr_fit.perception.skeleton import capsule_distances, make_skeleton
 
+NO_BOX = (0, 0, 1, 1)  # GrabCut reads it only where no mask is given
+
 WORKING_SIDE = 256
 """Longer side in pixels of the crop that GrabCut works on."""
 
@@ -39,7 +41,7 @@ def mask_from_keypoints(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     state[nearest < 0.5] = cv2.GC_FGD
     if (state == cv2.GC_BGD).any() and (state == cv2.GC_FGD).any():
         cv2.setRNGSeed(0)  # GrabCut's k-means draws from OpenCV's global generator
-        cv2.grabCut(small, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(small, state, NO_BOX, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     person = ((state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD)).astype(np.float32)
     person = cv2.GaussianBlur(person, (0, 0), 1.0)
     mask[top:bottom, left:right] = cv2.resize(

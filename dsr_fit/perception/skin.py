@@ -115,5 +115,5 @@ def _face_sample(lab: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     mask = np.zeros((height, width), dtype=np.uint8)
     radius = max(1, round(0.028 * skeleton.pixels_per_metre))
     for x, y in places:
-        cv2.circle(mask, (int(x), int(y + radius * 0.5)), radius, 1, -1)
+        cv2.circle(mask, (int(x), int(y + radius * 0.5)), radius, (1,), -1)
     return lab[mask > 0]

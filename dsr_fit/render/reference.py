@@ -140,7 +140,7 @@ def _pair_alpha(
         a, b = face[k - 2], face[k - 1]
         (xa, ya), (xb, yb) = relative(a), relative(b)
         if torch.signbit(ya) != torch.signbit(yb):
-            distance = sign * float((xa * (yb - ya) - ya * (xb - xa)) / (yb - ya))
+            distance = sign * float(((xa * (yb - ya) - ya * (xb - xa)) / (yb - ya)).detach())
             if distance > farthest:
                 farthest, edge = distance, (a, b, face[k])
     if edge is None or not -BAND < farthest < 1 + BAND:

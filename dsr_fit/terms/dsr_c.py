@@ -11,8 +11,8 @@ SMALLEST = 1e-4
 
 def dsr_c(
     coverage: Tensor,  # (B, S, S) rendered alpha
-    probabilities: Tensor,  # (B, S, S, K) coverage times the prior's probability of each class
-    classes: Tensor,  # (B, S, S) int64 observed class, any value where unknown
+    seen: Tensor,  # (B, S, S) coverage times the prior's probability of the observed class
+    peak: Tensor,  # (B, S, S) coverage times the prior's probability of the point's most likely class
     weights: Tensor,  # (B, S, S) class weight of the observed label, 0 where occluder or unknown
     known: Tensor,  # (B, S, S) 0 where the label is occluder or unknown, else 1
     *,
@@ -25,11 +25,10 @@ def dsr_c(
     covered pixel costs something, which shrinks bodies. `live` lets the covered area that it is divided by carry
     gradient; detached, the term shrinks bodies to lower its sum.
     """
-    floor = SMALLEST * coverage
+    floor = SMALLEST * coverage + 1e-12
     # Where two outlines meet in a pixel, blending may overshoot by a few hundredths: not below zero.
-    seen = probabilities.gather(-1, classes[..., None])[..., 0].clamp(min=0)
-    reference = probabilities.amax(-1) if excess else coverage
-    cost = torch.log((reference + floor + 1e-12) / (seen + floor + 1e-12))
+    reference = peak.clamp(min=0) if excess else coverage
+    cost = torch.log((reference + floor) / (seen.clamp(min=0) + floor))
     area = (known * coverage).sum((1, 2))
     if not live:
         area = area.detach()
@@ -37,7 +36,7 @@ def dsr_c(
 
 
 def dsr_c_released(
-    probabilities: Tensor,  # (B, S, S, K) as in `dsr_c`; all zero off the body, the background's too
+    probabilities: Tensor,  # (B, S, S, K) coverage times probability; all zero off the body, the background's too
     classes: Tensor,  # (B, S, S) int64
     weights: Tensor,  # (B, S, S)
 ) -> Tensor:  # (B,)

@@ -69,7 +69,7 @@ def dress(rest: np.ndarray, faces: np.ndarray) -> np.ndarray:
         loose * ramp(inside["shirt"], 0.004),
         jeans_loose * ramp(inside["jeans"], 0.004),
         0.008 * ramp(inside["shoes"], 0.006),
-        (0.014 + 0.010 * ramp(y - 0.70, 0.06) + lock) * ramp(inside["hair"], 0.014),
+        (0.010 + 0.014 * ramp(y - 0.68, 0.06) + lock) * ramp(inside["hair"], 0.014),
     ])  # fmt: skip
     dressed = shape + offset[:, None] * normal
     sole = y.min() - 0.006
@@ -123,8 +123,6 @@ def paint(rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         -(((inside["shirt"] - 0.02) / 0.0018) ** 2)
     )
     _blend(colour, TRIM, 0.8 * hem.clip(0, 1))
-    sleeve = _edge(x - 0.188) * _edge(inside["shirt"] - 0.022)
-    _blend(colour, np.array([226.0, 220.0, 204.0]) * weave[:, None], sleeve)
     _blend(colour, SHOE * (1 + 0.03 * ripple(rest, 0.01, 7))[:, None], _edge(inside["shoes"]))
     lace = (
         (np.abs(((y + 0.2 * z) * 90) % 1 - 0.5) < 0.16)

@@ -156,7 +156,7 @@ def keypoint_regressor(
 def shift_row(
     template: np.ndarray, row: sparse.csr_matrix, offset: np.ndarray, count: int = 32
 ) -> sparse.csr_matrix:
-    """The row (1, V) of a point that lies `offset` (3,) from this row's on the template, weights changed least."""
+    """A row (1, V) whose template point is moved by `offset` (3,), with the least change of weights."""
     point = np.asarray(row @ template).ravel()
     near = np.union1d(row.indices, np.argsort(np.linalg.norm(template - point, axis=1))[:count])
     constraints = np.concatenate([np.ones((1, len(near))), (template[near] - point).T])

@@ -1,0 +1,191 @@
+"""The whole fit on scenes with known truth: it recovers, never gets worse, and never fails in silence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scenes import observe, open_body, person
+
+from dsr_fit.config import FitConfig, Stage, Weights
+from dsr_fit.fit.batch import Batch, crop_labels
+from dsr_fit.fit.descent import ParameterVariables, descend
+from dsr_fit.fit.energy import Energy
+from dsr_fit.fit.fitter import Fitter, FitResult
+from dsr_fit.fit.parameters import Parameters
+from dsr_fit.labels import OCCLUDER, UNKNOWN
+from dsr_fit.types import Observation
+
+QUICK = FitConfig(stages=(Stage(56, 8, 0.005),))
+
+
+@pytest.fixture(scope="module")
+def fitter() -> Fitter:
+    return Fitter(open_body())
+
+
+@pytest.fixture(scope="module")
+def quick() -> Fitter:
+    return Fitter(open_body(), QUICK)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[tuple[Parameters, Observation]]:
+    return [(truth, observe(truth, noise_px=0.5, seed=seed)) for seed in range(3) for truth in [person(seed)]]
+
+
+@pytest.fixture(scope="module")
+def results(fitter: Fitter, scenes: list[tuple[Parameters, Observation]]) -> list[FitResult]:
+    return fitter.fit([observation for _, observation in scenes])
+
+
+def test_known_bodies_are_recovered(
+    scenes: list[tuple[Parameters, Observation]], results: list[FitResult]
+) -> None:
+    for (truth, _), result in zip(scenes, results, strict=True):
+        vertices = truth.pose(open_body()).vertices()[0].numpy()
+        aligned = result.vertices - result.vertices.mean(0) + vertices.mean(0)
+        # Priors and half a pixel of noise remain, at about 8 mm a pixel.
+        assert np.linalg.norm(aligned - vertices, axis=1).mean() < 0.04
+        assert result.metrics["keypoint_error_rel"]["after"] < 0.01
+        assert result.metrics["containment"]["after"] > 0.97
+        assert result.metrics["silhouette_iou"]["after"] > 0.85
+
+
+def test_a_fit_improves_on_its_initial_estimate(results: list[FitResult]) -> None:
+    for result in results:
+        weights = vars(FitConfig().weights)
+        total = {
+            when: sum(weights[name] * values[when] for name, values in result.energies.items())
+            for when in ("initial", "final")
+        }
+        assert total["final"] < total["initial"]
+        assert result.metrics["mc_iou"]["after"] > result.metrics["mc_iou"]["before"]
+
+
+def test_the_same_seed_gives_the_same_fit(quick: Fitter) -> None:
+    observation = observe(person(4), noise_px=1)
+    first, second = quick.fit([observation])[0], quick.fit([observation])[0]
+    np.testing.assert_array_equal(first.vertices, second.vertices)
+
+
+def test_a_batch_is_its_people_one_by_one(quick: Fitter) -> None:
+    observations = [observe(person(seed), noise_px=1, seed=seed) for seed in (5, 6)]
+    together = quick.fit(observations)
+    for observation, result in zip(observations, together, strict=True):
+        alone = quick.fit([observation])[0]
+        # The depth planes span the batch, so coverage rounds differently: under a millimetre after eight steps.
+        np.testing.assert_allclose(alone.vertices, result.vertices, atol=1e-3)
+
+
+def test_vertices_project_where_the_keypoints_were(results: list[FitResult]) -> None:
+    for result in results:
+        pixels = result.joints[:, :2] / result.joints[:, 2:] * result.focal_length + result.principal_point
+        observed = result.observation.detection.keypoints
+        error = np.linalg.norm(pixels - observed[:, :2], axis=1)[observed[:, 2] > 0]
+        assert error.mean() == pytest.approx(result.metrics["keypoint_error_px"]["after"], abs=1e-3)
+
+
+def test_without_3d_landmarks_the_fit_still_lies_on_the_person(fitter: Fitter) -> None:
+    result = fitter.fit([observe(person(1), world=False)])[0]
+    assert result.metrics["keypoint_error_rel"]["after"] < 0.015
+    assert result.metrics["containment"]["after"] > 0.95
+
+
+def test_crop_camera_is_spins(quick: Fitter) -> None:
+    crop_fitter = Fitter(open_body(), QUICK, crop_camera=True)
+    result = crop_fitter.fit([observe(person(2))])[0]
+    assert result.focal_length == pytest.approx(5000 * result.crop.side / 224)
+    assert result.principal_point == result.crop.center
+    assert result.crop_residual_px < 0.02  # the crop camera is exact here
+    full = quick.fit([observe(person(2))])[0]
+    assert full.crop_residual_px > result.crop_residual_px
+
+
+class _Poisoned:
+    """Delegates to an energy; from one iteration on, one person's total is NaN."""
+
+    def __init__(self, energy: Energy, row: int, after: int) -> None:
+        self.energy, self.row, self.after, self.calls = energy, row, after, 0
+
+    def __call__(self, parameters: Parameters) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        return self.energy(parameters)
+
+    def total(self, energies: dict[str, torch.Tensor]) -> torch.Tensor:
+        total = self.energy.total(energies)
+        if self.calls <= self.after:
+            return total
+        bad = torch.zeros_like(total)
+        bad[self.row] = torch.nan
+        return total + bad
+
+
+def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
+    batch = Batch(
+        [observe(person(seed)) for seed in (0, 1)], crop_camera=False,
+        keypoint_valid=open_body().skeleton.keypoint_valid,
+    )  # fmt: skip
+    start = Parameters(*(torch.cat(pair) for pair in zip(person(0).tensors(), person(1).tensors(), strict=True)))
+    start = start.map(lambda tensor: tensor + 0.02)
+    stage = Stage(56, 6, 0.005)
+    energy = Energy(
+        quick.body, batch, quick.renderer, quick.semantic_prior, quick.pose_prior, QUICK, stage.resolution, start
+    )
+    totals: list[torch.Tensor] = []
+    progress = descend(
+        ParameterVariables(start), _Poisoned(energy, 1, 3), stage, QUICK, lambda _, total: totals.append(total)  # type: ignore[arg-type]
+    )
+    assert progress.stop_reason == ["iteration limit", "diverged"]
+    assert progress.iterations.tolist() == [6, 3]
+    for tensor in progress.best.tensors():
+        assert bool(tensor.isfinite().all())
+    best = torch.stack(totals).nan_to_num(nan=torch.inf).amin(0)
+    torch.testing.assert_close(progress.lowest, best)
+    torch.testing.assert_close(energy.total(energy(progress.best)), best, atol=1e-4, rtol=1e-4)
+
+
+def test_unknown_and_occluded_pixels_are_left_out() -> None:
+    observation = observe(person(0))
+    labels = observation.labels.copy()
+    labels[:100] = OCCLUDER
+    labels[100:140] = UNKNOWN
+    batch = Batch(
+        [replace(observation, labels=labels)], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid
+    )
+    targets = batch.targets(112, "code8", class_weights=False)
+    cropped = crop_labels(labels, batch.crops[0], 112)
+    hidden = torch.from_numpy((cropped == OCCLUDER) | (cropped == UNKNOWN))
+    assert bool(hidden.any())
+    assert float(targets.known[0][hidden].sum()) == 0
+    assert float(targets.person[0][hidden].sum()) == 0
+    assert float(targets.class_weights[0][hidden].sum()) == 0
+
+
+@pytest.mark.parametrize("label_set", ["paper4", "code8"])
+def test_class_weights_balance_the_areas(label_set: str) -> None:
+    batch = Batch([observe(person(0))], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
+    targets = batch.targets(224, label_set, class_weights=True)
+    areas = [
+        float(targets.class_weights[0][targets.classes[0] == number].sum())
+        for number in range(int(targets.classes.max()) + 1)
+    ]
+    present = [area for area in areas if area > 0]
+    assert max(present) == pytest.approx(min(present), rel=1e-4)
+
+
+@pytest.mark.parametrize("term", ["dsr_mc", "dsr_c", "silhouette"])
+def test_each_rendered_term_pulls_a_displaced_body_back(quick: Fitter, term: str) -> None:
+    weights = Weights(**{name: 0.0 for name in vars(Weights())} | {term: 1.0})
+    config = replace(QUICK, weights=weights)
+    truth = person(0)
+    batch = Batch([observe(truth)], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
+    moved = replace(truth, cam_t=truth.cam_t + torch.tensor([[0.06, 0.0, 0.0]]))
+    start = moved.map(lambda tensor: tensor.clone().requires_grad_())
+    energy = Energy(quick.body, batch, quick.renderer, quick.semantic_prior, quick.pose_prior, config, 112, start)
+    total = energy.total(energy(start))
+    (gradient,) = torch.autograd.grad(total.sum(), start.cam_t)
+    assert float(gradient[0, 0]) > 0  # descent moves it back to the left
+    assert float(total.detach()) > float(energy.total(energy(truth)))
