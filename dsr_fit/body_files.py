@@ -39,7 +39,7 @@ def load_body(body: str | Path = "open", joint_regressor_extra: str | Path | Non
     regressor = _matrix(path, arrays, "J_regressor", 24)
     if "keypoint_regressor_row" in arrays:
         names = tuple(str(name) for name in arrays.get("keypoint_names", ()))
-        if len(names) != 49:  # FIXME
+        if names != KEYPOINTS_49:
             raise InputError(f"{path}: `keypoint_names` must be the 49 names of docs/conventions.md, in order")
         keypoints, joint_of_keypoint = _matrix(path, arrays, "keypoint_regressor", 49), None
     else:

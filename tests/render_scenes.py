@@ -75,7 +75,7 @@ def depth_order() -> Scene:
 
 def sphere() -> Scene:
     mesh = trimesh.creation.icosphere(subdivisions=2, radius=1.0)
-    points = np.asarray(mesh.vertices) * [0.7, 0.8, 0.5] + [0.031, -0.017, 0]
+    points = np.asarray(mesh.vertices) * [0.7, 0.8, 0.5] + np.random.default_rng(2).normal(0, 0.01, mesh.vertices.shape)
     return Scene(_clip(points, 1.5 + 0.4 * mesh.vertices[:, 0]), _tri(mesh.faces), (28, 28))
 
 

@@ -76,7 +76,7 @@ def test_intrinsics_gradient_moves_the_image() -> None:
     """Moving the principal point by one pixel moves the image by one: the mean column follows."""
     faces, vertices = _blob()
     intrinsics = INTRINSICS.clone().requires_grad_()
-    alpha = Renderer(faces, vertices.shape[1], device="cpu")(vertices[None], intrinsics, SIZE).alpha
+    alpha = Renderer(faces, len(vertices), device="cpu")(vertices[None], intrinsics, SIZE).alpha
     column = torch.arange(SIZE[1]) + 0.5
     mean = (alpha * column).sum() / alpha.detach().sum()
     (gradient,) = torch.autograd.grad(mean, intrinsics)
@@ -109,14 +109,14 @@ def test_a_batch_is_its_images_whatever_the_threads() -> None:
 def test_without_attributes_and_without_blending() -> None:
     faces, vertices = _blob()
     for blend in ("dense", "antialias", "none"):
-        render = Renderer(faces, vertices.shape[1], device="cpu", outline=blend)(vertices[None], INTRINSICS, SIZE)
+        render = Renderer(faces, len(vertices), device="cpu", outline=blend)(vertices[None], INTRINSICS, SIZE)
         assert render.attributes.shape == (1, *SIZE, 0)
         assert (blend == "none") == torch.equal(render.alpha, render.mask.float())
 
 
 def test_refusals() -> None:
     faces, vertices = _blob()
-    ours = Renderer(faces, vertices.shape[1], device="cpu")
+    ours = Renderer(faces, len(vertices), device="cpu")
     nan = vertices[None].clone()
     nan[0, 17, 1] = torch.nan
     with pytest.raises(InputError, match="vertices .* not finite"):
@@ -124,7 +124,7 @@ def test_refusals() -> None:
     with pytest.raises(InputError, match="intrinsics .* not finite"):
         ours(vertices[None], INTRINSICS * torch.inf, SIZE)
     with pytest.raises(InputError, match="attributes .* not finite"):
-        ours(vertices[None], INTRINSICS, SIZE, torch.full((vertices.shape[0], 1), torch.nan))
+        ours(vertices[None], INTRINSICS, SIZE, torch.full((len(vertices), 1), torch.nan))
     with pytest.raises(InputError, match="vertices must have shape"):
         ours(vertices, INTRINSICS, SIZE)
     with pytest.raises(InputError, match="intrinsics must have shape"):
@@ -134,7 +134,7 @@ def test_refusals() -> None:
     with pytest.raises(InputError, match="not both"):
         ours(vertices[None], INTRINSICS, SIZE, vertices, vertices)
     with pytest.raises(InputError, match="faces must be integers"):
-        Renderer(faces.astype(float), vertices.shape[0])
+        Renderer(faces.astype(float), len(vertices))
     with pytest.raises(InputError, match="index vertices"):
         Renderer(faces, 5)
 

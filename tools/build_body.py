@@ -34,7 +34,7 @@ from open_body.shape_space import ShapeSpace, build_shape_space
 from open_body.skeleton import JOINT, MIRROR_JOINT, PARENTS, global_transforms, skin
 from scipy import sparse
 
-from dsr_fit.joints import KEYPOINTS_49, SMPL_JOINTS
+from dsr_fit.joints import BODY_25, KEYPOINTS_49, SMPL_JOINTS
 
 # SMPL has 6,890 vertices and 13,776 faces: never those, or its regressors would load on this body in silence.
 VERTEX_COUNT = 7000
@@ -80,12 +80,15 @@ def main() -> None:
     limbs = limb_rows(space.v_template, bodies[:POSED], adults.joints[:POSED], coco, weights, mirror, rng)
     points = face_and_feet(space.v_template, {name: coco[name].mean(0) for name in coco})
     keypoints = keypoint_regressor(space.v_template, mirror, limbs, points, joints)
+    offsets = {}
     if arguments.keypoint_offsets:
         offsets = json.loads(arguments.keypoint_offsets.read_text())["offsets"]
         keypoints = calibrate(space.v_template, mirror, keypoints, offsets)
 
     path = arguments.out / "body.npz"
-    np.savez_compressed(path, **body_file(space, faces, weights, mirror, joints, keypoints))
+    shift = np.array([offsets.get(name, (0, 0, 0)) for name in BODY_25], np.float32)
+    arrays = body_file(space, faces, weights, mirror, joints, keypoints)
+    np.savez_compressed(path, **arrays, keypoint_offsets=shift)
     report = {
         "anny_version": importlib.metadata.version("anny"), "seed": arguments.seed,
         "samples": TRAIN, "held_out": HELD_OUT, "calibrated": bool(arguments.keypoint_offsets),

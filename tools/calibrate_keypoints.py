@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.assets import shipped
 from dsr_fit.body import Skeleton
 from dsr_fit.body_files import load_body
 from dsr_fit.camera import project
@@ -109,9 +110,10 @@ def main() -> None:
     prior = load_pose_prior().to(dtype=torch.float64)
     problem = Problem(skeleton, batch.points.to(dtype=torch.float64), prior, weights, Scales())
     settings = LeastSquares(steps=15)
-    total = torch.zeros(25, 3, dtype=torch.float64)
+    built_with = torch.from_numpy(np.load(shipped("priors/open_body/body.npz"))["keypoint_offsets"]).double()
+    total = built_with.clone()
     for number in range(arguments.rounds + 1):
-        current = replace(problem, skeleton=shifted(skeleton, total))
+        current = replace(problem, skeleton=shifted(skeleton, total - built_with))
         state = fit(current.skeleton, current, settings)
         print(f"round {number}: median error {100 * float(_error(current, state).median()):.3f} % of the box")
         if number < arguments.rounds:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dsr_fit.render.jit import kernel
 from dsr_fit.render.raster_kernels import corners
+from dsr_fit.render.topology import FARTHEST
 
 ROOM = 4096  # rows of a buffer at first
 BAND = 1.0 / 16.0  # nvdiffrast looks for an edge this far beyond either centre
@@ -60,12 +61,15 @@ def outline_items(screen, signs, edges, edge_faces, agree, rast, items, blend, c
         if g >= 0 and (signs[f] == signs[g]) == agree[e]:
             continue
         a, b = edges[e, 0], edges[e, 1]
+        reach = max(abs(screen[a, 0]), abs(screen[a, 1]), abs(screen[b, 0]), abs(screen[b, 1]))
+        if not reach < FARTHEST:  # NaN, a vertex behind the camera, goes too
+            continue
         for axis in range(2):
             # Along the scanned line x, across it y; axis 1 swaps the picture's x and y.
             xa, ya, xb, yb = screen[a, axis], screen[a, 1 - axis], screen[b, axis], screen[b, 1 - axis]
             lines, length = (height, width) if axis == 0 else (width, height)
             low, high = min(ya, yb) - 0.5, max(ya, yb) - 0.5
-            if not (high > 0.0 and low <= lines - 1.0):  # NaN, a vertex behind the camera, goes too
+            if not (high > 0.0 and low <= lines - 1.0):
                 continue
             # Half open, so that a line through a shared vertex meets one of its two edges.
             first, last = int(math.ceil(max(low, 0.0))), int(math.ceil(min(high, np.float64(lines))))

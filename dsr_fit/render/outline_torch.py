@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.render.topology import Topology
+from dsr_fit.render.topology import FARTHEST, Topology
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ def outline_torch(
     """Colours (B, H, W, C) blended across the outline. See `outline.outline` and docs/rendering.md for the rules."""
     batch, height, width, channels = color.shape
     edges = _to(topology.edges, pos).long()
-    screen = _screen(pos, height, width)  # (B, V, 3), NaN behind the camera
-    found = _crossings(screen.detach(), _outline_edges(pos.detach(), tri, topology), edges, height, width)
+    screen = _screen(pos, height, width)
+    usable = (pos.detach()[..., 3] > 0) & (screen.detach()[..., :2].abs() < FARTHEST).all(-1)
+    found = _crossings(screen.detach(), usable, _outline_edges(pos.detach(), tri, topology), edges, height, width)
     along, across = _ends(screen, found, edges)
     span = across[1] - across[0]
     s = (found.line + 0.5 - across[0]) / span
@@ -74,9 +75,9 @@ def _to(array: np.ndarray, like: Tensor) -> Tensor:
 
 
 def _screen(pos: Tensor, height: int, width: int) -> Tensor:
-    """Pixel x, y and z/w of each vertex, in double as the compiled twin has them."""
+    """Pixel x, y and z/w of each vertex, in double as the compiled twin has them; of no use behind the camera."""
     pos = pos.double()
-    w = torch.where(pos[..., 3:] > 0, pos[..., 3:], torch.nan)
+    w = torch.where(pos[..., 3:] > 0, pos[..., 3:], 1.0)
     size = torch.tensor([width, height], device=pos.device)
     return torch.cat([(pos[..., :2] / w + 1) * 0.5 * size, pos[..., 2:3] / w], dim=-1)
 
@@ -95,15 +96,16 @@ def _outline_edges(pos: Tensor, tri: Tensor, topology: Topology) -> Tensor:
     return (faces[:, 1] < 0) | (same != agree)
 
 
-def _crossings(screen: Tensor, on_outline: Tensor, edges: Tensor, height: int, width: int) -> Crossings:
+def _crossings(
+    screen: Tensor, usable: Tensor, on_outline: Tensor, edges: Tensor, height: int, width: int
+) -> Crossings:
     """Every crossing of an outline edge with a row or a column of pixel centres inside the image."""
+    image, edge = (on_outline & usable[:, edges].all(-1)).nonzero(as_tuple=True)
     parts = []
     for axis, lines in ((0, height), (1, width)):
-        image, edge = on_outline.nonzero(as_tuple=True)
         across = screen[image[:, None], edges[edge], 1 - axis] - 0.5
         # Half open, so that a line through a shared vertex meets one of its two edges.
-        low, high = across.nan_to_num(nan=-1.0, posinf=lines, neginf=-1.0).clamp(-1, lines).aminmax(dim=1)
-        low, high = (torch.where(across.isnan().any(1), 0.0, x).clamp(min=0).ceil().long() for x in (low, high))
+        low, high = across.clamp(0, lines).ceil().long().aminmax(dim=1)
         count = high - low
         which = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
         line = torch.arange(len(which), device=count.device) - (count.cumsum(0) - count - low)[which]

@@ -11,6 +11,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from dsr_fit.errors import InputError
 
+FARTHEST = 1e9  # pixels; an outline edge that ends farther away has no position that float32 could tell
+
 
 @dataclass(frozen=True)
 class Topology:
