@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from dsr_fit.errors import InputError, UsageError
 
 PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(relative: str) -> Path:
-    """Path of a file of `priors/` or `configs/`: inside an installed wheel, else in the checkout around us."""
+    """Path of a file of `priors/` or `configs/`: in an installed wheel, else in the checkout around us."""
     for root in (PACKAGE / "_assets", PACKAGE.parent):
         if (root / relative).exists():
             return root / relative
@@ -23,7 +25,7 @@ def shipped(relative: str) -> Path:
 
 @cache
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content; bodies, regressors and priors are bound to each other by it."""
+    """Hexadecimal SHA-256 of a file's content; bodies, regressors and priors are bound by it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -63,22 +65,50 @@ LICENSED: dict[str, LicensedFile] = {
 }
 
 
-def licensed(flag: str, given: str | None) -> Path | None:
-    """The user's file for `flag`: as given, else from its environment variable, else None.
+def user_file() -> Path:
+    """The user's own list of licensed files: lines such as `body: ~/smpl/basicmodel_neutral.pkl`."""
+    folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(folder).expanduser() / "dsr-fit" / "files.yaml"
 
-    Raises InputError, saying where the file is obtained and how it is named to us, when it is named but missing.
+
+def licensed_setting(flag: str) -> tuple[str, str] | None:
+    """Where `flag` is set once for all, as (value, who says so): its environment variable, else `user_file`.
+
+    Raises InputError when the user's file is no such list.
+    """
+    variable, path = LICENSED[flag].variable, user_file()
+    value = os.environ.get(variable)
+    if value:
+        return value, variable
+    if not path.is_file():
+        return None
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(entries, dict) or not all(isinstance(entry, str) for entry in entries.values()):
+        raise InputError(f"{path}: expected lines `flag: path`; flags: {', '.join(LICENSED)}")
+    unknown = [str(name) for name in entries if name not in LICENSED]
+    if unknown:
+        raise InputError(f"{path}: unknown flag `{unknown[0]}`; flags: {', '.join(LICENSED)}")
+    return (entries[flag], str(path)) if flag in entries else None
+
+
+def licensed(flag: str, given: str | None) -> Path | None:
+    """The user's file for `flag`: as given, else as set in the environment or `user_file`, else None.
+
+    Raises InputError when it is named but missing, saying where it is obtained and how it is named to us.
     """
     if flag not in LICENSED:
         raise UsageError(f"no licensed file is called {flag!r}; known: {', '.join(LICENSED)}")
-    entry = LICENSED[flag]
-    value = given if given is not None else os.environ.get(entry.variable)
+    entry, option = LICENSED[flag], "--" + flag.replace("_", "-")
+    value, origin = (given, option) if given is not None else licensed_setting(flag) or (None, "")
     if not value:
         return None
     path = Path(value).expanduser()
     if not path.is_file():
-        option = "--" + flag.replace("_", "-")
         raise InputError(
-            f"{path}: no such file. {entry.what} is obtained from {entry.source}; name it with {option} PATH or the "
-            f"environment variable {entry.variable}"
+            f"{path}: no such file (named by {origin}); {entry.what} comes from {entry.source}, "
+            f"name it with {option} PATH, the environment variable {entry.variable} or in {user_file()}"
         )
     return path

@@ -104,7 +104,7 @@ def spin_translation(crop_cam: Tensor) -> Tensor:
 def fit_crop_camera(points: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The least-squares crop camera of SPIN for a body.
 
-    `points` (N, 3) metres relative to the root joint's origin, already turned into the crop's viewing frame (see
+    `points` (N, 3) metres without translation, already turned into the crop's viewing frame (see
     `ray_rotation`); `pixels` (N, 2) their places in the crop, -1..1 from side to side. Returns `crop_cam` (3,)
     s, tx, ty and the root mean square residual in pixels of the 224 px crop. SPIN's camera is another camera than
     the full image's perspective one: a residual remains.

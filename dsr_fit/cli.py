@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +16,7 @@ import tyro
 
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.errors import DsrFitError, InputError, UsageError
+from dsr_fit.files import BESIDE_MESH, MESH_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,9 @@ class FitArguments:
     out: Path
     """Mesh to write: .obj, .ply, .stl or .glb."""
     keypoints: Path | None = None
-    """Keypoints to use instead of the detector's: OpenPose, COCO or MediaPipe .json, or an earlier mesh.npz."""
+    """Keypoints instead of the detector's: OpenPose, COCO or MediaPipe .json, or an earlier mesh.npz."""
     labels: Path | None = None
-    """Label map to use instead of the parser's: Graphonomy colours or indices, .png or .npy, of the image's size."""
+    """Label map instead of the parser's: Graphonomy colours or indices, .png or .npy, of the image's size."""
     bbox: str | None = None
     """Look for the person in this box only: x,y,w,h in pixels."""
     person: int = 0
@@ -36,8 +39,8 @@ class FitArguments:
     """Focal length in pixels; default: from EXIF, else the image's diagonal."""
     camera: Literal["full", "crop"] = "full"
     """The full image's perspective camera, or SPIN's (f = 5000 on the 224 px crop) for exact exports."""
-    body: str = "open"
-    """`open`, or an official SMPL .pkl or .npz."""
+    body: str | None = None
+    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
     joint_regressor_extra: Path | None = None
     """J_regressor_extra.npy, for official SMPL."""
     semantic_prior: Path | None = None
@@ -45,6 +48,7 @@ class FitArguments:
     config: str | None = None
     """A preset's name or a YAML file; the options below override it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the fit runs; `auto` takes a GPU where torch sees one."""
     obj_frame: Literal["upright", "camera"] = "upright"
     """Mesh frame: y up and the pelvis at the origin, or the image's camera frame."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
@@ -60,8 +64,10 @@ def fit(argv: list[str]) -> None:
 
 def run_fit(arguments: FitArguments) -> None:
     """The work behind `dsr-fit fit`; heavy imports happen here, so that `--help` stays quick."""
-    _check_out(arguments.out)
+    _check_out(arguments.out, [arguments.image, arguments.keypoints, arguments.labels])
     bbox = _parse_bbox(arguments.bbox)
+    if arguments.focal is not None and not 0 < arguments.focal < math.inf:
+        raise UsageError(f"--focal {arguments.focal:g}: expected pixels, a positive number")
 
     from dsr_fit.assets import licensed
     from dsr_fit.body_files import load_body
@@ -72,9 +78,11 @@ def run_fit(arguments: FitArguments) -> None:
     from dsr_fit.view.overlay import draw
 
     device = choose_device(arguments.device)
-    body_path = "open" if arguments.body == "open" else licensed("body", arguments.body)
+    body_path = None if arguments.body == "open" else licensed("body", arguments.body)
     body = load_body(body_path or "open", arguments.joint_regressor_extra)
-    prior_path = licensed("semantic_prior", _text(arguments.semantic_prior))
+    # A prior that is set once for all belongs to the licensed body.
+    own_prior = arguments.semantic_prior is not None or body_path is not None
+    prior_path = licensed("semantic_prior", _text(arguments.semantic_prior)) if own_prior else None
     fitter = Fitter(
         body,
         arguments.fit,
@@ -106,7 +114,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "info": info}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point: runs a command and returns the exit status, 0, 1 (input or fit failed) or 2 (wrong usage)."""
+    """Run a command and return the exit status: 0, 1 (input or fit failed) or 2 (wrong usage)."""
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(format="dsr-fit: %(message)s", level=logging.WARNING)
     try:
@@ -118,6 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     except DsrFitError as error:
         sys.stderr.write(f"dsr-fit: {error}\n")
         return error.exit_status
+    except SystemExit as finished:  # tyro ends the process itself, after --help and on unknown options
+        return int(finished.code or 0)
     except KeyboardInterrupt:
         sys.stderr.write("dsr-fit: interrupted\n")
         return 130
@@ -127,15 +137,19 @@ def main(argv: list[str] | None = None) -> int:
 def _overview() -> None:
     lines = ["usage: dsr-fit IMAGE --out mesh.obj", "       dsr-fit COMMAND ...", "", "commands:"]
     lines += [f"  {name:8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines += ["", "`dsr-fit COMMAND --help` lists a command's options. The first word may be left out for `fit`."]
+    lines += [
+        "",
+        "`dsr-fit COMMAND --help` lists a command's options. The first word may be left out for `fit`.",
+    ]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _summarise(out: Path, metrics: dict[str, dict[str, float]], stop_reason: str) -> None:
     after = {name: values["after"] for name, values in metrics.items()}
     sys.stdout.write(
-        f"{out}: keypoint error {after['keypoint_error_px']:.1f} px ({100 * after['keypoint_error_rel']:.2f} % of the "
-        f"person), containment {after['containment']:.3f}, {stop_reason}\n"
+        f"{out}: keypoint error {after['keypoint_error_px']:.1f} px "
+        f"({100 * after['keypoint_error_rel']:.2f} % of the person), "
+        f"containment {after['containment']:.3f}, {stop_reason}\n"
     )
 
 
@@ -174,17 +188,25 @@ def _parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
     return x, y, width, height
 
 
-MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb")
-
-
-def _check_out(out: Path) -> None:
-    """Find out before the work whether its result can be written."""
-    import os
-
+def _check_out(out: Path, inputs: Sequence[Path | None] = ()) -> None:
+    """Find out before the work that its four files can be written, and that none replaces an input."""
     if out.suffix not in MESH_SUFFIXES:
         raise UsageError(f"--out {out}: the suffix must be one of {', '.join(MESH_SUFFIXES)}")
     folder = out.parent
     if not folder.is_dir():
         raise InputError(f"--out {out}: there is no folder {folder}; make it first")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"--out {out}: the folder {folder} can't be written; choose another")
+    for path in (out.with_suffix(suffix) for suffix in (out.suffix, *BESIDE_MESH)):
+        if path.is_dir():
+            raise InputError(f"--out {out}: {path} is a folder; choose another name")
+        if path.exists() and any(
+            given is not None and given.exists() and path.samefile(given) for given in inputs
+        ):
+            raise UsageError(f"--out {out}: would overwrite the input {path}; choose another name")
+    try:
+        # Root, read-only mounts and virtual file systems: only trying tells.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"--out {out}: the folder {folder} can't be written ({reason}); choose another"
+        ) from None

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 import platform
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from dsr_fit.body import Body
 from dsr_fit.config import FitConfig, to_dict
-from dsr_fit.files import replacing
+from dsr_fit.files import BESIDE_MESH, replacing
 from dsr_fit.fit.fitter import FitResult
 
 ObjFrame = Literal["upright", "camera"]
@@ -29,20 +30,23 @@ def write_result(
     timings_s: dict[str, float],
     obj_frame: ObjFrame = "upright",
 ) -> None:
-    """Write the mesh to `out` (any mesh suffix of trimesh) and `.npz`, `.json`, `.png` beside it."""
-    with replacing(out.with_suffix(".npz")) as path:
-        np.savez_compressed(path, **arrays(result, body))
-    with replacing(out.with_suffix(".png")) as path:
-        cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    with replacing(out.with_suffix(".json")) as path:
-        text = json.dumps(_finite(report(result, body, config, timings_s)), indent=2, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
-    with replacing(out) as path:
-        write_mesh(path, result, body, obj_frame)
+    """Write the mesh to `out` (any mesh suffix of trimesh) and `.npz`, `.json`, `.png` beside it.
+
+    All four are written before the first takes its name, so a failure leaves an earlier result as it was.
+    Raises InputError when they can't be written.
+    """
+    text = json.dumps(_finite(report(result, body, config, timings_s)), indent=2, allow_nan=False)
+    with ExitStack() as files:
+        paths = {suffix: files.enter_context(replacing(out.with_suffix(suffix))) for suffix in BESIDE_MESH}
+        mesh = files.enter_context(replacing(out))
+        np.savez_compressed(paths[".npz"], **arrays(result, body))
+        paths[".json"].write_text(text + "\n", encoding="utf-8")
+        Image.fromarray(picture).save(paths[".png"], compress_level=1)
+        write_mesh(mesh, result, body, obj_frame)
 
 
 def write_mesh(path: Path, result: FitResult, body: Body, frame: ObjFrame) -> None:
-    """Metres. `upright`: y up, z towards the viewer, pelvis at the origin; `camera`: the image's camera frame."""
+    """Metres. `upright`: y up, z towards the viewer, pelvis at the origin; `camera`: the image's frame."""
     import trimesh
 
     vertices = result.vertices

@@ -1,14 +1,24 @@
-"""Writing files so that no half-written one is ever seen."""
+"""Files written so that no half-written one is seen, and numpy's files read with one kind of refusal."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from dsr_fit.errors import InputError
+
+MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb")
+"""Mesh files that a fit can write."""
+
+BESIDE_MESH = (".npz", ".json", ".png")
+"""Suffixes of the files that a fit writes beside its mesh."""
 
 
 @contextmanager
@@ -28,9 +38,28 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: can't write there ({error.strerror or error}); choose another --out") from None
+        raise InputError(
+            f"{path}: can't write there ({error.strerror or error}); choose another --out"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of a `.npy` file, or those of a `.npz` by name. Pickled objects are refused.
+
+    Raises ValueError, with the reason in one line, when the file is missing, damaged or something else.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return dict(loaded.items())
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):  # numpy's words for pickles, and for whatever it doesn't know
+            raise ValueError("neither .npy nor .npz, or with pickled objects in it") from None
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def _umask() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dsr_fit.assets import LICENSED, shipped
+from dsr_fit.assets import LICENSED, licensed_setting, shipped, user_file
 from dsr_fit.export import versions
 
 
@@ -35,8 +35,14 @@ def _backends() -> list[tuple[str, str]]:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name(0)
     else:
-        gpu = "none: " + ("this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to torch")
-    rasteriser = "installed" if importlib.util.find_spec("nvdiffrast") else "not installed (extra `gpu`); only GPUs need it"
+        gpu = "none: " + (
+            "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to torch"
+        )
+    rasteriser = (
+        "installed"
+        if importlib.util.find_spec("nvdiffrast")
+        else "not installed (extra `gpu`); only GPUs need it"
+    )
     return [("CPU", threads), ("GPU", gpu), ("nvdiffrast", rasteriser)]
 
 
@@ -52,13 +58,14 @@ def _shipped() -> list[tuple[str, str]]:
 def _licensed() -> list[tuple[str, str]]:
     rows = []
     for entry in LICENSED.values():
-        value = os.environ.get(entry.variable)
+        setting = licensed_setting(entry.flag)
         option = "--" + entry.flag.replace("_", "-")
-        if value and Path(value).expanduser().is_file():
-            state = f"found: {value} ({entry.variable})"
-        elif value:
-            state = f"{entry.variable} names {value}, which is missing"
+        if setting is None:
+            ways = f"{option} PATH, {entry.variable} or {user_file()}"
+            state = f"not set: {ways}; {entry.what}, from {entry.source}"
+        elif Path(setting[0]).expanduser().is_file():
+            state = f"found: {setting[0]} ({setting[1]})"
         else:
-            state = f"not set: {option} PATH or {entry.variable}; {entry.what}, from {entry.source}"
+            state = f"{setting[1]} names {setting[0]}, which is missing"
         rows.append((option, state))
     return rows

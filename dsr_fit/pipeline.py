@@ -67,16 +67,25 @@ class Perception:
 
     def _detect(self, path: Path, image: np.ndarray, inputs: Inputs) -> Detection:
         if inputs.keypoints is not None:
+            if inputs.bbox is not None:
+                raise UsageError(
+                    "--bbox tells the detector where to look; with --keypoints choose by --person"
+                )
             people = read_keypoints(inputs.keypoints, (image.shape[1], image.shape[0]), path.name)
             source = str(inputs.keypoints)
         else:
             self.detector = self.detector or MediaPipeDetector()
             people, source = self.detector.detect(image, inputs.bbox), str(path)
+        if not people and inputs.keypoints is not None:
+            raise InputError(
+                f"{source}: holds nobody's keypoints; without --keypoints the detector looks for people"
+            )
         if not people:
-            where = "in the given --bbox" if inputs.bbox else "in the image"
-            raise InputError(f"{source}: nobody was found {where}; give keypoints with --keypoints, or try --bbox")
+            where, other = ("in the given --bbox", "another") if inputs.bbox else ("in the image", "a")
+            raise InputError(f"{source}: nobody was found {where}; try {other} --bbox, or give --keypoints")
         if not 0 <= inputs.person < len(people):
-            raise UsageError(f"--person {inputs.person}: {source} shows {len(people)}, numbered from 0")
+            count = "1 person" if len(people) == 1 else f"{len(people)} people"
+            raise UsageError(f"--person {inputs.person}: {source} shows {count}, numbered from 0")
         detection = people[inputs.person]
         if inputs.keypoints is not None:
             detection = self._completed(image, detection)
@@ -88,7 +97,7 @@ class Perception:
         return replace(detection, keypoints=detection.keypoints.astype(np.float32))
 
     def _completed(self, image: np.ndarray, given: Detection) -> Detection:
-        """The user's keypoints with the detector's person mask and 3D landmarks, where it sees the same person."""
+        """The user's keypoints with the detector's mask and 3D landmarks, where it sees the same person."""
         box = keypoint_box(given.keypoints)
         if min(box[2:]) <= 0:
             return given
@@ -100,6 +109,8 @@ class Perception:
                 return replace(
                     given,
                     person_mask=given.person_mask if given.person_mask is not None else found.person_mask,
-                    world_landmarks=given.world_landmarks if given.world_landmarks is not None else found.world_landmarks,
+                    world_landmarks=given.world_landmarks
+                    if given.world_landmarks is not None
+                    else found.world_landmarks,
                 )
         return given

@@ -13,6 +13,7 @@ from torch import Tensor
 from dsr_fit.assets import shipped
 from dsr_fit.body import Body
 from dsr_fit.errors import InputError
+from dsr_fit.files import read_arrays
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABELS, MC_LABELS, LabelSet
 
@@ -38,31 +39,34 @@ class SemanticPrior:
 
 
 def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
-    """The prior that ships for the open body, or a file: ours (.npz) or DSR's `semantic_prior.npy` (per face).
+    """The prior that ships for the open body, or a file: ours (.npz) or DSR's `semantic_prior.npy`, per face.
 
     Raises InputError when the prior was made for another body.
     """
     path = path or shipped("priors/semantic/prior.npz")
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        loaded = read_arrays(path)
+    except ValueError as error:
         raise InputError(f"{path}: not a readable semantic prior ({error})") from None
     if isinstance(loaded, np.ndarray):
         probabilities, per_face = np.squeeze(loaded), True
         if probabilities.shape != (len(body.faces), len(LABELS)):
             raise InputError(
-                f"{path}: has shape {probabilities.shape}, but body {body.name!r} has {len(body.faces)} faces; "
-                "DSR's prior belongs to official SMPL, give it with --body"
+                f"{path}: has shape {probabilities.shape}, but body {body.name!r} has {len(body.faces)} "
+                "faces; DSR's prior belongs to official SMPL, give it with --body"
             )
     else:
-        with loaded:
-            if "probabilities" not in loaded.files or "body_sha256" not in loaded.files:
-                raise InputError(f"{path}: lacks `probabilities` or `body_sha256`")
-            if str(loaded["body_sha256"]) != body.sha256:
-                raise InputError(
-                    f"{path}: made for another body than {body.name!r}; give that body's prior with --semantic-prior"
-                )
-            probabilities, per_face = loaded["probabilities"], False
+        if "probabilities" not in loaded or "body_sha256" not in loaded:
+            raise InputError(f"{path}: lacks `probabilities` or `body_sha256`")
+        if str(loaded["body_sha256"]) != body.sha256:
+            raise InputError(
+                f"{path}: made for another body than {body.name!r}; give that body's own prior with "
+                "--semantic-prior"
+            )
+        probabilities, per_face = loaded["probabilities"], False
+        if probabilities.shape != (body.num_vertices, len(LABELS)):
+            expected = (body.num_vertices, len(LABELS))
+            raise InputError(f"{path}: `probabilities` has shape {probabilities.shape}, expected {expected}")
     if not np.all(np.isfinite(probabilities)) or probabilities.min() < 0:
         raise InputError(f"{path}: holds values that are no probabilities")
     rows = probabilities.astype(np.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dsr_fit.body import Body
 from dsr_fit.camera import Crop, fit_crop_camera, ray_rotation
-from dsr_fit.config import FitConfig, Stage
+from dsr_fit.config import FitConfig
 from dsr_fit.errors import UsageError
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.descent import ParameterVariables, descend
@@ -98,7 +98,7 @@ class Fitter:
         current, iterations = state.parameters(), torch.full((len(batch),), settings.steps)
         diverged, reasons = [False] * len(batch), ["converged"] * len(batch)
         for stage in self.config.stages:
-            energy = self._energy(batch, stage, current)
+            energy = self._energy(batch, stage.resolution, current)
             progress = descend(ParameterVariables(current), energy, stage, self.config, on_iteration)
             current, reasons = progress.best, progress.stop_reason
             iterations += progress.iterations.cpu()
@@ -121,9 +121,9 @@ class Fitter:
             self.config.scales,
         )
 
-    def _energy(self, batch: Batch, stage: Stage, start: Parameters) -> Energy:
+    def _energy(self, batch: Batch, resolution: int, start: Parameters) -> Energy:
         return Energy(
-            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, stage.resolution, start
+            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, resolution, start
         )
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class Fitter:
         reasons: list[str],
         timings: dict[str, float],
     ) -> list[FitResult]:
-        energy = self._energy(batch, Stage(RESOLUTION, 0, 0.0), initial)
+        energy = self._energy(batch, RESOLUTION, initial)
         judged = {
             "initial": {name: value.tolist() for name, value in energy(initial, every_term=True).items()},
             "final": {name: value.tolist() for name, value in energy(final, every_term=True).items()},
@@ -158,8 +158,9 @@ class Fitter:
         for row, observation in enumerate(batch.observations):
             focal, center = batch.focal_lengths[row], batch.principal_points[row]
             crop_cam, crop_orient, residual = _crop_camera(
-                joints[row], values["cam_t"][row], values["global_orient"][row], batch.crops[row], focal, center
-            )
+                joints[row], pelvis[row], values["cam_t"][row], values["global_orient"][row], batch.crops[row],
+                focal, center,
+            )  # fmt: skip
             results.append(
                 FitResult(
                     observation=observation,
@@ -189,6 +190,7 @@ class Fitter:
 
 def _crop_camera(
     joints: np.ndarray,
+    pelvis: np.ndarray,
     cam_t: np.ndarray,
     global_orient: np.ndarray,
     crop: Crop,
@@ -198,13 +200,14 @@ def _crop_camera(
     """SPIN's camera (3,), the orientation (3,) that goes with it, and the residual in pixels at 224 px.
 
     A camera of SPIN's looks straight at the crop, so the body is turned by the rotation between the image's optical
-    axis and the ray to the crop's centre.
+    axis and the ray to the crop's centre, about the root joint as `global_orient` turns it.
     """
     points = torch.from_numpy(joints).double()
     pixels = points[:, :2] / points[:, 2:] * focal + torch.tensor(center)
     pixels = (pixels - torch.tensor(crop.center)) / (crop.side / 2)
     turn = ray_rotation(crop, focal, center)
-    turned = (points - torch.from_numpy(cam_t).double()) @ turn.T
+    root = torch.from_numpy(pelvis).double()
+    turned = (points - root) @ turn.T + root - torch.from_numpy(cam_t).double()
     crop_cam, residual = fit_crop_camera(turned, pixels)
     orient = axis_angle_to_matrix(torch.from_numpy(global_orient).double())
     return crop_cam.float().numpy(), matrix_to_axis_angle(turn @ orient).float().numpy(), float(residual)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsr_fit.errors import InputError
+from dsr_fit.files import read_arrays
 from dsr_fit.joints import COCO_17_SLOTS, MEDIAPIPE_33_TO_SLOT, OPENPOSE_18_SLOTS, empty_keypoints
 from dsr_fit.types import Detection
 
@@ -188,12 +188,12 @@ def _table(path: Path, points: Any) -> np.ndarray:
 def _own_keypoints(path: Path) -> np.ndarray:
     """The (49, 3) `keypoints` of a `mesh.npz`."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["keypoints"]
-    except KeyError:
-        raise InputError(f"{path} has no array `keypoints`; a mesh.npz written by dsr-fit works") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+    except ValueError as error:
         raise InputError(f"{path} can't be read ({error}); a mesh.npz written by dsr-fit works") from None
+    if isinstance(arrays, np.ndarray) or "keypoints" not in arrays:
+        raise InputError(f"{path} has no array `keypoints`; a mesh.npz written by dsr-fit works")
+    return arrays["keypoints"]
 
 
 def _is_number(value: Any) -> bool:

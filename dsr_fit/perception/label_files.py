@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dsr_fit.errors import InputError
-from dsr_fit.files import replacing
+from dsr_fit.files import read_arrays, replacing
 from dsr_fit.labels import BOX_MARGIN_AT_224, COLOURS, LABELS, OCCLUDER, UNKNOWN
 from dsr_fit.perception.boxes import keypoint_box
 from dsr_fit.perception.images import open_image
@@ -83,9 +83,11 @@ def _read_npy(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"no such label map: {path}")
     try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        labels = read_arrays(path)
+    except ValueError as error:
         raise InputError(f"{path} can't be read as a .npy array ({error})") from None
+    if not isinstance(labels, np.ndarray):
+        raise InputError(f"{path} holds {len(labels)} arrays; a label map is one of (height, width) integers")
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
             f"{path} is {labels.dtype} of shape {labels.shape}; a label map is (height, width) integers"
