@@ -74,7 +74,7 @@ class AnnySource:
             extrapolate_phenotypes=True,
             phenotypes="all",
             phenotype_blendshapes="original",
-            local_changes=LOCAL_CHANGES,
+            local_changes=list(LOCAL_CHANGES),
         )
         self.faces = self.model.get_triangular_faces().numpy().astype(np.int64)
         self.bones = list(self.model.bone_labels)

@@ -51,6 +51,7 @@ only the file format, the names of the 24 joints and their tree are SMPL's.
 | `J_regressor_row`, `_col`, `_val` | triplets | joints (24 x {r["vertices"]}) = this matrix @ (v_template + shapedirs @ betas) |
 | `keypoint_regressor_row`, `_col`, `_val` | triplets | the 49 keypoints of SPIN, EFT and DSR (49 x {r["vertices"]}), from **posed** vertices |
 | `keypoint_names`, `body_name` | (49,), () | their names in order, and `open` |
+| `keypoint_offsets` | (25, 3) | how far the first 25 keypoints were moved to meet the detector's landmarks, metres, T-pose axes |
 | `left_right_vertex` | ({r["vertices"]},) | index of each vertex's mirror image across x = 0 |
 
 It has {r["vertices"]:,} vertices and {r["faces"]:,} faces, never SMPL's 6,890 and 13,776, so that nothing made for SMPL

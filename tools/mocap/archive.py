@@ -1,0 +1,51 @@
+"""All clips of a folder of motion capture: CMU's zips, read without unpacking, and DeepMimic's text files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mocap.asf_amc import Acclaim, parse_asf, read_asf_amc
+from mocap.bvh import read_bvh
+from mocap.clip import Clip
+from mocap.deepmimic import read_deepmimic
+from mocap.retarget import CMU, CMU_BVH, DEEPMIMIC, Correspondence
+
+BORROWED = "01"
+"""Whose skeleton CMU's takes without one get; the axes of bones, which matter, are alike in all."""
+
+
+TOGETHER = {"13": "13 and 14", "14": "13 and 14"}
+"""Subjects with so few takes that they make one group, of which a take is held out."""
+
+
+def source_files(folder: Path) -> list[Path]:
+    """The files that `read_clips` reads."""
+    return sorted([*folder.glob("*.zip"), *folder.glob("deepmimic/humanoid3d_*.txt")])
+
+
+def read_clips(folder: Path) -> Iterator[tuple[str, Clip, Correspondence]]:
+    """Each clip with its group (its subject, or all of DeepMimic) and the joints that correspond."""
+    archives = [zipfile.ZipFile(path) for path in sorted(folder.glob("*.zip"))]
+    skeletons: dict[str, Acclaim] = {}
+    for archive in archives:
+        for name in archive.namelist():
+            if name.endswith(".asf"):
+                skeletons[Path(name).stem] = parse_asf(archive.read(name).decode())
+    for archive in archives:
+        for name in sorted(archive.namelist()):
+            stem, subject = Path(name).stem, Path(name).stem.partition("_")[0]
+            if name.endswith(".amc"):
+                skeleton = skeletons.get(subject, skeletons[BORROWED])
+                yield (
+                    f"cmu {subject}",
+                    read_asf_amc(skeleton, archive.read(name).decode(), f"cmu/{stem}"),
+                    CMU,
+                )
+            elif name.endswith(".bvh"):
+                yield f"cmu {subject}", read_bvh(archive.read(name).decode(), f"cmu/{stem}"), CMU_BVH
+        archive.close()
+    for path in sorted(folder.glob("deepmimic/humanoid3d_*.txt")):
+        name = "deepmimic/" + path.stem.removeprefix("humanoid3d_")
+        yield "deepmimic", read_deepmimic(path.read_text(), name), DEEPMIMIC
