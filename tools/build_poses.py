@@ -94,10 +94,7 @@ def main() -> None:
     counts = np.bincount(clip_index[kept], minlength=len(names))
     kept_of = dict(zip(names, counts.tolist(), strict=True))
     report = Report(
-        groups={
-            group: (len(each), int(sum(counts[names.index(n)] for n in each)))
-            for group, each in groups.items()
-        },
+        groups={group: (len(each), sum(kept_of[name] for name in each)) for group, each in groups.items()},
         held_out={name: kept_of[name] for name in held},
         frames=len(full_pose),
         dropped={reason: int(mask.sum()) for reason, mask in reasons.items()},

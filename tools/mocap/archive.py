@@ -36,15 +36,12 @@ def read_clips(folder: Path) -> Iterator[tuple[str, Clip, Correspondence]]:
     for archive in archives:
         for name in sorted(archive.namelist()):
             stem, subject = Path(name).stem, Path(name).stem.partition("_")[0]
+            group = f"cmu {TOGETHER.get(subject, subject)}"
             if name.endswith(".amc"):
                 skeleton = skeletons.get(subject, skeletons[BORROWED])
-                yield (
-                    f"cmu {subject}",
-                    read_asf_amc(skeleton, archive.read(name).decode(), f"cmu/{stem}"),
-                    CMU,
-                )
+                yield group, read_asf_amc(skeleton, archive.read(name).decode(), f"cmu/{stem}"), CMU
             elif name.endswith(".bvh"):
-                yield f"cmu {subject}", read_bvh(archive.read(name).decode(), f"cmu/{stem}"), CMU_BVH
+                yield group, read_bvh(archive.read(name).decode(), f"cmu/{stem}"), CMU_BVH
         archive.close()
     for path in sorted(folder.glob("deepmimic/humanoid3d_*.txt")):
         name = "deepmimic/" + path.stem.removeprefix("humanoid3d_")

@@ -16,7 +16,7 @@ from mocap.clip import Clip, Skeleton, chain
 TO_LEFT_UP_FORWARD = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 """Turns the files' axes into ours."""
 
-# Joint, parent, offset from it in the files' axes (metres, as the character's file has them), numbers a frame.
+# Joint, parent, offset from it (metres, in the files' axes, as the character has it), numbers a frame.
 _JOINTS = (
     ("root", None, (0, 0, 0), 4),
     ("chest", "root", (0, 0.236, 0), 4),

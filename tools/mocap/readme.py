@@ -92,7 +92,8 @@ have most):
 | --- | --- |
 {dropped}
 
-Never: {none}. Most are of one take, in which a foot is turned over.
+Never: {none}. Most are of one
+take, in which a foot is turned over.
 
 Of the rest, {r.poses:,} were taken greedily, each the farthest from all taken before: they lie at least
 {r.radius_degrees:.1f} degrees apart (root mean square over 24 joints, heading left out), and every frame lies
@@ -108,9 +109,9 @@ Limbs agree to the numbers' precision, as they are made to. Feet and neck differ
 the line between joints whose places are chosen otherwise in each skeleton. The trunk's bends depend on how
 long the spine's bones are.
 
-Known limits: wrists of CMU's takes are bent back by some 20 degrees on average, as recorded; fingers,
-shoulder blades and toes of DeepMimic don't move; nothing stops limbs from passing through a body of another
-build than the recorded one.
+Known limits: wrists of CMU's takes are bent back by some 20 degrees on average, as recorded; fingers and shoulder
+blades hardly move, and neither wrists nor toes in DeepMimic's clips; nothing stops limbs from passing through a body
+of another build than the recorded one.
 
 ## Rebuilding it
 

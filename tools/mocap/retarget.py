@@ -99,7 +99,7 @@ DEEPMIMIC: Correspondence = {
 
 
 def retarget(clip: Clip, correspondence: Correspondence, rest_joints: np.ndarray) -> np.ndarray:
-    """Rotation vectors (T, 24, 3) of the clip on a body of rest joints (24, 3); the first turns to the world."""
+    """Rotation vectors (T, 24, 3) of the clip on a body of rest joints (24, 3); the first is global."""
     followed = np.stack([_followed(clip, correspondence[name]) for name in SMPL_JOINTS], 1)
     world = followed @ alignments(clip.skeleton, correspondence, rest_joints).swapaxes(-1, -2)
     world = _share_twist(_lay_elbow_hinges(world))
