@@ -13,9 +13,9 @@ from dsr_fit.export import versions
 def describe_machine() -> dict[str, object]:
     """Processor, cores, system, package versions and the day."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": model,
+        "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "versions": versions(),

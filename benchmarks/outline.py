@@ -2,10 +2,10 @@
 
     python benchmarks/outline.py [--sizes 56 112 224] [--poses 12] [--out benchmarks/results/outline.json]
 
-The open body in a dozen poses; L = sum(W * coverage) with W a fixed smooth random image. The truth is the central
-difference of L over 16 x 16 supersampled coverage, along named directions: image translation, depth, each limb's
-rotation, betas. The figure is the relative L2 error over a group's directions and all poses. "arms" is the same for
-the visible area of arms held in front of the torso, where one surface hides another.
+The open body in a dozen poses; L = sum(W * coverage) with W a fixed smooth random image. The truth is the
+central difference of L over 16 x 16 supersampled coverage, along named directions: image translation, depth,
+each limb's rotation, betas. The figure is the relative L2 error over a group's directions and all poses.
+"arms" is the same for the visible area of arms held in front of the torso, where one surface hides another.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dsr_fit.render.renderer import clip_positions
 SUPERSAMPLES = 16
 STEP_PIXELS = 0.25  # the largest displacement of a vertex by a finite-difference step
 DEPTH_RANGE = (3.0, 8.0)
-LIMBS = {1: "hips", 2: "hips", 4: "knees", 5: "knees", 16: "shoulders", 17: "shoulders", 18: "elbows", 19: "elbows"}
+LIMBS = (1, 2, 4, 5, 16, 17, 18, 19)  # hips, knees, shoulders, elbows
 Parameters = dict[str, Tensor]
 
 
@@ -42,7 +42,8 @@ def poses(count: int) -> list[Parameters]:
         body_pose = 0.25 * torch.randn(1, 69, generator=generator)
         body_pose[0, 15 * 3 + 2] -= 0.8 * torch.rand((), generator=generator)
         body_pose[0, 16 * 3 + 2] += 0.8 * torch.rand((), generator=generator)
-        made.append(_parameters(body_pose, 0.7 * torch.randn(1, 10, generator=generator), 2 * np.pi * k / count))
+        betas = 0.7 * torch.randn(1, 10, generator=generator)
+        made.append(_parameters(body_pose, betas, 2 * np.pi * k / count))
     return made
 
 
@@ -56,7 +57,8 @@ def arms_in_front(count: int) -> list[Parameters]:
             body_pose[0, 3 * (joint - 1) + 2] += sign * 1.1
             body_pose[0, 3 * (joint - 1) + 1] += sign * 0.4
             body_pose[0, 3 * (joint + 1) + 1 : 3 * (joint + 1) + 2] += sign * (1.2 + 0.1 * k)
-        made.append(_parameters(body_pose, 0.7 * torch.randn(1, 10, generator=generator), 0.1 * (k - count / 2)))
+        betas = 0.7 * torch.randn(1, 10, generator=generator)
+        made.append(_parameters(body_pose, betas, 0.1 * (k - count / 2)))
     return made
 
 
@@ -117,8 +119,10 @@ def rendered(renderer: Renderer, factor: int = 1) -> Coverage:
 
 
 def soft_rasteriser(faces: Tensor, sigma: float) -> Coverage:
-    """Coverage as in SoftRas: 1 - prod(1 - sigmoid(+-d^2 / sigma)), d the distance to a triangle in units of half
-    the image, with its own cut-off where the sigmoid falls below 1e-4."""
+    """Coverage as in SoftRas: 1 - prod(1 - sigmoid(+-d^2 / sigma)), d the distance to a triangle.
+
+    d is in units of half the image; triangles whose sigmoid falls below 1e-4 are left out, as there.
+    """
     reach = float(np.sqrt(sigma * np.log(1e4)))
 
     def coverage(vertices: Tensor, size: int, _: Tensor | None) -> Tensor:
@@ -141,7 +145,8 @@ def soft_rasteriser(faces: Tensor, sigma: float) -> Coverage:
         near = inside | (distance2 < reach**2)
         log_empty = -torch.nn.functional.softplus(torch.where(inside, distance2, -distance2) / sigma)[near]
         pixel = (y * size + x)[near]
-        return 1 - torch.zeros(size * size, dtype=torch.float64).index_add(0, pixel, log_empty).exp().view(size, size)
+        empty = torch.zeros(size * size, dtype=torch.float64).index_add(0, pixel, log_empty).exp()
+        return 1 - empty.view(size, size)
 
     return coverage
 
@@ -186,14 +191,15 @@ def measure(
         (gradients[name],) = torch.autograd.grad((coverage(leaf, size, values) * weight).sum(), leaf)
     for group, parameter, index in named:
         probe = [_moved(body, case, parameter, index, h) for h in (1e-3, -1e-3)]
-        pixels = [clip_positions(v, camera(size), DEPTH_RANGE, (size, size)) for v in probe]
-        speed = float((pixels[0][..., :2] / pixels[0][..., 3:] - pixels[1][..., :2] / pixels[1][..., 3:]).norm(dim=-1).max())
-        step = STEP_PIXELS * 2e-3 / (speed * size / 2)
+        clip = [clip_positions(v, camera(size), DEPTH_RANGE, (size, size)) for v in probe]
+        one, other = (pos[..., :2] / pos[..., 3:] * size / 2 for pos in clip)
+        step = STEP_PIXELS * 2e-3 / float((one - other).norm(dim=-1).max())
         ends = [_moved(body, case, parameter, index, h) for h in (step, -step)]
         fine = [float((supersampled(v, body.faces, size, values) * weight).double().sum()) for v in ends]
         truth = (fine[0] - fine[1]) / (2 * step)
         for name, gradient in gradients.items():
-            errors.add(name, group, float((gradient * (ends[0] - ends[1])).double().sum()) / (2 * step), truth)
+            along = float((gradient * (ends[0] - ends[1])).double().sum()) / (2 * step)
+            errors.add(name, group, along, truth)
 
 
 def _moved(body: Body, case: Parameters, parameter: str, index: int, step: float) -> Tensor:
@@ -226,7 +232,9 @@ def pairs_with_gradient(body: Body, cases: list[Parameters], size: int, dense: b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[56, 112, 224])
     parser.add_argument("--poses", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/outline.json"))

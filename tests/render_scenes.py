@@ -30,7 +30,8 @@ def _tri(faces: object) -> Tensor:
 
 
 def one_triangle() -> Scene:
-    return Scene(_clip([[-0.71, -0.62, 0.1], [0.83, -0.31, 0.2], [0.05, 0.77, -0.3]], [1.0, 2.5, 0.7]), _tri([[0, 1, 2]]), (12, 20))
+    points = [[-0.71, -0.62, 0.1], [0.83, -0.31, 0.2], [0.05, 0.77, -0.3]]
+    return Scene(_clip(points, [1.0, 2.5, 0.7]), _tri([[0, 1, 2]]), (12, 20))
 
 
 def shared_edge() -> Scene:
@@ -61,12 +62,13 @@ def off_screen() -> Scene:
 
 def behind_camera() -> Scene:
     """Two of the four vertices lie behind the camera, one exactly in its plane."""
-    pos = torch.tensor([[[-0.5, -0.6, 0.2, 1.0], [0.7, -0.4, 0.1, 1.5], [0.3, 1.0, 0.4, -0.5], [-0.4, 0.9, 0.1, 0.0]]])
-    return Scene(pos, _tri([[0, 1, 2], [0, 1, 3], [2, 3, 0]]), (16, 16))
+    corners = [[-0.5, -0.6, 0.2, 1.0], [0.7, -0.4, 0.1, 1.5], [0.3, 1.0, 0.4, -0.5], [-0.4, 0.9, 0.1, 0.0]]
+    return Scene(torch.tensor([corners]), _tri([[0, 1, 2], [0, 1, 3], [2, 3, 0]]), (16, 16))
 
 
 def depth_order() -> Scene:
-    """Two images: a stack of triangles, one of them outside the depth range, in either order; they also intersect."""
+    """Two images: a stack of triangles, one of them outside the depth range, in either order; they also
+    intersect."""
     generator = np.random.default_rng(5)
     points = generator.uniform(-0.9, 0.9, (2, 24, 3)) * [1, 1, 1.2]
     pos = torch.cat([_clip(p, generator.uniform(0.5, 2.0, 24)) for p in points])
@@ -75,7 +77,8 @@ def depth_order() -> Scene:
 
 def sphere() -> Scene:
     mesh = trimesh.creation.icosphere(subdivisions=2, radius=1.0)
-    points = np.asarray(mesh.vertices) * [0.7, 0.8, 0.5] + np.random.default_rng(2).normal(0, 0.01, mesh.vertices.shape)
+    points = np.asarray(mesh.vertices) * [0.7, 0.8, 0.5]
+    points += np.random.default_rng(2).normal(0, 0.01, points.shape)
     return Scene(_clip(points, 1.5 + 0.4 * mesh.vertices[:, 0]), _tri(mesh.faces), (28, 28))
 
 

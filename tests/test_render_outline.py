@@ -30,7 +30,8 @@ def _compare_with_twin(scene: Scene) -> None:
     for blend in (outline, outline_torch):
         pos = scene.pos.clone().requires_grad_()
         out = blend(color, rast, pos, scene.tri, topology)
-        results.append((out.detach(), *torch.autograd.grad((out * weight).sum(), [color, pos], allow_unused=True)))
+        grads = torch.autograd.grad((out * weight).sum(), [color, pos], allow_unused=True)
+        results.append((out.detach(), *grads))
     (out, g_color, g_pos), (twin, twin_color, twin_pos) = results
     assert torch.allclose(out, twin, atol=2e-6)
     assert torch.allclose(g_color, twin_color, atol=2e-6)
@@ -50,7 +51,7 @@ def test_twin_on_random_triangles(seed: int, faces: int) -> None:
     w = generator.uniform(0.5, 3.0, (1, vertices, 1))
     pos = np.concatenate([generator.uniform(-1.5, 1.5, (1, vertices, 3)) * w, w], -1)
     tri = np.stack([generator.permutation(vertices)[:3] for _ in range(faces)])
-    _compare_with_twin(Scene(torch.tensor(pos, dtype=torch.float32), torch.tensor(tri, dtype=torch.int32), (17, 23)))
+    _compare_with_twin(Scene(torch.from_numpy(pos).float(), torch.from_numpy(tri).int(), (17, 23)))
 
 
 def _box(low: tuple[float, float], high: tuple[float, float], z: float) -> Tensor:
@@ -59,14 +60,16 @@ def _box(low: tuple[float, float], high: tuple[float, float], z: float) -> Tenso
 
 
 def test_a_rectangle_has_its_area_and_its_sides() -> None:
-    # One pixel is 1/60 m at 1 m. Sides along the axes: the sum of coverage is the area, its gradient the sides.
+    # One pixel is 1/60 m at 1 m. Sides along the axes: the sum of coverage is the area, its gradient the
+    # sides.
     low, high = (10.3, 12.8), (40.6, 33.1)
     vertices = _box(low, high, 1.0)
     vertices[:, :2] = (vertices[:, :2] - 32) / 60
     vertices = vertices[None].requires_grad_()
     renderer = Renderer(np.array([[0, 1, 2], [0, 2, 3]]), 4, device="cpu")
     area = renderer(vertices, CAMERA, 64).alpha.sum()
-    assert float(area.detach()) == pytest.approx((40.6 - 10.3) * (33.1 - 12.8), rel=2e-3)  # corners by centres
+    exact = (40.6 - 10.3) * (33.1 - 12.8)
+    assert float(area.detach()) == pytest.approx(exact, rel=2e-3)  # corners by centres
     (gradient,) = torch.autograd.grad(area, vertices)
     right = gradient[0, [1, 2], 0].sum() / 60
     below = gradient[0, [2, 3], 1].sum() / 60
@@ -95,7 +98,8 @@ def _coverage(vertices: Tensor, faces: Tensor, size: int, factor: int = 16) -> T
 
 @pytest.mark.parametrize("subdivisions", [1, 4])  # triangles far larger and far smaller than a pixel
 def test_gradients_are_those_of_the_true_coverage(subdivisions: int) -> None:
-    """Against central differences of 16 x 16 supersampled coverage, for moving, scaling and shearing a blob."""
+    """Against central differences of 16 x 16 supersampled coverage, for moving, scaling and shearing a
+    blob."""
     mesh = trimesh.creation.icosphere(subdivisions=subdivisions, radius=1.0)
     faces = torch.tensor(np.asarray(mesh.faces), dtype=torch.int32)
     shape = torch.tensor(np.asarray(mesh.vertices), dtype=torch.float32) * torch.tensor([0.9, 1.3, 0.7])
@@ -118,7 +122,8 @@ def test_gradients_are_those_of_the_true_coverage(subdivisions: int) -> None:
         step = 0.02
         ends = [(_coverage(vertices + s * step * move, faces, size) * weight).sum() for s in (1, -1)]
         truth = float(ends[0] - ends[1]) / (2 * step)
-        # The outline is sampled once a pixel: within 1 % of what crosses either side (58 px high, 22.5 px a metre).
+        # The outline is sampled once a pixel: within 1 % of what crosses either side (58 px high, 22.5 px a
+        # metre).
         assert float((gradient * move).sum()) == pytest.approx(truth, abs=0.01 * 2 * 58 * 22.5), name
 
 

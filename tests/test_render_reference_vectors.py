@@ -17,12 +17,15 @@ NAMES = (
     "05_offscreen_32x32", "05_behind_camera_24x24", "07_soup_32x32_attrB2", "07_soup_32x32_attr1",
     "07_soup_48x48_crids", "06_body_112x112", "06_body_112x112_crids", "06_body_224x224",
 )  # fmt: skip
-# What recomputing with FMA and another order of sums changes, by the README: the small scenes, the body scenes.
+# What recomputing with FMA and another order of sums changes, by the README: the small scenes, the body
+# scenes.
 TOLERANCE = {
     "uv": (6e-6, 5e-4), "rast_db": (4e-5, 4e-5), "interp_out": (1.2e-7, 1.2e-7), "g_attr": (9e-7, 5e-7),
-    "g_rast": (1.1e-7, 1.1e-7), "aa_out": (1.6e-6, 3.6e-6), "g_color": (1.6e-6, 3.6e-6), "g_pos_aa": (1e-6, 2.4e-6),
+    "g_rast": (1.1e-7, 1.1e-7), "aa_out": (1.6e-6, 3.6e-6), "g_color": (1.6e-6, 3.6e-6),
+    "g_pos_aa": (1e-6, 2.4e-6),
     "g_pos": (6.4e-5, 1.4e-3), "g_pos_db": (8.4e-5, 6.1e-5), "chain_g_attr": (9e-7, 5e-7),
-    "chain_g_pos": (6.1e-5, 7.2e-5), "interp_da": (4e-5, 4e-5), "g_attr_da": (4e-5, 4e-5), "g_rast_db": (4e-5, 4e-5),
+    "chain_g_pos": (6.1e-5, 7.2e-5), "interp_da": (4e-5, 4e-5), "g_attr_da": (4e-5, 4e-5),
+    "g_rast_db": (4e-5, 4e-5),
 }  # fmt: skip
 
 
@@ -56,7 +59,8 @@ def test_ids(case: Case) -> None:
     if not torch.equal(case["tri_id"], case["tri_id_cudaraster"]):
         assert len(differs) == 0  # these ids were decided on exact positions, as ours are
         return
-    assert len(differs) < 0.02 * ids.numel()  # decided on positions rounded to 1/16 pixel; the ids are fed in below
+    # These were decided on positions rounded to 1/16 pixel; the other tests feed them in.
+    assert len(differs) < 0.02 * ids.numel()
 
 
 def test_rasterize(case: Case) -> None:

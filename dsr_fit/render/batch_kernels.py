@@ -1,4 +1,5 @@
-"""The kernels that Python calls: each works through images start..stop of a batch, one thread each such range."""
+"""The kernels that Python calls: each works through images start..stop of a batch, one thread each such
+range."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def pull_barycentrics(start, stop, pos, tri, rast, g_rast, g_db, g_pos):
 
 @kernel
 def interpolate(start, stop, attr, tri, rast, out):
-    """Attributes (B or 1, V, C) of the covered pixels of rast (B, H * W, 4) into a zeroed out (B, H * W, C)."""
+    """Attributes (B or 1, V, C) of the covered pixels of rast (B, H * W, 4) into a zeroed out (B, H * W,
+    C)."""
     for b in range(start, stop):
         points.interpolate(attr[b % attr.shape[0]], tri, rast[b], out[b])
 
@@ -77,7 +79,8 @@ def find_items(pos, tri, opposite, edges, edge_faces, agree, rast, items, blend,
 def blend_outline(start, stop, pos, tri, opposite, edges, edge_faces, agree, rast, out):
     """Blend across the outlines into out (B, H * W, C), which holds the colours.
 
-    Returns what the way back needs: items, blend, steps of the images in turn, and where each image's rows end.
+    Returns what the way back needs: items, blend, steps of the images in turn, and where each image's rows
+    end.
     """
     items, blend = np.empty((outline.ROOM, 5), np.int32), np.empty((outline.ROOM, 2), np.float32)
     steps = np.empty((outline.ROOM, out.shape[2]), np.float32)
@@ -96,7 +99,8 @@ def blend_outline(start, stop, pos, tri, opposite, edges, edge_faces, agree, ras
 
 @kernel
 def pull_blend(start, stop, pos, items, blend, steps, ends, height, width, guard, g_out, g_colour, g_pos):
-    """Gradients of `blend_outline`: adds to g_colour (B, H * W, C), a copy of g_out, and to g_pos (B, V, 4)."""
+    """Gradients of `blend_outline`: adds to g_colour (B, H * W, C), a copy of g_out, and to g_pos (B, V,
+    4)."""
     first = 0
     for b in range(start, stop):
         last = ends[b - start]

@@ -20,7 +20,12 @@ class Projection(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, vertices: Tensor, intrinsics: Tensor, depth_range: tuple[float, float], height: int, width: int
+        ctx: Any,
+        vertices: Tensor,
+        intrinsics: Tensor,
+        depth_range: tuple[float, float],
+        height: int,
+        width: int,
     ) -> Tensor:
         ctx.inputs = array(vertices), array(intrinsics)
         ctx.resolution = height, width
@@ -37,7 +42,8 @@ class Projection(torch.autograd.Function):
 
 
 class Draw(torch.autograd.Function):
-    """rasterize, interpolate and the dense outline: attributes (B, H, W, C), alpha (B, H, W), rast (B, H, W, 4)."""
+    """rasterize, interpolate and the dense outline: attributes (B, H, W, C), alpha (B, H, W), rast (B, H, W,
+    4)."""
 
     @staticmethod
     def forward(
@@ -51,16 +57,22 @@ class Draw(torch.autograd.Function):
         width: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, channels = len(pos), attr.shape[2]
-        colour = torch.zeros((batch, height, width, channels))
-        alpha, rast = torch.zeros((batch, height, width)), torch.zeros((batch, height, width, 4))
-        colour_, alpha_, rast_ = pixels(colour), alpha.numpy().reshape(batch, -1), rast.numpy()
+        # numpy's zeros: torch's would start its threads, which then spin on the cores that the kernels want.
+        colour = np.zeros((batch, height * width, channels), np.float32)
+        alpha = np.zeros((batch, height * width), np.float32)
+        rast = np.zeros((batch, height, width, 4), np.float32)
         mesh = array(pos), tri, array(attr), attr_tri
         edges = topology.edges, topology.faces, topology.agree
         ctx.chunks = chunks_of(batch)
-        ctx.items = over_images(lambda a, b: kernels.draw(a, b, *mesh, *edges, rast_, colour_, alpha_), batch)
-        ctx.saved = *mesh, rast_
-        ctx.mark_non_differentiable(rast)
-        return colour, alpha, rast
+        ctx.items = over_images(lambda a, b: kernels.draw(a, b, *mesh, *edges, rast, colour, alpha), batch)
+        ctx.saved = *mesh, rast
+        ids = torch.from_numpy(rast)
+        ctx.mark_non_differentiable(ids)
+        return (
+            torch.from_numpy(colour).view(batch, height, width, channels),
+            torch.from_numpy(alpha).view(batch, height, width),
+            ids,
+        )
 
     @staticmethod
     @once_differentiable

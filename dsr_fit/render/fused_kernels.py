@@ -1,7 +1,7 @@
 """Kernels of the renderer's hot path: projection, and rasterise + interpolate + dense outline in one sweep.
 
-They chain the kernels of the separate operators over the same buffers, and skip what an operator's signature would
-force: a copy of the colours for each step, and gradients of images that hold nothing.
+They chain the kernels of the separate operators over the same buffers, and skip what an operator's signature
+would force: a copy of the colours for each step, and gradients of images that hold nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dsr_fit.render.jit import inlined, kernel
 
 @kernel
 def project(vertices, intrinsics, depth_range, height, width, pos):
-    """Clip positions (B, V, 4) of camera-frame vertices (B, V, 3): w is the depth, z/w runs over depth_range."""
+    """Clip positions (B, V, 4) of camera-frame vertices (B, V, 3): w is the depth, z/w runs over
+    depth_range."""
     for b in range(vertices.shape[0]):
         fx, fy = 2.0 * intrinsics[b, 0] / width, 2.0 * intrinsics[b, 1] / height
         cx, cy = 2.0 * intrinsics[b, 2] / width - 1.0, 2.0 * intrinsics[b, 3] / height - 1.0
@@ -98,10 +99,12 @@ def draw(start, stop, pos, tri, attr, attr_tri, edges, edge_faces, agree, rast, 
 
 @inlined
 def pull_point(pos, tri, attr, attr_tri, flat, p, fx, fy, g_colour, source, scale, g_attr, g_pos):
-    """Gradients of the attributes of covered pixel p at (fx, fy), the upstream being scale * g_colour[source]."""
+    """Gradients of the attributes of covered pixel p at (fx, fy), the upstream being scale *
+    g_colour[source]."""
     face = np.int64(flat[p, 3]) - 1
     v0, v1, v2 = raster.corners(attr_tri, face)
-    g_u, g_v = points.pull_attribute(attr, v0, v1, v2, flat[p, 0], flat[p, 1], g_colour, source, scale, g_attr)
+    u, v = flat[p, 0], flat[p, 1]
+    g_u, g_v = points.pull_attribute(attr, v0, v1, v2, u, v, g_colour, source, scale, g_attr)
     if g_u != 0.0 or g_v != 0.0:
         v0, v1, v2 = raster.corners(tri, face)
         raster.pull_barycentrics(pos, v0, v1, v2, fx, fy, g_u, g_v, g_pos)
@@ -109,15 +112,17 @@ def pull_point(pos, tri, attr, attr_tri, flat, p, fx, fy, g_colour, source, scal
 
 @kernel
 def pull_image(
-    pos, tri, attr, attr_tri, flat, items, blend, steps, first, last, height, width, g_colour, g_alpha, g_attr, g_pos
+    pos, tri, attr, attr_tri, flat, items, blend, steps, first, last, height, width,
+    g_colour, g_alpha, g_attr, g_pos
 ):  # fmt: skip
     """Gradients of one image of `draw`: flat is its rast (H * W, 4), first..last are its items."""
+    one = np.float32(1.0)
     for i in range(height):
         fy = raster.centre(i, height)
         for p in range(i * width, (i + 1) * width):
             if flat[p, 3] > 0.0:
                 fx = raster.centre(p - i * width, width)
-                pull_point(pos, tri, attr, attr_tri, flat, p, fx, fy, g_colour, p, np.float32(1.0), g_attr, g_pos)
+                pull_point(pos, tri, attr, attr_tri, flat, p, fx, fy, g_colour, p, one, g_attr, g_pos)
     for n in range(first, last):
         p0, p1, target, amount = outline.blend_amount(items, blend, n, width)
         g_amount = g_alpha[target] * coverage_step(flat, p0, p1)
@@ -140,7 +145,7 @@ def pull_draw(
     for b in range(start, stop):
         one, last = b % attr.shape[0], ends[b - start]
         pull_image(
-            pos[b], tri, attr[one], attr_tri, rast[b].reshape(height * width, 4), items, blend, steps, first, last,
-            height, width, g_colour[b], g_alpha[b], g_attr[one], g_pos[b],
+            pos[b], tri, attr[one], attr_tri, rast[b].reshape(height * width, 4), items, blend, steps,
+            first, last, height, width, g_colour[b], g_alpha[b], g_attr[one], g_pos[b],
         )  # fmt: skip
         first = last

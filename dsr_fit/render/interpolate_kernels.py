@@ -1,4 +1,5 @@
-"""Numba kernels of one image: attributes at the points seen, their gradients, and the pixel derivatives of (u, v)."""
+"""Numba kernels of one image: attributes at the points seen, their gradients, and the pixel derivatives of
+(u, v)."""
 
 from __future__ import annotations
 

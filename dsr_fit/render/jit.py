@@ -11,21 +11,23 @@ from typing import Any
 from numba import njit
 
 KERNEL_SECONDS = 40  # what compiling takes on one slow core
-_SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*_kernels.py"))))
+_FILES = sorted(Path(__file__).parent.glob("*_kernels.py"))
+_SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES))
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """`numba.njit` without the GIL and with a cache beside the source, or in the user's where that is read-only.
+    """`numba.njit` without the GIL, cached beside the source, or in the user's folder if that is read-only.
 
-    numba takes a cached kernel for valid while its own file stays the same, and never looks at the modules whose
-    kernels it calls. So a digest of all kernel sources is part of the name it is cached under.
+    numba takes a cached kernel for valid while its own file stays the same, and never looks at the modules
+    whose kernels it calls. So a digest of all kernel sources is part of the name it is cached under.
     """
     function.__qualname__ += "_" + _SOURCES.hexdigest()[:12]
     return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A kernel pasted into its callers: a call passes seven numbers an array, which small loop bodies would feel."""
+    """A kernel pasted into its callers: a call passes seven numbers an array, which small loop bodies would
+    feel."""
     return njit(nogil=True, error_model="numpy", inline="always")(function)
 
 

@@ -1,7 +1,7 @@
 """nvdiffrast's operators on the CPU: `rasterize`, `interpolate`, `antialias`, with its semantics and layouts.
 
-Instanced mode only: positions (B, V, 4) in clip space, one triangle list for all images. Everything is float32;
-docs/rendering.md holds the conventions.
+Instanced mode only: positions (B, V, 4) in clip space, one triangle list for all images. Everything is
+float32; docs/rendering.md holds the conventions.
 """
 
 from __future__ import annotations
@@ -51,9 +51,12 @@ def over_images(kernel: Callable[[int, int], T], batch: int) -> list[T]:
 
 
 def attribute_gradient(
-    pull: Callable[[int, int, int, np.ndarray], None], shape: Sequence[int], chunks: Sequence[tuple[int, int]], wanted: bool
+    pull: Callable[[int, int, int, np.ndarray], None],
+    shape: Sequence[int],
+    chunks: Sequence[tuple[int, int]],
+    wanted: bool,
 ) -> Tensor | None:
-    """Run pull(chunk, start, stop, g_attr) for each chunk of images; returns the gradient of attr (B or 1, V, C).
+    """Run pull(chunk, start, stop, g_attr) for each chunk of images: the gradient of attr (B or 1, V, C).
 
     A set shared by all images gets one buffer a thread, summed in the order of the images: no race, no luck.
     """
@@ -85,7 +88,7 @@ def _check(pos: Tensor, tri: Tensor) -> None:
         raise InputError(f"pos must be clip positions of shape (B, V, 4), not {tuple(pos.shape)}")
     if tri.ndim != 2 or tri.shape[1] != 3 or tri.dtype != torch.int32:
         raise InputError(f"tri must be int32 of shape (F, 3), not {tri.dtype} {tuple(tri.shape)}")
-    if tri.numel() and not (0 <= int(tri.min()) and int(tri.max()) < pos.shape[1]):
+    if tri.numel() and (int(tri.min()) < 0 or int(tri.max()) >= pos.shape[1]):
         raise InputError(f"tri indexes vertices outside 0..{pos.shape[1] - 1}")
 
 
@@ -134,12 +137,13 @@ def rasterize(
 ) -> tuple[Tensor, Tensor]:
     """rast (B, H, W, 4) = (u, v, z/w, id + 1) and rast_db (B, H, W, 4) = (du/dX, du/dY, dv/dX, dv/dY).
 
-    rast_db is empty without `grad_db`. Gradients reach x, y and w of the vertices seen, through u, v and rast_db.
-    Raises InputError for wrong shapes, and for `ranges` (nvdiffrast's other input mode).
+    rast_db is empty without `grad_db`. Gradients reach x, y and w of the vertices seen, through u, v and
+    rast_db. Raises InputError for wrong shapes, and for `ranges` (nvdiffrast's other input mode).
     """
     if ranges is not None:
         raise InputError("rasterize on the CPU knows only instanced mode: pass pos (B, V, 4) and no ranges")
-    return Barycentrics.apply(pos, tri, triangle_ids(pos, tri, resolution), grad_db)  # type: ignore[no-any-return]
+    ids = triangle_ids(pos, tri, resolution)
+    return Barycentrics.apply(pos, tri, ids, grad_db)  # type: ignore[no-any-return]
 
 
 class Interpolation(torch.autograd.Function):
@@ -205,17 +209,19 @@ def attribute_derivatives(attr: Tensor, rast: Tensor, tri: Tensor, rast_db: Tens
 
 
 class OutlineBlend(torch.autograd.Function):
-    """Blending across an outline: nvdiffrast's antialias, or the dense outline where the topology's edges go in."""
+    """Blending across an outline: nvdiffrast's antialias, or the dense outline where the topology's edges go
+    in."""
 
     @staticmethod
-    def forward(ctx: Any, color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor, topology: Topology, dense: bool) -> Tensor:
+    def forward(
+        ctx: Any, color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor, topology: Topology, dense: bool
+    ) -> Tensor:
         batch = len(color)
         out = color.detach().clone(memory_format=torch.contiguous_format)
         edges = (topology.edges, topology.faces, topology.agree) if dense else NO_EDGES
-        pos_, tri_, rast_, out_ = array(pos), array(tri), array(rast), pixels(out)
-        ctx.items = over_images(
-            lambda a, b: kernels.blend_outline(a, b, pos_, tri_, topology.opposite, *edges, rast_, out_), batch
-        )
+        mesh = array(pos), array(tri), topology.opposite, *edges
+        rast_, out_ = array(rast), pixels(out)
+        ctx.items = over_images(lambda a, b: kernels.blend_outline(a, b, *mesh, rast_, out_), batch)
         ctx.chunks = chunks_of(batch)
         ctx.guard = 0.0 if dense else ANTIALIAS_GUARD
         ctx.save_for_backward(pos)
@@ -228,11 +234,13 @@ class OutlineBlend(torch.autograd.Function):
         _, height, width, _ = grads[0].shape
         g_out = pixels(grads[0])
         pos_, g_color, g_pos = array(pos), g_out.copy(), np.zeros(pos.shape)
+
         def pull(bounds: tuple[int, int], saved: tuple[np.ndarray, ...]) -> None:
             kernels.pull_blend(*bounds, pos_, *saved, height, width, ctx.guard, g_out, g_color, g_pos)
 
         in_threads(pull, ctx.chunks, ctx.items)
-        return torch.from_numpy(g_color).view(grads[0].shape), None, torch.from_numpy(g_pos.astype(np.float32)), None, None, None
+        g_color_, g_pos_ = torch.from_numpy(g_color), torch.from_numpy(g_pos.astype(np.float32))
+        return g_color_.view(grads[0].shape), None, g_pos_, None, None, None
 
 
 def antialias(

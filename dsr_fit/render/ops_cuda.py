@@ -21,8 +21,8 @@ def _nvdiffrast() -> Any:
         )
     if not torch.cuda.is_available():
         raise InputError(
-            "rendering on a GPU: torch sees no GPU (is there one, is its driver loaded, is CUDA_VISIBLE_DEVICES "
-            "empty?); --device cpu works without"
+            "rendering on a GPU: torch sees no GPU (is there one, is its driver loaded, is "
+            "CUDA_VISIBLE_DEVICES empty?); --device cpu works without"
         )
     try:
         import nvdiffrast.torch as nvdiffrast
@@ -43,9 +43,11 @@ def _context(device: torch.device) -> Any:
 def rasterize(
     pos: Tensor, tri: Tensor, resolution: Sequence[int], ranges: Tensor | None = None, grad_db: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """As `ops_cpu.rasterize`. Raises InputError where there is no GPU, no CUDA build of torch or no nvdiffrast."""
+    """As `ops_cpu.rasterize`. Raises InputError where there is no GPU, no CUDA build of torch or no
+    nvdiffrast."""
     nvdiffrast = _nvdiffrast()
-    return nvdiffrast.rasterize(_context(pos.device), pos, tri, list(resolution), ranges=ranges, grad_db=grad_db)
+    context = _context(pos.device)
+    return nvdiffrast.rasterize(context, pos, tri, list(resolution), ranges=ranges, grad_db=grad_db)
 
 
 def interpolate(

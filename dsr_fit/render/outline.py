@@ -1,10 +1,10 @@
 """The dense outline operator: colours blended across the mesh's true outline, with gradients to its edges.
 
-nvdiffrast's `antialias` looks for the outline only among the three edges of the triangle that a pixel's centre sees.
-Where triangles are smaller than pixels that is hardly ever the triangle with the outline's edge, and over nine
-tenths of the outline get no gradient. This operator goes the other way: it takes every edge between a front- and a
-back-facing triangle (or on a border) and finds the pixel pairs between whose centres the edge passes.
-docs/rendering.md gives the rules and how accurate the gradients are.
+nvdiffrast's `antialias` looks for the outline only among the three edges of the triangle that a pixel's
+centre sees. Where triangles are smaller than pixels that is hardly ever the triangle with the outline's edge,
+and over nine tenths of the outline get no gradient. This operator goes the other way: it takes every edge
+between a front- and a back-facing triangle (or on a border) and finds the pixel pairs between whose centres
+the edge passes. docs/rendering.md gives the rules and how accurate the gradients are.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def outline(
 ) -> Tensor:
     """Colours (B, H, W, C) blended across the outline, between covered and empty pixels and at occlusions.
 
-    Gradients reach `color` and, through where the edges cross, x, y and w of `pos`. CPU tensors take the compiled
-    kernels, others the torch implementation of the same rules.
+    Gradients reach `color` and, through where the edges cross, x, y and w of `pos`. CPU tensors take the
+    compiled kernels, others the torch implementation of the same rules.
     """
     if color.device.type == "cpu":
         from dsr_fit.render.ops_cpu import OutlineBlend

@@ -1,10 +1,10 @@
 """Numba kernels of one image: pairs of neighbouring pixels with an outline between them, and their blending.
 
-A pair is pixel p0 and its neighbour p1 to the right (axis 0) or in the next row (axis 1). An item is a pair with an
-edge between its centres: row (p0, axis, vertex a, vertex b, owner) of `items`, row (t, weight) of `blend`. The edge
-crosses the pair t pixels from p0's centre, and alpha = weight * (1/2 - t): positive, p0 gets alpha * (c1 - c0), as
-much of p1's colour as reaches into it; negative, p1 gets it. The owner is the pixel (p0 or p1) that sees the edge's
-surface; only the rounding of the derivative depends on it.
+A pair is pixel p0 and its neighbour p1 to the right (axis 0) or in the next row (axis 1). An item is a pair
+with an edge between its centres: row (p0, axis, vertex a, vertex b, owner) of `items`, row (t, weight) of
+`blend`. The edge crosses the pair t pixels from p0's centre, and alpha = weight * (1/2 - t): positive, p0
+gets alpha * (c1 - c0), as much of p1's colour as reaches into it; negative, p1 gets it. The owner is the
+pixel (p0 or p1) that sees the edge's surface; only the rounding of the derivative depends on it.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def face_signs(pos, tri, signs):
 
 @kernel
 def outline_items(screen, signs, edges, edge_faces, agree, rast, items, blend, count):
-    """Append items of the dense outline from row `count`; returns (items, blend, count), perhaps other buffers.
+    """Append items of the dense outline from row `count`; returns (items, blend, count), maybe new buffers.
 
-    Every edge between a front- and a back-facing triangle, or on a border, is scanned along the rows and columns of
-    pixel centres that it crosses. Of a covered and an empty pixel, the crossing farthest from the covered one
-    counts. Of two covered pixels, the nearer one is the occluder; its edge has its surface on the occluder's side,
-    is nearer than the mean depth of the two, and is the crossing closest to the occluder. The weight
-    dy^2 / (dx^2 + dy^2) shares a slanting edge between the rows and the columns.
+    Every edge between a front- and a back-facing triangle, or on a border, is scanned along the rows and
+    columns of pixel centres that it crosses. Of a covered and an empty pixel, the crossing farthest from the
+    covered one counts. Of two covered pixels, the nearer one is the occluder; its edge has its surface on the
+    occluder's side, is nearer than the mean depth of the two, and is the crossing closest to the occluder.
+    The weight dy^2 / (dx^2 + dy^2) shares a slanting edge between the rows and the columns.
     """
     height, width = rast.shape[0], rast.shape[1]
     chosen = np.full((2, height, width), -1, np.int32)
@@ -191,7 +191,8 @@ def blend_amount(items, blend, n, width):
 
 @kernel
 def add_blend(items, blend, steps, first, count, width, out):
-    """Blend items first..count into out (H * W, C); their c1 - c0, by the colours before, go to rows of steps."""
+    """Blend items first..count into out (H * W, C); their c1 - c0, by the colours before, go to rows of
+    steps."""
     for n in range(first, count):
         p0, p1, _, _ = blend_amount(items, blend, n, width)
         for c in range(out.shape[1]):
@@ -204,7 +205,8 @@ def add_blend(items, blend, steps, first, count, width, out):
 
 @kernel
 def pull_blend(pos, items, blend, steps, first, count, height, width, guard, g_out, g_colour, g_pos):
-    """Gradients of `add_blend`: adds to g_colour (H * W, C), which holds g_out already, and to g_pos (V, 4)."""
+    """Gradients of `add_blend`: adds to g_colour (H * W, C), which holds g_out already, and to g_pos (V,
+    4)."""
     for n in range(first, count):
         p0, p1, target, alpha = blend_amount(items, blend, n, width)
         g_alpha = 0.0

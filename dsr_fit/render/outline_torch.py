@@ -1,4 +1,5 @@
-"""The dense outline in plain torch: the path of a GPU, and the readable twin of `outline_kernels.outline_items`."""
+"""The dense outline in plain torch: the path of a GPU, and the readable twin of
+`outline_kernels.outline_items`."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from dsr_fit.render.topology import FARTHEST, Topology
+
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ def outline_torch(
     tri: Tensor,  # (F, 3)
     topology: Topology,
 ) -> Tensor:
-    """Colours (B, H, W, C) blended across the outline. See `outline.outline` and docs/rendering.md for the rules."""
+    """Colours (B, H, W, C) blended across the outline. See `outline.outline` and docs/rendering.md for the
+    rules."""
     batch, height, width, channels = color.shape
     edges = _to(topology.edges, pos).long()
     screen = _screen(pos, height, width)
     usable = (pos.detach()[..., 3] > 0) & (screen.detach()[..., :2].abs() < FARTHEST).all(-1)
-    found = _crossings(screen.detach(), usable, _outline_edges(pos.detach(), tri, topology), edges, height, width)
+    on_outline = _outline_edges(pos.detach(), tri, topology)
+    found = _crossings(screen.detach(), usable, on_outline, edges, height, width)
     along, across = _ends(screen, found, edges)
     span = across[1] - across[0]
     s = (found.line + 0.5 - across[0]) / span
@@ -42,8 +47,8 @@ def outline_torch(
 
     inside = (crossing >= 0) & (crossing < length - 1)
     k = torch.where(inside, crossing, 0.0).detach().long()
-    p0 = found.image * height * width + torch.where(found.axis == 0, found.line * width + k, k * width + found.line)
-    p0 = torch.where(inside, p0, 0)
+    pixel = torch.where(found.axis == 0, found.line * width + k, k * width + found.line)
+    p0 = torch.where(inside, found.image * height * width + pixel, 0)
     p1 = torch.where(inside, p0 + torch.where(found.axis == 0, 1, width), 0)
     t = crossing - k
 
@@ -56,7 +61,8 @@ def outline_torch(
     near_enough = either_empty | (z[0] + s.detach() * (z[1] - z[0]) < 0.5 * (z0 + z1))
     counts = inside & (id0 != id1) & (surface_ahead == owner_ahead) & near_enough
 
-    # Beside an empty pixel the crossing farthest from the covered one counts, else the one closest to the occluder.
+    # Beside an empty pixel the crossing farthest from the covered one counts, else the one closest to the
+    # occluder.
     farther = torch.where(either_empty, ~owner_ahead, owner_ahead)
     rank = torch.where(farther, t, -t).detach().float()
     pair = 2 * p0 + found.axis
@@ -75,7 +81,8 @@ def _to(array: np.ndarray, like: Tensor) -> Tensor:
 
 
 def _screen(pos: Tensor, height: int, width: int) -> Tensor:
-    """Pixel x, y and z/w of each vertex, in double as the compiled twin has them; of no use behind the camera."""
+    """Pixel x, y and z/w of each vertex, in double as the compiled twin has them; of no use behind the
+    camera."""
     pos = pos.double()
     w = torch.where(pos[..., 3:] > 0, pos[..., 3:], 1.0)
     size = torch.tensor([width, height], device=pos.device)
@@ -113,13 +120,13 @@ def _crossings(
     return Crossings(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _at(values: Tensor, found: Crossings, edges: Tensor) -> tuple[Tensor, Tensor]:
+def _at(values: Tensor, found: Crossings, edges: Tensor) -> Pair:
     """values (B, V) at the two ends of each crossing's edge."""
     a, b = edges[found.edge].unbind(dim=1)
     return values[found.image, a], values[found.image, b]
 
 
-def _ends(screen: Tensor, found: Crossings, edges: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _ends(screen: Tensor, found: Crossings, edges: Tensor) -> tuple[Pair, Pair]:
     """Pixel coordinates of the edge's two ends along the scanned line, and across it."""
     a, b = edges[found.edge].unbind(dim=1)
     return (
@@ -131,8 +138,8 @@ def _ends(screen: Tensor, found: Crossings, edges: Tensor) -> tuple[tuple[Tensor
 def _surface_ahead(pos: Tensor, tri: Tensor, topology: Topology, found: Crossings, span: Tensor) -> Tensor:
     """(N,) bool: the edge's surface lies on the side of the growing coordinate.
 
-    An edge runs in the direction of its first face, which lies to its left for a positive winding; the swap of x
-    and y for columns mirrors that.
+    An edge runs in the direction of its first face, which lies to its left for a positive winding; the swap
+    of x and y for columns mirrors that.
     """
     first = _to(topology.faces, pos).long()[found.edge, 0]
     positive = _windings(pos, tri)[found.image, first]

@@ -1,9 +1,9 @@
 """Numba kernels of one image: which triangle is seen at a pixel's centre, where on it, and the way back.
 
 Conventions are nvdiffrast's: clip-space positions (x, y, z, w); pixel i has its centre at i + 0.5 and
-x_pixel = (x/w + 1) * width / 2; row 0 is y/w = -1; smaller z/w is nearer; both windings are seen; triangle ids
-are index + 1 and 0 is empty. All arithmetic is double, so that a vertex projected to a pixel keeps every digit
-that float32 positions hold; buffers are float32.
+x_pixel = (x/w + 1) * width / 2; row 0 is y/w = -1; smaller z/w is nearer; both windings are seen; triangle
+ids are index + 1 and 0 is empty. All arithmetic is double, so that a vertex projected to a pixel keeps every
+digit that float32 positions hold; buffers are float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ EPSILON = 1e-6  # nvdiffrast's guard of 1/sum in the derivative of the barycentr
 
 @kernel
 def project_screen(pos, height, width, screen):
-    """Pixel x, y and z/w of each vertex into screen (V, 3); NaN for a vertex that is not in front (w <= 0)."""
+    """Pixel x, y and z/w of each vertex into screen (V, 3); NaN for a vertex that is not in front (w <=
+    0)."""
     half_w, half_h = 0.5 * width, 0.5 * height
     for v in range(pos.shape[0]):
         w = np.float64(pos[v, 3])
@@ -34,13 +35,15 @@ def project_screen(pos, height, width, screen):
 
 @inlined
 def corners(tri, face):
-    """A triangle's vertices; unsigned, which spares the compiled code Python's wrap-around of negative indices."""
+    """A triangle's vertices; unsigned, which spares the compiled code Python's wrap-around of negative
+    indices."""
     return np.uintp(tri[face, 0]), np.uintp(tri[face, 1]), np.uintp(tri[face, 2])
 
 
 @inlined
 def pixel_range(low, high, size):
-    """First and last pixel whose centre lies in [low, high], clamped to the image; NaN gives an empty range."""
+    """First and last pixel whose centre lies in [low, high], clamped to the image; NaN gives an empty
+    range."""
     if not (high >= 0.5 and low <= size - 0.5):
         return 1, 0
     return math.ceil(max(low - 0.5, 0.0)), math.floor(min(high - 0.5, size - 1.0))
@@ -59,7 +62,8 @@ def draw_in_front(screen, v0, v1, v2, mark, ids, depth):
     left, right = pixel_range(min(x0, x1, x2), max(x0, x1, x2), width)
     if left > right:
         return
-    # Edge functions e = a x + b y + c change sign to the last bit with the edge's direction: no gap at shared edges.
+    # Edge functions e = a x + b y + c change sign to the last bit with the edge's direction: no gap at shared
+    # edges.
     a0, b0, c0 = y1 - y2, x2 - x1, x1 * y2 - y1 * x2
     a1, b1, c1 = y2 - y0, x0 - x2, x2 * y0 - y2 * x0
     a2, b2, c2 = y0 - y1, x1 - x0, x0 * y1 - y0 * x1
@@ -84,7 +88,8 @@ def corner(pos, v):
 
 @kernel
 def clipped_box(pos, tri, face, height, width):
-    """Pixel range of a triangle's part between the near and far planes (there w >= |z|), rows then columns."""
+    """Pixel range of a triangle's part between the near and far planes (there w >= |z|), rows then
+    columns."""
     low_x, high_x, low_y, high_y = np.inf, -np.inf, np.inf, -np.inf
     for k in range(3):
         xa, ya, za, wa = corner(pos, tri[face, k])
@@ -104,7 +109,8 @@ def clipped_box(pos, tri, face, height, width):
             w = wa + t * (wb - wa)
             if w <= 1e-12 * (abs(wa) + abs(wb)):
                 return 0, height - 1, 0, width - 1  # touches the camera's own plane: seen anywhere
-            x, y = 0.5 * width * ((xa + t * (xb - xa)) / w + 1.0), 0.5 * height * ((ya + t * (yb - ya)) / w + 1.0)
+            x = 0.5 * width * ((xa + t * (xb - xa)) / w + 1.0)
+            y = 0.5 * height * ((ya + t * (yb - ya)) / w + 1.0)
             low_x, high_x, low_y, high_y = min(low_x, x), max(high_x, x), min(low_y, y), max(high_y, y)
     margin = 1e-3  # of a pixel, for the rounding of the clipped ends
     top, bottom = pixel_range(low_y - margin, high_y + margin, height)
@@ -125,7 +131,8 @@ def edge_functions(pos, tri, face, fx, fy):
 
 @kernel
 def draw_across(pos, tri, face, ids, depth):
-    """Depth-test one triangle with a vertex behind the camera: homogeneous edge functions need no clipping."""
+    """Depth-test one triangle with a vertex behind the camera: homogeneous edge functions need no
+    clipping."""
     height, width = ids.shape
     _, _, z0, w0 = corner(pos, tri[face, 0])
     _, _, z1, w1 = corner(pos, tri[face, 1])
@@ -146,7 +153,8 @@ def draw_across(pos, tri, face, ids, depth):
 
 @kernel
 def visible_triangles(pos, tri, screen, ids, depth):
-    """Nearest triangle at each pixel centre within |z/w| <= 1 into ids (H, W); exact ties go to the later one."""
+    """Nearest triangle at each pixel centre within |z/w| <= 1 into ids (H, W); exact ties go to the later
+    one."""
     ids[:] = 0
     depth[:] = 1.0
     for face in range(tri.shape[0]):
@@ -167,7 +175,8 @@ def centre(pixel, size):
 def shade(pos, tri, ids, rast):
     """Perspective-correct (u, v, z/w, id) of each covered pixel into a zeroed rast (H, W, 4).
 
-    In float32, for parity: on slivers far smaller than a pixel nvdiffrast's own rounding shows in the third digit.
+    In float32, for parity: on slivers far smaller than a pixel nvdiffrast's own rounding shows in the third
+    digit.
     """
     height, width = ids.shape
     zero, one = np.float32(0.0), np.float32(1.0)
@@ -209,7 +218,8 @@ def plane_corner(pos, v):
 def pull_barycentrics(pos, v0, v1, v2, fx, fy, g_u, g_v, g_pos):
     """Add the gradient of one pixel's unclamped (u, v) to g_pos (V, 4): x, y and w; z gets none.
 
-    With the corners q_i = (x_i - fx w_i, y_i - fy w_i): a_0 = q_1 x q_2 and so on, u = a_0 / sum, v = a_1 / sum.
+    With the corners q_i = (x_i - fx w_i, y_i - fy w_i): a_0 = q_1 x q_2 and so on, u = a_0 / sum, v = a_1 /
+    sum.
     """
     x0, y0 = pos[v0, 0] - fx * pos[v0, 3], pos[v0, 1] - fy * pos[v0, 3]
     x1, y1 = pos[v1, 0] - fx * pos[v1, 3], pos[v1, 1] - fy * pos[v1, 3]

@@ -30,7 +30,8 @@ def _edge_functions(corners: Tensor, centre: Tensor) -> Tensor:
 
 
 def triangle_ids(pos: Tensor, tri: Tensor, resolution: Sequence[int]) -> Tensor:
-    """(B, H, W) int32: index + 1 of the nearest triangle within |z/w| <= 1, the later of exact ties; 0 for none."""
+    """(B, H, W) int32: index + 1 of the nearest triangle within |z/w| <= 1, the later of exact ties; 0 for
+    none."""
     corners = pos.double()[:, None, None, tri.long()]  # (B, 1, 1, F, 3, 4)
     a = _edge_functions(corners, _centres(*resolution)[:, :, None])  # (B, H, W, F, 3)
     w, total = (a * corners[..., 3]).sum(-1), a.sum(-1)
@@ -96,7 +97,8 @@ def antialias(color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor) -> Tensor:
                         alpha = _pair_alpha(rast[b], pos[b], tri, neighbours, (i, j), other, down)
                         if alpha is not None:
                             target = (i, j) if alpha > 0 else other
-                            out[(b, *target)] = out[(b, *target)] + alpha * (color[(b, *other)] - color[b, i, j])
+                            step = color[(b, *other)] - color[b, i, j]
+                            out[(b, *target)] = out[(b, *target)] + alpha * step
     return out
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ class Render:
     """What one call of a `Renderer` gives; B images of H x W pixels."""
 
     attributes: Tensor
-    """(B, H, W, C) attributes, blended over the outline; zero background, so premultiplied by the coverage."""
+    """(B, H, W, C) attributes, blended over the outline; zero background, so premultiplied by the
+    coverage."""
     alpha: Tensor
     """(B, H, W) coverage 0..1, differentiable at the outline."""
     rast: Tensor
@@ -46,7 +47,8 @@ class Render:
 
 
 class Renderer:
-    """Renders one mesh topology. The same call runs on either device; see `docs/rendering.md` for the conventions."""
+    """Renders one mesh topology. The same call runs on either device; see `docs/rendering.md` for the
+    conventions."""
 
     def __init__(
         self,
@@ -58,10 +60,11 @@ class Renderer:
     ) -> None:
         """Prepare the topology once.
 
-        `outline` chooses what blends across the outline: the dense operator, nvdiffrast's antialias, or nothing.
-        Raises InputError for faces that aren't (F, 3) indices below `num_vertices`.
+        `outline` chooses what blends across the outline: the dense operator, nvdiffrast's antialias, or
+        nothing. Raises InputError for faces that aren't (F, 3) indices below `num_vertices`.
         """
-        faces = checked_faces(np.asarray(faces.cpu() if isinstance(faces, Tensor) else faces), num_vertices)
+        faces = faces.cpu().numpy() if isinstance(faces, Tensor) else np.asarray(faces)
+        faces = checked_faces(faces, num_vertices)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() and _has_nvdiffrast() else "cpu"
         self.device = torch.device(device)
@@ -82,8 +85,8 @@ class Renderer:
     ) -> Render:
         """Render a batch. Pixel (0, 0) has its centre at (0.5, 0.5); x_pixel = fx X / Z + cx.
 
-        Gradients reach vertices, intrinsics and attributes. Raises InputError for wrong shapes, for values that are
-        not finite, and where both kinds of attributes are given.
+        Gradients reach vertices, intrinsics and attributes. Raises InputError for wrong shapes, for values
+        that are not finite, and where both kinds of attributes are given.
         """
         height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
         vertices, intrinsics = self._checked(vertices, intrinsics)
@@ -121,15 +124,20 @@ class Renderer:
         return image[..., :-1], image[..., -1], rast
 
     def _checked(self, vertices: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
-        if vertices.ndim != 3 or vertices.shape[1:] != (self.num_vertices, 3):
-            raise InputError(f"vertices must have shape (B, {self.num_vertices}, 3), not {tuple(vertices.shape)}")
+        shape, count = tuple(vertices.shape), self.num_vertices
+        if len(shape) != 3 or shape[1:] != (count, 3):
+            raise InputError(f"vertices must have shape (B, {count}, 3), not {shape}")
         if intrinsics.shape != (len(vertices), 4):
-            raise InputError(f"intrinsics must have shape ({len(vertices)}, 4), not {tuple(intrinsics.shape)}")
+            shape = tuple(intrinsics.shape)
+            raise InputError(f"intrinsics must have shape ({len(vertices)}, 4), not {shape}")
         return self._finite(vertices, "vertices"), self._finite(intrinsics, "intrinsics")
 
     def _finite(self, tensor: Tensor, name: str) -> Tensor:
-        """The tensor as float32 on the renderer's device. One NaN or infinity makes the sum one: a cheap look first."""
-        if not math.isfinite(float(tensor.detach().sum())) and not bool(torch.isfinite(tensor).all()):
+        """The tensor as float32 on the renderer's device. One NaN or infinity makes the sum one: a cheap look
+        first."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(_in_this_thread(tensor).sum())
+        if not math.isfinite(total) and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{name} to render hold values that are not finite (NaN or infinity)")
         return tensor.to(self.device, torch.float32)
 
@@ -147,9 +155,8 @@ class Renderer:
             return vertices.new_zeros((1, self.num_vertices, 0)), self._tri
         values = values[None] if values.ndim == 2 else values
         if values.ndim != 3 or values.shape[1] != rows or len(values) not in (1, len(vertices)):
-            raise InputError(
-                f"{name} must have shape ({rows}, C) or ({len(vertices)}, {rows}, C), not {tuple(values.shape)}"
-            )
+            wanted = f"({rows}, C) or ({len(vertices)}, {rows}, C)"
+            raise InputError(f"{name} must have shape {wanted}, not {tuple(values.shape)}")
         return self._finite(values, name), corners
 
 
@@ -159,7 +166,8 @@ def clip_positions(
     depth_range: tuple[float, float],
     resolution: tuple[int, int],
 ) -> Tensor:
-    """Clip positions (B, V, 4) with w = depth in metres. y points down in both, so row 0 is the top: no flip."""
+    """Clip positions (B, V, 4) with w = depth in metres. y points down in both, so row 0 is the top: no
+    flip."""
     x, y, z = vertices.unbind(dim=-1)
     height, width = resolution
     fx, fy, cx, cy = intrinsics[:, :, None].unbind(dim=1)
@@ -172,10 +180,21 @@ def clip_positions(
 
 
 def _depth_range(vertices: Tensor) -> tuple[float, float]:
-    """Near and far plane closely around the vertices in front of the camera: float32 z/w then resolves micrometres."""
-    low, high = vertices.detach()[..., 2].aminmax() if vertices.numel() else (torch.ones(()), torch.ones(()))
-    near = max(0.9 * float(low), NEAREST)
-    return near, 1.1 * max(float(high), near)
+    """Near and far plane closely around the vertices in front of the camera: float32 z/w then resolves
+    micrometres."""
+    if vertices.numel() == 0:
+        return NEAREST, 1.1 * NEAREST
+    depth = _in_this_thread(vertices)[..., 2]
+    near = max(0.9 * float(depth.min()), NEAREST)
+    return near, 1.1 * max(float(depth.max()), near)
+
+
+def _in_this_thread(tensor: Tensor) -> Any:
+    """A CPU tensor as a numpy array, others as they are.
+
+    torch's sums over large CPU tensors start its threads, which then spin on the cores that the kernels want.
+    """
+    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach()
 
 
 def _depth_to_clip(depth_range: tuple[float, float]) -> tuple[float, float]:

@@ -18,13 +18,17 @@ FARTHEST = 1e9  # pixels; an outline edge that ends farther away has no position
 class Topology:
     """The edges of a triangle mesh; an edge is an unordered pair of vertex indices."""
 
-    edges: NDArray[np.int32]  # (E, 2) vertex indices, in the direction in which the first face runs along the edge
-    faces: NDArray[np.int32]  # (E, 2) the first two faces on the edge; the second is -1 on a border
-    agree: NDArray[np.bool_]  # (E,) the second face runs along the edge the other way: equal orientation
-    opposite: NDArray[np.int32]  # (F, 3) for the edge opposite to corner k, the other face's third vertex, or -1
+    edges: NDArray[np.int32]
+    """(E, 2) vertex indices, in the direction in which the first face runs along the edge."""
+    faces: NDArray[np.int32]
+    """(E, 2) the first two faces on the edge; the second is -1 on a border."""
+    agree: NDArray[np.bool_]
+    """(E,) the second face runs along the edge the other way: equal orientation."""
+    opposite: NDArray[np.int32]
+    """(F, 3) for the edge opposite to corner k, the other face's third vertex, or -1."""
 
 
-def checked_faces(faces: NDArray[np.int32], num_vertices: int) -> NDArray[np.int32]:
+def checked_faces(faces: NDArray[np.integer], num_vertices: int) -> NDArray[np.int32]:
     """`faces` as contiguous (F, 3) int32; refuses other shapes and indices outside 0..num_vertices-1."""
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
         raise InputError(f"faces must be integers of shape (F, 3), not {faces.dtype} {tuple(faces.shape)}")
@@ -78,8 +82,8 @@ _KNOWN: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 def topology_of(tri: Tensor) -> Topology:
     """`mesh_topology` of a triangle tensor (F, 3), kept for as long as the tensor lives unchanged."""
-    version, topology = _KNOWN.get(tri, (None, None))
-    if topology is None or version != tri._version:
-        topology = mesh_topology(tri.detach().cpu().numpy())
-        _KNOWN[tri] = (tri._version, topology)
-    return topology
+    known: tuple[int, Topology] | None = _KNOWN.get(tri)
+    if known is None or known[0] != tri._version:
+        known = tri._version, mesh_topology(tri.detach().cpu().numpy())
+        _KNOWN[tri] = known
+    return known[1]
