@@ -105,7 +105,7 @@ def main() -> None:
         errors={name: _summary(np.concatenate(each)) for name, each in errors.items()},
         size=(out / "poses.npz").stat().st_size,
         sha256=_sha256(out / "poses.npz"),
-        sources={path.name: _sha256(path) for path in source_files(arguments.mocap) if path.suffix == ".zip"},
+        sources=_source_hashes(source_files(arguments.mocap)),
         command=f"PYTHONPATH=tools python tools/build_poses.py --mocap {arguments.mocap}",
     )
     with replacing(out / "README.md") as path:
@@ -130,8 +130,15 @@ def _summary(degrees: np.ndarray) -> tuple[float, float, int]:
     return float(np.median(known)), float(known.max()), len(known)
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(*paths: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+def _source_hashes(paths: list[Path]) -> dict[str, str]:
+    """Of each zip, and of all text files as one."""
+    texts = [path for path in paths if path.suffix == ".txt"]
+    hashes = {path.name: _sha256(path) for path in paths if path not in texts}
+    return hashes | {f"{len(texts)} `humanoid3d_*.txt`, in order of name, as one": _sha256(*texts)}
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def readme(r: Report) -> str:
     errors = "\n".join(f"| {name} | {m:.1f} | {w:.1f} |" for name, (m, w, _) in r.errors.items())
     held = ", ".join(f"`{name}` ({count})" for name, count in r.held_out.items())
     by_clip = ", ".join(f"`{name}` {count}" for name, count in r.dropped_by_clip.items())
-    sources = "\n".join(f"| `{name}` | `{digest}` |" for name, digest in r.sources.items())
+    sources = "\n".join(f"| {name} | `{digest}` |" for name, digest in r.sources.items())
     return f"""\
 # Poses
 
@@ -49,11 +49,10 @@ beside it is a prior written by hand, and not made from it.
 ## Source and licence
 
 - CMU Graphics Lab Motion Capture Database, subjects 01, 02, 03, 13, 14, 131. The data used in this project
-was
-  obtained from mocap.cs.cmu.edu. The database was created with funding from NSF EIA-0196217. It is free for
-  any use.
+  was obtained from mocap.cs.cmu.edu. The database was created with funding from NSF EIA-0196217. It is free
+  for any use.
 - The motion clips of DeepMimic (Peng, Abbeel, Levine, van de Panne, 2018), MIT licence, Copyright (c) 2018
-Xue Bin Peng.
+  Xue Bin Peng.
 
 Only retargeted rotations are in the file, none of the recordings.
 
@@ -72,9 +71,10 @@ float16 keeps angles to 0.06 degrees. `dsr_fit.evaluate.poses.load_poses()` read
 | --- | --- | --- |
 {groups}
 
-**Held out**, with the number of their poses, and listed in `held_out.txt`: {held}. They are whole clips, a
-fifth of each source by seed; every training leaves them out, so that what is measured on them is measured on
-motions never seen.
+**Held out** are whole clips, about a fifth of each source by seed, named in `held_out.txt`. Every training
+leaves them out, so that what is measured on them is measured on motions never seen. With the number of their poses:
+
+{held}.
 
 ## How it was made
 
@@ -85,15 +85,14 @@ twisted alike so that elbows bend about the vertical of the T-pose, and the elbo
 turn about the forearm. DeepMimic's one joint of the chest is spread over three, its neck over two; it has no
 wrists. CMU's subjects 13 and 14 come without a skeleton and borrow that of subject 01.
 
-{r.frames:,} frames (at 30 a second) were looked at, and {r.dropped_total:,} dropped as implausible ({by_clip}
-have most):
+{r.frames:,} frames (at 30 a second) were looked at, and {r.dropped_total:,} dropped as implausible. Most are of one
+take, in which a foot is turned over. By clip: {by_clip} ...
 
 | reason | frames |
 | --- | --- |
 {dropped}
 
-Never: {none}. Most are of one
-take, in which a foot is turned over.
+Never: {none}.
 
 Of the rest, {r.poses:,} were taken greedily, each the farthest from all taken before: they lie at least
 {r.radius_degrees:.1f} degrees apart (root mean square over 24 joints, heading left out), and every frame lies
@@ -105,9 +104,9 @@ Angles between the source's lines and ours, over all frames, degrees:
 | --- | --- | --- |
 {errors}
 
-Limbs agree to the numbers' precision, as they are made to. Feet and neck differ by a constant, the slope of
-the line between joints whose places are chosen otherwise in each skeleton. The trunk's bends depend on how
-long the spine's bones are.
+Limbs agree, as they are made to; the rest of a forearm is the T-pose's arm leaving x. Feet and neck differ by a
+slope at rest, since each skeleton places their joints otherwise; trunk and neck also by how their bend is spread over
+bones of other lengths.
 
 Known limits: wrists of CMU's takes are bent back by some 20 degrees on average, as recorded; fingers and shoulder
 blades hardly move, and neither wrists nor toes in DeepMimic's clips; nothing stops limbs from passing through a body
