@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,15 +49,13 @@ def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     Raises ValueError, with the reason in one line, when the file is missing, damaged or something else.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return dict(loaded.items())
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        with path.open("rb") as file:  # numpy itself leaves a damaged .npz open
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else dict(loaded.items())
+    except Exception as error:  # damaged content makes zipfile, zlib and numpy's header parser raise anything
         if "allow_pickle" in str(error):  # numpy's words for pickles, and for whatever it doesn't know
             raise ValueError("neither .npy nor .npz, or with pickled objects in it") from None
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 def _umask() -> int:
