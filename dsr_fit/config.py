@@ -7,6 +7,7 @@ beside each result.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -27,17 +28,17 @@ class Weights:
 
     keypoints: float = 1.0
     """Reprojection of the observed keypoints."""
-    world_landmarks: float = 0.25
+    world_landmarks: float = 0.1
     """Agreement with the detector's 3D landmarks."""
-    dsr_mc: float = 10.0
+    dsr_mc: float = 3.0
     """DSR-MC: the rendered body matches the minimally clothed regions tightly."""
-    dsr_c: float = 1.0
+    dsr_c: float = 2.0
     """DSR-C: the body stays inside its clothing."""
     silhouette: float = 0.0
     """The baseline that the paper improves on: match of the body and the clothed person."""
-    betas: float = 0.28
+    betas: float = 0.08
     """Shape prior."""
-    pose: float = 2.0
+    pose: float = 0.3
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
@@ -79,7 +80,7 @@ class LeastSquares:
 
     pose_steps: int = 5
     """Steps on pose alone, against the 3D landmarks."""
-    steps: int = 8
+    steps: int = 12
     """Steps on pose, betas and translation, against everything but the rendered terms."""
     damping: float = 1e-3
     """First damping, relative to the normal matrix's diagonal."""
@@ -98,6 +99,13 @@ class Stage:
     learning_rate: float
     """Adam's step: radians, metres and units of beta alike."""
 
+    def __post_init__(self) -> None:
+        if self.resolution < 1 or self.iterations < 1 or not 0 < self.learning_rate < math.inf:
+            raise UsageError(
+                f"a stage of resolution {self.resolution}, iterations {self.iterations} and learning_rate "
+                f"{self.learning_rate:g} can't run; all three must be positive"
+            )
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -109,7 +117,7 @@ class FitConfig:
     scales: Scales = field(default_factory=Scales)
     semantics: Semantics = field(default_factory=Semantics)
     least_squares: LeastSquares = field(default_factory=LeastSquares)
-    stages: tuple[Stage, ...] = (Stage(112, 60, 0.005), Stage(224, 20, 0.002))
+    stages: tuple[Stage, ...] = (Stage(112, 100, 0.007), Stage(224, 30, 0.002))
     """The gradient stages, coarse to fine."""
     outline: Literal["dense", "antialias"] = "dense"
     """The renderer's outline: every silhouette edge, or nvdiffrast's operator."""
@@ -118,6 +126,7 @@ class FitConfig:
     stop_improvement: float = 1e-3
     """... lower the energy by less than this fraction."""
     seed: int = 0
+    """Of torch's random numbers; the same seed gives the same fit."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -66,6 +66,12 @@ def behind_camera() -> Scene:
     return Scene(torch.tensor([corners]), _tri([[0, 1, 2], [0, 1, 3], [2, 3, 0]]), (16, 16))
 
 
+def one_behind_camera() -> Scene:
+    """One vertex of a fan lies behind the camera, none in its plane."""
+    corners = [[-0.5, -0.6, 0.2, 1.0], [0.7, -0.4, 0.1, 1.5], [0.3, 1.0, 0.4, -0.5], [-0.8, 0.5, 0.1, 0.9]]
+    return Scene(torch.tensor([corners]), _tri([[0, 1, 2], [2, 3, 0], [0, 1, 3]]), (18, 22))
+
+
 def depth_order() -> Scene:
     """Two images: a stack of triangles, one of them outside the depth range, in either order; they also
     intersect."""
@@ -94,7 +100,8 @@ def _grid(side: int) -> list[list[int]]:
 SCENES: dict[str, Callable[[], Scene]] = {
     scene.__name__: scene
     for scene in (
-        one_triangle, shared_edge, folded, borders, off_screen, behind_camera, depth_order, sphere
+        one_triangle, shared_edge, folded, borders, off_screen, behind_camera, one_behind_camera, depth_order,
+        sphere,
     )
 }  # fmt: skip
-IN_FRONT = [name for name in SCENES if name != "behind_camera"]
+OFF_THE_CAMERA_PLANE = [name for name in SCENES if name != "behind_camera"]

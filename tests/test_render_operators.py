@@ -1,4 +1,4 @@
-"""The CPU operators against their readable twins, in double, and against closed forms."""
+"""The operators of every backend against their readable twins, in double, and against closed forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dsr_fit.errors import InputError
 from dsr_fit.render import ops_cpu, reference
-from tests.render_scenes import IN_FRONT, SCENES, shared_edge
+from tests.render_backends import ON_EVERY_BACKEND, Backend
+from tests.render_scenes import OFF_THE_CAMERA_PLANE, SCENES, shared_edge
 
 # The kernels work in float32 with up to some hundred operations a value; a sliver's barycentrics lose more.
 RTOL, ATOL = 2e-4, 2e-5
@@ -28,10 +29,11 @@ def test_ids_are_the_nearest_triangles(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_rasterize_and_its_gradients(name: str) -> None:
+@ON_EVERY_BACKEND
+def test_rasterize_and_its_gradients(backend: Backend, name: str) -> None:
     scene = SCENES[name]()
     pos = scene.pos.clone().requires_grad_()
-    rast, rast_db = ops_cpu.rasterize(pos, scene.tri, scene.resolution)
+    rast, rast_db = backend.rasterize(pos, scene.tri, scene.resolution)
     twin, twin_db = reference.rasterize(pos, scene.tri, scene.resolution, rast[..., 3].detach().int())
     assert torch.allclose(rast.double(), twin, rtol=RTOL, atol=ATOL)
     assert _relative(rast_db, twin_db) < 1e-3  # float32 u and v of nearly edge-on triangles
@@ -41,7 +43,7 @@ def test_rasterize_and_its_gradients(name: str) -> None:
         ours, theirs = (
             torch.autograd.grad((a[..., :2] * g[..., :2]).sum() + with_db * (b * g_db).sum(), pos)[0]
             for a, b in (
-                ops_cpu.rasterize(pos, scene.tri, scene.resolution),
+                backend.rasterize(pos, scene.tri, scene.resolution),
                 reference.rasterize(pos, scene.tri, scene.resolution, rast[..., 3].detach().int()),
             )
         )
@@ -50,11 +52,12 @@ def test_rasterize_and_its_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("attr_batch", ["one set", "one an image"])
-def test_interpolate_and_its_gradients(attr_batch: str) -> None:
+@ON_EVERY_BACKEND
+def test_interpolate_and_its_gradients(backend: Backend, attr_batch: str) -> None:
     scene = SCENES["depth_order"]()
-    rast = ops_cpu.rasterize(scene.pos, scene.tri, scene.resolution)[0].requires_grad_()
+    rast = backend.rasterize(scene.pos, scene.tri, scene.resolution)[0].requires_grad_()
     attr = torch.rand(1 if attr_batch == "one set" else 2, scene.pos.shape[1], 4, requires_grad=True)
-    out, none = ops_cpu.interpolate(attr, rast, scene.tri)
+    out, none = backend.interpolate(attr, rast, scene.tri)
     twin = reference.interpolate(attr, rast, scene.tri)
     assert none.shape[-1] == 0
     assert torch.allclose(out.double(), twin, atol=1e-6)
@@ -64,28 +67,30 @@ def test_interpolate_and_its_gradients(attr_batch: str) -> None:
         assert _relative(ours, theirs) < 1e-5
 
 
-def test_attribute_derivatives_are_those_of_neighbouring_pixels() -> None:
+@ON_EVERY_BACKEND
+def test_attribute_derivatives_are_those_of_neighbouring_pixels(backend: Backend) -> None:
     # Where w is constant an attribute is linear in the image, so its derivative is the difference of two
     # pixels.
     pos = torch.tensor([[[-0.9, -0.9, 0.0, 1.0], [0.95, -0.8, 0.0, 1.0], [0.0, 0.9, 0.0, 1.0]]])
     tri = torch.tensor([[0, 1, 2]], dtype=torch.int32)
-    rast, rast_db = ops_cpu.rasterize(pos, tri, (16, 16))
+    rast, rast_db = backend.rasterize(pos, tri, (16, 16))
     attr = torch.tensor([[[1.0, 0.0], [3.0, 5.0], [-2.0, 1.0]]])
-    out, out_da = ops_cpu.interpolate(attr, rast, tri, rast_db, "all")
+    out, out_da = backend.interpolate(attr, rast, tri, rast_db, "all")
     across = out[0, 4, 8] - out[0, 4, 7]
     down = out[0, 5, 7] - out[0, 4, 7]
     assert torch.allclose(out_da[0, 4, 7], torch.stack([across, down], -1).flatten(), atol=1e-5)
-    second, _ = ops_cpu.interpolate(attr, rast, tri, rast_db, [1])
+    second, _ = backend.interpolate(attr, rast, tri, rast_db, [1])
     assert torch.equal(second, out)
 
 
-@pytest.mark.parametrize("name", IN_FRONT)
-def test_antialias_and_its_gradients(name: str) -> None:
+@pytest.mark.parametrize("name", OFF_THE_CAMERA_PLANE)
+@ON_EVERY_BACKEND
+def test_antialias_and_its_gradients(backend: Backend, name: str) -> None:
     scene = SCENES[name]()
     pos = scene.pos.clone().requires_grad_()
-    rast = ops_cpu.rasterize(scene.pos, scene.tri, scene.resolution)[0]
+    rast = backend.rasterize(scene.pos, scene.tri, scene.resolution)[0]
     color = torch.rand((*rast.shape[:3], 3), requires_grad=True)
-    out = ops_cpu.antialias(color, rast, pos, scene.tri)
+    out = backend.antialias(color, rast, pos, scene.tri)
     twin = reference.antialias(color, rast, pos, scene.tri)
     assert (out - color).abs().max() > 0.01
     assert torch.allclose(out.double(), twin, atol=1e-5)
@@ -115,12 +120,13 @@ def test_centres_on_an_edge_are_covered() -> None:
     assert (ids.diagonal()[4:12] == 2).all()  # the exact tie on the diagonal goes to the later triangle
 
 
-def test_perspective_is_correct() -> None:
+@ON_EVERY_BACKEND
+def test_perspective_is_correct(backend: Backend) -> None:
     """Half-way in the image between depths 1 and 3, one sees a quarter of the way along the edge."""
     pos = torch.tensor([[[-1.0, -1, 0, 1.0], [3.0, -3, 0, 3.0], [3.0, 3, 0, 3.0], [-1.0, 1, 0, 1.0]]])
     tri = torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
-    rast, _ = ops_cpu.rasterize(pos, tri, (9, 9))
-    depth, _ = ops_cpu.interpolate(pos[..., 3:], rast, tri)
+    rast, _ = backend.rasterize(pos, tri, (9, 9))
+    depth, _ = backend.interpolate(pos[..., 3:], rast, tri)
     column = torch.arange(9)
     exact = 1 / (1 + (1 / 3 - 1) * (column + 0.5) / 9)
     assert torch.allclose(depth[0, :, :, 0], exact.expand(9, 9), rtol=1e-5)

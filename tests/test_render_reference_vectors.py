@@ -1,4 +1,4 @@
-"""The CPU operators against numbers that nvdiffrast's own kernels computed (shared data, see its README)."""
+"""The operators of every backend against numbers that nvdiffrast's own kernels computed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dsr_fit.render import ops_cpu
+from tests.render_backends import ON_EVERY_BACKEND, Backend
 
 NAMES = (
     "01_tri_8x8", "01_tri_16x16", "01_tri_w_12x20", "02_two_tris_24x24", "03_folded_mesh_32x32",
@@ -76,25 +77,40 @@ def test_rasterize(case: Case) -> None:
         case.check("g_pos_db", g_pos)
 
 
-def test_interpolate(case: Case) -> None:
+@ON_EVERY_BACKEND
+def test_rasterize_with_its_own_ids(backend: Backend, case: Case) -> None:
+    """Where a backend sees the file's triangle, it sees the same point of it."""
+    height, width = case["resolution"].tolist()
+    rast, rast_db = backend.rasterize(case["pos"].detach(), case["tri"], (height, width))
+    same = rast[..., 3] == case["tri_id"]
+    assert float(same.float().mean()) > 0.98
+    error = (rast[..., :2] - case["rast"].detach()[..., :2])[same].abs().max()
+    assert float(error) <= 2 * TOLERANCE["uv"][case.body]
+    error = (rast_db - case["rast_db"].detach())[same].abs().max() / case["rast_db"].detach().abs().max()
+    assert float(error) <= 2 * TOLERANCE["rast_db"][case.body]
+
+
+@ON_EVERY_BACKEND
+def test_interpolate(backend: Backend, case: Case) -> None:
     attr, rast = case["attr"].requires_grad_(), case["rast"].requires_grad_()
-    out, _ = ops_cpu.interpolate(attr, rast, case["tri"])
+    out, _ = backend.interpolate(attr, rast, case["tri"])
     case.check("interp_out", out)
     g_attr, g_rast = torch.autograd.grad(out, [attr, rast], case["dy_interp"])
     case.check("g_attr", g_attr)
     case.check("g_rast", g_rast)
     if "dda" in case.data:
         rast_db = case["rast_db"].requires_grad_()
-        out, out_da = ops_cpu.interpolate(attr, rast, case["tri"], rast_db, "all")
+        out, out_da = backend.interpolate(attr, rast, case["tri"], rast_db, "all")
         case.check("interp_da", out_da)
         g_attr, g_db = torch.autograd.grad([out, out_da], [attr, rast_db], [case["dy_interp"], case["dda"]])
         case.check("g_attr_da", g_attr)
         case.check("g_rast_db", g_db)
 
 
-def test_antialias(case: Case) -> None:
+@ON_EVERY_BACKEND
+def test_antialias(backend: Backend, case: Case) -> None:
     pos, color = case["pos"].requires_grad_(), case["color"].clone().requires_grad_()
-    out = ops_cpu.antialias(color, case["rast"].detach(), pos, case["tri"])
+    out = backend.antialias(color, case["rast"].detach(), pos, case["tri"])
     case.check("aa_out", out)
     g_color, g_pos = torch.autograd.grad(out, [color, pos], case["dy_aa"])
     case.check("g_color", g_color)

@@ -13,7 +13,8 @@ from dsr_fit.errors import InputError
 
 
 @cache
-def _nvdiffrast() -> Any:
+def nvdiffrast_module() -> Any:
+    """`nvdiffrast.torch`. Raises InputError naming what is missing: CUDA in torch, a GPU, or nvdiffrast."""
     if torch.version.cuda is None:
         raise InputError(
             f"rendering on a GPU needs a CUDA build of torch, and torch {torch.__version__} is a CPU build: "
@@ -28,7 +29,8 @@ def _nvdiffrast() -> Any:
         import nvdiffrast.torch as nvdiffrast
     except ImportError as error:
         raise InputError(
-            "rendering on a GPU needs nvdiffrast, which is not on PyPI: with the CUDA toolkit installed, "
+            "rendering on a GPU needs nvdiffrast: with the CUDA toolkit installed, "
+            "pip install dsr-fit[gpu], or "
             "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast; "
             f"or use --device cpu ({error})"
         ) from error
@@ -37,7 +39,7 @@ def _nvdiffrast() -> Any:
 
 @cache
 def _context(device: torch.device) -> Any:
-    return _nvdiffrast().RasterizeCudaContext(device=device)
+    return nvdiffrast_module().RasterizeCudaContext(device=device)
 
 
 def rasterize(
@@ -45,7 +47,7 @@ def rasterize(
 ) -> tuple[Tensor, Tensor]:
     """As `ops_cpu.rasterize`. Raises InputError where there is no GPU, no CUDA build of torch or no
     nvdiffrast."""
-    nvdiffrast = _nvdiffrast()
+    nvdiffrast = nvdiffrast_module()
     context = _context(pos.device)
     return nvdiffrast.rasterize(context, pos, tri, list(resolution), ranges=ranges, grad_db=grad_db)
 
@@ -58,9 +60,9 @@ def interpolate(
     diff_attrs: Literal["all"] | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `ops_cpu.interpolate`."""
-    return _nvdiffrast().interpolate(attr, rast, tri, rast_db=rast_db, diff_attrs=diff_attrs)
+    return nvdiffrast_module().interpolate(attr, rast, tri, rast_db=rast_db, diff_attrs=diff_attrs)
 
 
 def antialias(color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor) -> Tensor:
     """As `ops_cpu.antialias`."""
-    return _nvdiffrast().antialias(color, rast, pos, tri)
+    return nvdiffrast_module().antialias(color, rast, pos, tri)

@@ -67,6 +67,10 @@ class Renderer:
         faces = checked_faces(faces, num_vertices)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() and _has_nvdiffrast() else "cpu"
+        if device == "cuda":
+            from dsr_fit.render.ops_cuda import nvdiffrast_module
+
+            nvdiffrast_module()
         self.device = torch.device(device)
         self.outline = outline
         self.num_vertices = num_vertices
