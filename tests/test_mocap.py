@@ -91,7 +91,7 @@ def test_acclaim_positions_in_closed_form() -> None:
     np.testing.assert_allclose(
         clip.positions()[0], [[0, 0, 0], [0, 0, 0], [0, -2, 0], [0, -5, 0]], atol=1e-12
     )
-    # Frame 2. The thigh's own x axis is the world's y: a turn about it leaves the bone hanging. The shin's own is
+    # Frame 2. The thigh's own x axis is the world's y: a turn about it leaves the bone hanging. The shin's is
     # -z: it turns from -y to -x; the thigh's quarter turn about y takes that to z, and the root's that to x.
     np.testing.assert_allclose(
         clip.positions()[1], [[0, 0, 0], [0, 0, 0], [0, -2, 0], [3, -2, 0]], atol=1e-12
