@@ -9,13 +9,15 @@ import pytest
 import torch
 from scenes import observe, open_body, person
 
+from dsr_fit.camera import Crop, spin_translation
 from dsr_fit.config import FitConfig, Stage, Weights
 from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.fit.descent import ParameterVariables, descend
 from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.fitter import Fitter, FitResult
+from dsr_fit.fit.fitter import FitResult, Fitter, _crop_camera
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.labels import OCCLUDER, UNKNOWN
+from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.types import Observation
 
 QUICK = FitConfig(stages=(Stage(56, 8, 0.005),))
@@ -76,7 +78,7 @@ def test_a_batch_is_its_people_one_by_one(quick: Fitter) -> None:
     together = quick.fit(observations)
     for observation, result in zip(observations, together, strict=True):
         alone = quick.fit([observation])[0]
-        # The depth planes span the batch, so coverage rounds differently: under a millimetre after eight steps.
+        # The depth planes span the batch, so coverage rounds otherwise: under a millimetre in eight steps.
         np.testing.assert_allclose(alone.vertices, result.vertices, atol=1e-3)
 
 
@@ -104,6 +106,32 @@ def test_crop_camera_is_spins(quick: Fitter) -> None:
     assert full.crop_residual_px > result.crop_residual_px
 
 
+def test_the_crop_orientation_turns_about_the_root_joint() -> None:
+    """Official SMPL's root lies 20 cm below its origin: turned about that, the crop camera would be off."""
+    rng = np.random.default_rng(0)
+    points, root, cam_t = (
+        rng.normal(scale=0.4, size=(49, 3)),
+        np.array([0.0, -0.22, 0.03]),
+        np.array([1.5, 0.2, 4]),
+    )
+    orient = np.array([2.9, 0.3, 0.2])
+
+    def posed(vector: np.ndarray, translation: np.ndarray) -> np.ndarray:
+        turn = axis_angle_to_matrix(torch.from_numpy(vector)).numpy()
+        return (points - root) @ turn.T + root + translation
+
+    joints = posed(orient, cam_t)
+    focal, center = 1000.0, (400.0, 300.0)
+    pixels = joints[:, :2] / joints[:, 2:] * focal + center
+    low, high = pixels.min(0), pixels.max(0)
+    crop = Crop(tuple((low + high) / 2), 1.2 * float((high - low).max()))
+    crop_cam, crop_orient, residual = _crop_camera(joints, root + cam_t, cam_t, orient, crop, focal, center)
+    seen = posed(crop_orient.astype(float), spin_translation(torch.from_numpy(crop_cam)).double().numpy())
+    there = seen[:, :2] / seen[:, 2:] * 5000
+    error = there - (pixels - crop.center) * 224 / crop.side
+    assert np.sqrt((error**2).sum(1).mean()) == pytest.approx(residual, abs=0.01)
+
+
 class _Poisoned:
     """Delegates to an energy; from one iteration on, one person's total is NaN."""
 
@@ -128,15 +156,28 @@ def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
         [observe(person(seed)) for seed in (0, 1)], crop_camera=False,
         keypoint_valid=open_body().skeleton.keypoint_valid,
     )  # fmt: skip
-    start = Parameters(*(torch.cat(pair) for pair in zip(person(0).tensors(), person(1).tensors(), strict=True)))
+    start = Parameters(
+        *(torch.cat(pair) for pair in zip(person(0).tensors(), person(1).tensors(), strict=True))
+    )
     start = start.map(lambda tensor: tensor + 0.02)
     stage = Stage(56, 6, 0.005)
     energy = Energy(
-        quick.body, batch, quick.renderer, quick.semantic_prior, quick.pose_prior, QUICK, stage.resolution, start
+        quick.body,
+        batch,
+        quick.renderer,
+        quick.semantic_prior,
+        quick.pose_prior,
+        QUICK,
+        stage.resolution,
+        start,
     )
     totals: list[torch.Tensor] = []
     progress = descend(
-        ParameterVariables(start), _Poisoned(energy, 1, 3), stage, QUICK, lambda _, total: totals.append(total)  # type: ignore[arg-type]
+        ParameterVariables(start),
+        _Poisoned(energy, 1, 3),  # type: ignore[arg-type]
+        stage,
+        QUICK,
+        lambda _, total: totals.append(total),
     )
     assert progress.stop_reason == ["iteration limit", "diverged"]
     assert progress.iterations.tolist() == [6, 3]
@@ -153,7 +194,9 @@ def test_unknown_and_occluded_pixels_are_left_out() -> None:
     labels[:100] = OCCLUDER
     labels[100:140] = UNKNOWN
     batch = Batch(
-        [replace(observation, labels=labels)], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid
+        [replace(observation, labels=labels)],
+        crop_camera=False,
+        keypoint_valid=open_body().skeleton.keypoint_valid,
     )
     targets = batch.targets(112, "code8", class_weights=False)
     cropped = crop_labels(labels, batch.crops[0], 112)
@@ -184,7 +227,9 @@ def test_each_rendered_term_pulls_a_displaced_body_back(quick: Fitter, term: str
     batch = Batch([observe(truth)], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
     moved = replace(truth, cam_t=truth.cam_t + torch.tensor([[0.06, 0.0, 0.0]]))
     start = moved.map(lambda tensor: tensor.clone().requires_grad_())
-    energy = Energy(quick.body, batch, quick.renderer, quick.semantic_prior, quick.pose_prior, config, 112, start)
+    energy = Energy(
+        quick.body, batch, quick.renderer, quick.semantic_prior, quick.pose_prior, config, 112, start
+    )
     total = energy.total(energy(start))
     (gradient,) = torch.autograd.grad(total.sum(), start.cam_t)
     assert float(gradient[0, 0]) > 0  # descent moves it back to the left

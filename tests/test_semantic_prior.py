@@ -1,0 +1,89 @@
+"""The semantic prior that ships: made by its rule for the body that ships, and refused on any other."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenes import open_body
+
+from dsr_fit.assets import shipped
+from dsr_fit.errors import InputError
+from dsr_fit.labels import LABEL_INDEX, LABEL_SETS, LABELS, MC_LABELS
+from dsr_fit.priors import load_semantic_prior
+
+TOOL = Path(__file__).resolve().parents[1] / "tools" / "build_semantic_prior.py"
+
+
+def test_the_file_is_what_its_tool_builds_for_this_body() -> None:
+    spec = importlib.util.spec_from_file_location("build_semantic_prior", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    with np.load(shipped("priors/semantic/prior.npz"), allow_pickle=False) as file:
+        assert str(file["body_sha256"]) == open_body().sha256
+        assert file["labels"].tolist() == list(LABELS)
+        # Another processor may round a blend of parts in another way.
+        np.testing.assert_allclose(file["probabilities"], tool.semantic_prior(open_body()), atol=1e-5)
+
+
+def test_rows_are_probabilities_and_sides_are_kept() -> None:
+    rows = load_semantic_prior(open_body()).probabilities.numpy()
+    assert rows.shape == (open_body().num_vertices, 20)
+    assert rows.min() >= 0
+    np.testing.assert_allclose(rows.sum(1), 1, atol=1e-6)
+    assert (rows[:, 0] > 0).all()  # every vertex may be background: a log of it is finite
+    x = open_body().v_template[:, 0].numpy()
+    for part in ("Arm", "Leg", "Shoe"):
+        left, right = (rows[:, LABEL_INDEX[side + part]] for side in ("left", "right"))
+        assert x[left > 0.3].min() > 0 > x[right > 0.3].max()  # x runs to the body's left
+
+
+def test_merged_classes_are_sums() -> None:
+    prior = load_semantic_prior(open_body())
+    rows = prior.probabilities.numpy()
+    for label_set in LABEL_SETS.values():
+        merged = prior.merged(label_set).numpy()
+        for number, members in enumerate(label_set.classes.values()):
+            np.testing.assert_allclose(merged[:, number], rows[:, list(members)].sum(1), atol=1e-6)
+    valid = np.array([[True, False, False, True, False], [False] * 5])
+    minimal = prior.minimally_clothed(torch.from_numpy(valid)).numpy()
+    np.testing.assert_allclose(minimal[0], rows[:, [MC_LABELS[0], MC_LABELS[3]]].sum(1), atol=1e-6)
+    assert not minimal[1].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"body_sha256": np.array("0" * 64)}, "made for another body than 'open'"),
+        ({"probabilities": np.full((5, 20), 0.05)}, r"has shape \(5, 20\), expected \(7000, 20\)"),
+        ({"probabilities": np.full((7000, 20), np.nan)}, "no probabilities"),
+        ({"probabilities": np.full((7000, 20), -0.1)}, "no probabilities"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, np.ndarray], words: str) -> None:
+    arrays = {"body_sha256": np.array(open_body().sha256), "probabilities": np.full((7000, 20), 0.05)}
+    np.savez(tmp_path / "good.npz", **arrays)
+    assert not load_semantic_prior(open_body(), tmp_path / "good.npz").per_face
+    np.savez(tmp_path / "bad.npz", **{**arrays, **change})
+    with pytest.raises(InputError, match=words) as caught:
+        load_semantic_prior(open_body(), tmp_path / "bad.npz")
+    assert str(caught.value).startswith(str(tmp_path / "bad.npz"))
+    with pytest.raises(InputError, match="made for another body"):
+        load_semantic_prior(replace(open_body(), sha256="1" * 64))
+
+
+def test_released_priors_are_per_face_and_normalised(tmp_path: Path) -> None:
+    """DSR's file squeezes to (faces, 20); its rows need not sum to one."""
+    faces = len(open_body().faces)
+    counts = np.random.default_rng(0).uniform(size=(1, faces, 1, 20)).astype(np.float32)
+    np.save(tmp_path / "prior.npy", counts)
+    prior = load_semantic_prior(open_body(), tmp_path / "prior.npy")
+    assert prior.per_face
+    expected = counts.reshape(faces, 20) / counts.reshape(faces, 20).sum(1, keepdims=True)
+    np.testing.assert_allclose(prior.probabilities.numpy(), expected, atol=1e-6)
