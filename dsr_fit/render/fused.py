@@ -41,6 +41,11 @@ class Projection(torch.autograd.Function):
         return torch.from_numpy(g_vertices), torch.from_numpy(g_intrinsics), None, None, None
 
 
+def _zeros(*shape: int) -> NDArray[np.float32]:
+    """numpy's zeros: torch's would start its threads, which then spin on the cores that the kernels want."""
+    return np.zeros(shape, np.float32)
+
+
 class Draw(torch.autograd.Function):
     """rasterize, interpolate and the dense outline: attributes (B, H, W, C), alpha (B, H, W), rast (B, H, W,
     4)."""
@@ -57,10 +62,8 @@ class Draw(torch.autograd.Function):
         width: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, channels = len(pos), attr.shape[2]
-        # numpy's zeros: torch's would start its threads, which then spin on the cores that the kernels want.
-        colour = np.zeros((batch, height * width, channels), np.float32)
-        alpha = np.zeros((batch, height * width), np.float32)
-        rast = np.zeros((batch, height, width, 4), np.float32)
+        colour = _zeros(batch, height * width, channels)
+        alpha, rast = _zeros(batch, height * width), _zeros(batch, height, width, 4)
         mesh = array(pos), tri, array(attr), attr_tri
         edges = topology.edges, topology.faces, topology.agree
         ctx.chunks = chunks_of(batch)
@@ -68,6 +71,7 @@ class Draw(torch.autograd.Function):
         ctx.saved = *mesh, rast
         ids = torch.from_numpy(rast)
         ctx.mark_non_differentiable(ids)
+        ctx.set_materialize_grads(False)  # else torch's threads fill a gradient of rast with zeros
         return (
             torch.from_numpy(colour).view(batch, height, width, channels),
             torch.from_numpy(alpha).view(batch, height, width),
@@ -76,13 +80,16 @@ class Draw(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        pos, _, attr, _, _ = ctx.saved
-        g_colour, g_alpha = pixels(grads[0]), array(grads[1]).reshape(len(pos), -1)
-        g_pos = np.zeros(pos.shape, np.float32)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        pos, _, attr, _, rast = ctx.saved
+        batch, height, width, _ = rast.shape
+        g_colour, g_alpha = grads[:2]
+        g_colour_ = pixels(g_colour) if g_colour is not None else _zeros(batch, height * width, attr.shape[2])
+        g_alpha_ = array(g_alpha).reshape(batch, -1) if g_alpha is not None else _zeros(batch, height * width)
+        g_pos = _zeros(*pos.shape)
 
         def pull(chunk: int, start: int, stop: int, g_attr: np.ndarray) -> None:
-            kernels.pull_draw(start, stop, *ctx.saved, *ctx.items[chunk], g_colour, g_alpha, g_attr, g_pos)
+            kernels.pull_draw(start, stop, *ctx.saved, *ctx.items[chunk], g_colour_, g_alpha_, g_attr, g_pos)
 
         g_attr = attribute_gradient(pull, attr.shape, ctx.chunks, ctx.needs_input_grad[1])
         return torch.from_numpy(g_pos), g_attr, None, None, None, None, None
