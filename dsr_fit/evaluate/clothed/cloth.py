@@ -112,15 +112,19 @@ def _settle(x, before, edges, length, stiffness, free, push, point, normal, ease
 
 def settle(
     sheet: Sheet, posed: np.ndarray, pinned: np.ndarray, obstacle: np.ndarray, normals: np.ndarray,
-    down: np.ndarray, ease: float,
+    down: np.ndarray, ease: float, held: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Let a sheet fall onto an obstacle: position based dynamics (Mueller et al. 2007), few steps.
 
     `sheet` gives the cut (rest lengths), `posed` (R, C, 3) where it starts, `pinned` (R, C) bool what stays there;
+    `held` (R, C) 0..1 is how far the lengths of the start replace those of the cut: gathers, a waistband. The
     `obstacle` (N, 3) surface points with outward `normals` stay `ease` metres below the cloth. Returns (R, C, 3).
     """
     edges, length, stiffness = sheet.springs()
     x = posed.reshape(-1, 3).copy()
+    if held is not None:
+        share = held.ravel()[edges].mean(1)
+        length = length + share * (np.linalg.norm(x[edges[:, 0]] - x[edges[:, 1]], axis=1) - length)
     before = x.copy()
     free = ~pinned.ravel()
     tree = cKDTree(obstacle)

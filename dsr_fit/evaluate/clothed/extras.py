@@ -161,7 +161,7 @@ def hat(wearer: Wearer, style: str, over_hair: float, rng: np.random.Generator) 
 
 
 @cache
-def _shoe_offsets(height: float) -> np.ndarray:
+def _shoe_offsets() -> np.ndarray:
     """(V, 3) from the mean body's bare feet to shoes: toes melt into a tip, soles are flat; the T-pose's axes."""
     surface = open_surface()
     rest = surface.rest
@@ -169,8 +169,8 @@ def _shoe_offsets(height: float) -> np.ndarray:
     toes = low * ramp(rest[:, 2] - 0.05, 0.05)
     shape = surface.smoothed(rest, np.maximum(0.95 * toes, 0.4 * low), 60)
     normal = vertex_normals(shape, surface.faces)
-    shape = shape + (0.010 + 0.5 * toes * np.einsum("vc,vc->v", rest - shape, normal).clip(0))[:, None] * normal
-    shape = shape + toes[:, None] * np.array([0.0, 0.004, 0.016])
+    shape = shape + (0.010 + 0.25 * toes * np.einsum("vc,vc->v", rest - shape, normal).clip(0))[:, None] * normal
+    shape = shape + toes[:, None] * np.array([0.0, 0.003, 0.022])
     sole = rest[:, 1].min() - 0.012
     shape[:, 1] = np.where(low * (shape[:, 1] < sole + 0.016) > 0, sole, shape[:, 1])
     leg = ramp(rest[:, 1] + 0.80, 0.04)[:, None]
@@ -180,15 +180,14 @@ def _shoe_offsets(height: float) -> np.ndarray:
 def shoes(wearer: Wearer, outfit: Outfit) -> Piece:
     """Shoes or boots over whatever the leg wears; the label follows from the side."""
     surface = wearer.surface
-    target = wearer.vertices + wearer.carried(_shoe_offsets(0.0))
+    target = wearer.vertices + wearer.carried(_shoe_offsets())
     bare = wearer.vertices
-    on_foot = (surface.rest[:, 1] < -0.78)[:, None]
-    wearer.outer = np.where(on_foot, target, wearer.outer)
-    wearer.vertices = np.where(on_foot, target, bare)
-
     def inside(rest: np.ndarray) -> np.ndarray:
         return regions.shoes(rest, outfit.shoe_height)
 
+    on_foot = (surface.rest[:, 1] < -0.78)[:, None]
+    wearer.vertices = np.where(on_foot, target, bare)
+    wearer.outer = np.where(on_foot & (inside(surface.rest) > 0)[:, None], target, wearer.outer)
     offset = np.where(on_foot[:, 0], 0.0, 0.012)
     piece = shell(
         wearer, inside, offset, np.zeros(len(bare)), 0.0, np.zeros(len(surface.fine_rest)),
@@ -198,11 +197,11 @@ def shoes(wearer: Wearer, outfit: Outfit) -> Piece:
     return piece
 
 
-def socks(wearer: Wearer, height: float) -> Piece:
+def socks(wearer: Wearer, height: float, shoe_height: float) -> Piece:
     surface = wearer.surface
 
     def inside(rest: np.ndarray) -> np.ndarray:
-        return height - rest[:, 1]
+        return np.minimum(height - rest[:, 1], rest[:, 1] - shoe_height + 0.02)
 
     return shell(
         wearer, inside, np.full(len(surface.rest), 0.003), np.zeros(len(surface.rest)), 0.0,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from dsr_fit.evaluate.clothed import regions
 from dsr_fit.evaluate.clothed.cloth import AROUND, Sheet, hull_ring, settle, support
@@ -50,8 +51,10 @@ def shell(
     surface = wearer.surface
     bridged = surface.smoothed(wearer.vertices, smooth, 25)
     normal = vertex_normals(bridged, surface.faces)
-    # Smoothing sinks into what sticks out: it is lifted back out.
-    bridged += np.einsum("vc,vc->v", wearer.vertices - bridged, normal).clip(0)[:, None] * normal
+    # Of the smoothing only what lifts the cloth off hollows is kept: sideways it would warp hems and patterns, and
+    # inwards it would sink into what sticks out.
+    lift = np.einsum("vc,vc->v", bridged - wearer.vertices, normal).clip(0)
+    bridged = wearer.vertices + lift[:, None] * normal
     thickness = offset * (1 + droop * (normal @ wearer.down)).clip(0.25)
     laid = _clear(bridged + thickness[:, None] * normal, wearer.outer, normal, MIN_GAP)
 
@@ -64,8 +67,10 @@ def shell(
         within = np.minimum(within, opening(surface.fine_rest))
     values, faces, _ = cut(np.concatenate([fine, surface.fine_rest], 1), surface.fine_faces, within)
     if cover:
-        worn = inside(surface.rest) > 0
-        wearer.outer = np.where(worn[:, None], laid, wearer.outer)
+        worn = inside(surface.rest) > -0.015  # to the far side of the triangles that the hem cuts
+        # The finer mesh's first V vertices are these ones.
+        ridges = (folds[: len(laid)].clip(0) + 0.001)[:, None] * normal
+        wearer.outer = np.where(worn[:, None], laid + ridges, wearer.outer)
     rest = values[:, 3:]
     return Piece(name, material, label, values[:, :3], faces, rest, regions.pattern_coordinates(rest))
 
@@ -150,11 +155,13 @@ def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "sk
     rings = max(6, round((spec.waist - spec.hem) / 0.02) + 1)
     levels = np.linspace(spec.waist, spec.hem, rings)
     angles = np.linspace(-np.pi, np.pi, AROUND, endpoint=False)  # the front is in the middle
-    lower = (rest[:, 1] < 0.2) & (np.abs(rest[:, 0]) < 0.3)
+    lower = np.flatnonzero((rest[:, 1] < 0.2) & (np.abs(rest[:, 0]) < 0.3))
     heights, reach, middle = np.zeros(rings), np.zeros((rings, AROUND)), np.zeros(rings)
     for i, level in enumerate(levels):
-        band = shaped[lower & (np.abs(rest[:, 1] - level) < 0.02)]
-        heights[i] = band[:, 1].mean() + (level - rest[lower & (np.abs(rest[:, 1] - level) < 0.02), 1].mean())
+        away = np.abs(rest[lower, 1] - level)
+        near = lower[away < max(0.02, np.partition(away, 40)[40])]
+        band = shaped[near]
+        heights[i] = band[:, 1].mean() + (level - rest[near, 1].mean())
         middle[i] = middle[i - 1] if level < CROTCH and i else band[:, 2].mean()
         reach[i] = support(band[:, [0, 2]] - np.array([0, middle[i]]), angles)
     radius = reach + spec.looseness
@@ -187,12 +194,22 @@ def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "sk
 
     solid = surface.weights[:, ARMS].sum(1) < 0.5
     normals = vertex_normals(wearer.outer, surface.faces)
-    settled = settle(sheet, posed, pinned, wearer.outer[solid], normals[solid], wearer.down, 0.006)
+    obstacle, normals = wearer.outer[solid], normals[solid]
+    held = np.broadcast_to(ramp(levels - spec.waist + 0.12, 0.10)[:, None], pinned.shape)
+    posed = posed + held[..., None] * (_hugging(posed, obstacle, normals) - posed)
+    settled = settle(sheet, posed, pinned, obstacle, normals, wearer.down, 0.006, held)
     place = np.stack([points[..., 0], np.broadcast_to(levels[:, None], points.shape[:2]), points[..., 2]], -1)
     return Piece(
         name, spec.material, LABEL_INDEX[spec.label], settled.reshape(-1, 3), sheet.faces, place.reshape(-1, 3),
         sheet.coordinates(),
     )  # fmt: skip
+
+
+def _hugging(points: np.ndarray, obstacle: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Points (R, C, 3) moved onto the obstacle's surface, a waistband's thickness off it."""
+    _, nearest = cKDTree(obstacle).query(points)
+    off = np.einsum("rcx,rcx->rc", points - obstacle[nearest], normals[nearest])
+    return points + (0.006 - off)[..., None] * normals[nearest]
 
 
 def _skirt_weights(points: np.ndarray, levels: np.ndarray) -> np.ndarray:

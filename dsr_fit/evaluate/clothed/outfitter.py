@@ -18,7 +18,7 @@ def pieces_of(wearer: Wearer, outfit: Outfit, rng: np.random.Generator) -> list[
     bare = wearer.vertices
     worn: list[Piece] = []
     if outfit.socks is not None and (outfit.trousers is None or outfit.trousers.hem > outfit.socks):
-        worn.append(extras.socks(wearer, outfit.socks))
+        worn.append(extras.socks(wearer, outfit.socks, outfit.shoe_height))
     boots = outfit.shoe_height > -0.8
     if not boots:
         worn.append(extras.shoes(wearer, outfit))
@@ -30,6 +30,8 @@ def pieces_of(wearer: Wearer, outfit: Outfit, rng: np.random.Generator) -> list[
         worn.append(garments.top(wearer, outfit.top, rng))
     if boots:
         worn.append(extras.shoes(wearer, outfit))
+    if outfit.top_tails is not None:
+        worn.append(garments.skirt(wearer, outfit.top_tails, rng, name="top_tails"))
     if outfit.skirt is not None:
         worn.append(garments.skirt(wearer, outfit.skirt, rng))
     if outfit.coat is not None and outfit.coat_tails is not None:
@@ -55,7 +57,7 @@ def _buried(rest: np.ndarray, outfit: Outfit) -> np.ndarray:
     depth = under(outfit.top)
     if outfit.trousers is not None:
         depth = np.maximum(depth, regions.trousers(rest, outfit.trousers.waist, outfit.trousers.hem))
-    depth = np.maximum(depth, regions.shoes(rest, outfit.shoe_height) + 0.01)
+    depth = np.maximum(depth, regions.shoes(rest, outfit.shoe_height) + BURIED - 0.02)
     return depth > BURIED
 
 

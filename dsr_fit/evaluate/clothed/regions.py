@@ -65,7 +65,7 @@ def skin_labels(rest: np.ndarray) -> np.ndarray:
     """Labels (N,) uint8 of bare skin: the face down to the neckline, arms, legs."""
     x, y = rest[:, 0], rest[:, 1]
     left = x > 0
-    on_arm = (np.abs(x) > 0.165) & (y > 0.2)
+    on_arm = (np.abs(x) > 0.115) & (y > 0.2) & (y < 0.51)
     legs = np.where(left, LABEL_INDEX["leftLeg"], LABEL_INDEX["rightLeg"])
     arms = np.where(left, LABEL_INDEX["leftArm"], LABEL_INDEX["rightArm"])
     return np.where(on_arm, arms, np.where(y > 0.30, LABEL_INDEX["face"], legs)).astype(np.uint8)

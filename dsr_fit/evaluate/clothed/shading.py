@@ -51,7 +51,7 @@ def random_lights(rng: np.random.Generator, down: np.ndarray) -> Lights:
     return Lights(
         key / np.linalg.norm(key), tint * 1.1 * strength, fill / np.linalg.norm(fill),
         tint[::-1] * rng.uniform(0.05, 0.3), up, tint[::-1] * (0.85 - 0.4 * strength),
-        np.array([1.0, 0.95, 0.88]) * rng.uniform(0.2, 0.4) * (1.1 - 0.4 * strength), float(rng.uniform(0.85, 1.2)),
+        np.array([1.0, 0.95, 0.88]) * rng.uniform(0.2, 0.4) * (1.1 - 0.4 * strength), float(rng.uniform(1.0, 1.45)),
     )  # fmt: skip
 
 
@@ -71,6 +71,7 @@ def shadow_map(vertices: np.ndarray, faces: np.ndarray, light: np.ndarray) -> Sh
     ids = np.empty((SHADOW_SIZE, SHADOW_SIZE), np.int32)
     depth = np.empty((SHADOW_SIZE, SHADOW_SIZE))
     visible_triangles(pos, faces, screen, ids, depth)
+    depth[ids == 0] = np.inf
     return ShadowMap(depth.astype(np.float32), axes, centre, half)
 
 

@@ -122,7 +122,7 @@ def stage(stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Gener
         target[0] = margin[0] + across * (room[0] - 2 * margin[0]) if room[0] > 2 * margin[0] else room[0] / 2
         target[1] = margin[1] + low * (room[1] - 1.6 * margin[1]) if room[1] > 1.6 * margin[1] else margin[1]
         if cut_side:
-            cut = (0.12 + 0.3 * across) * extent[0]
+            cut = (0.10 + 0.18 * across) * extent[0]
             target[0] = -cut if side < 0 else width - extent[0] + cut
         cam_t[:2] += (target - lowest) * cam_t[2] / focal
     placed = place(stance, betas, rotation, cam_t)

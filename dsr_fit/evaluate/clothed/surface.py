@@ -27,9 +27,8 @@ class Surface:
     weights: np.ndarray  # (V, 24) float64
     average: sparse.csr_matrix  # (V, V): the mean of each vertex's neighbours
     finer: sparse.csr_matrix  # (W, V): Loop's subdivision (C. Loop, 1987)
-    fine_rest: np.ndarray  # (W, 3), on the unsmoothed surface
+    fine_rest: np.ndarray  # (W, 3)
     fine_faces: np.ndarray  # (4 F, 3) int64
-    fine_average: sparse.csr_matrix  # (W, W)
 
     def smoothed(self, positions: np.ndarray, share: np.ndarray, steps: int) -> np.ndarray:
         """Laplacian smoothing of (V, 3), each vertex moved by its share (V,) of the way to its neighbours' mean."""
@@ -45,7 +44,7 @@ def open_surface() -> Surface:
     body = load_body("open")
     faces = body.faces.numpy().astype(np.int64)
     rest = body.v_template.numpy().astype(np.float64)
-    middle, loop, fine_faces = subdivision(faces, len(rest))
+    loop, fine_faces = subdivision(faces, len(rest))
     return Surface(
         body=body,
         rest=rest,
@@ -53,9 +52,8 @@ def open_surface() -> Surface:
         weights=body.weights.dense().numpy().astype(np.float64),
         average=neighbour_mean(faces, len(rest)),
         finer=loop,
-        fine_rest=middle @ rest,
+        fine_rest=loop @ rest,
         fine_faces=fine_faces,
-        fine_average=neighbour_mean(fine_faces, middle.shape[0]),
     )
 
 
@@ -67,8 +65,8 @@ def neighbour_mean(faces: np.ndarray, count: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.diags(1 / np.asarray(link.sum(1)).ravel()) @ link)
 
 
-def subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix, np.ndarray]:
-    """Matrices of midpoint and of Loop subdivision (W, V) of a closed mesh, and the new faces (4 F, 3)."""
+def subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Matrix (W, V) of Loop subdivision of a closed mesh, and the new faces (4 F, 3)."""
     corner = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     across = np.concatenate([faces[:, 2], faces[:, 0], faces[:, 1]])
     edges, edge_of = np.unique(np.sort(corner, 1), axis=0, return_inverse=True)
@@ -82,13 +80,7 @@ def subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, spars
 
     own = np.arange(count)
     new = count + np.arange(len(edges))
-    half = np.full(2 * len(edges), 0.5)
     shape = (count + len(edges), count)
-    rows = np.concatenate([own, new, new])
-    middle = sparse.csr_matrix(
-        (np.concatenate([np.ones(count), half]), (rows, np.concatenate([own, edges[:, 0], edges[:, 1]]))), shape
-    )
-
     valence = np.bincount(edges.ravel(), minlength=count)
     beta = np.where(valence == 3, 9 / 16, 3 / 8)  # of an old vertex, what its neighbours' mean replaces
     rows = np.concatenate([own, edges[:, 0], edges[:, 1], new, new, count + edge_of])
@@ -97,7 +89,7 @@ def subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, spars
         1 - beta, (beta / valence)[edges[:, 0]], (beta / valence)[edges[:, 1]],
         np.full(2 * len(edges), 3 / 8), np.full(len(edge_of), 1 / 8),
     ])  # fmt: skip
-    return middle, sparse.csr_matrix((values, (rows, columns)), shape), fine_faces
+    return sparse.csr_matrix((values, (rows, columns)), shape), fine_faces
 
 
 @njit(cache=True, nogil=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -64,6 +64,7 @@ class Hair:
 @dataclass(frozen=True)
 class Outfit:
     top: Top
+    top_tails: Skirt | None  # of a tunic or a long loose shirt
     trousers: Trousers | None
     skirt: Skirt | None
     coat: Top | None
@@ -96,7 +97,7 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
     if sleeves == "long_sleeves" and rng.uniform() < 0.25:
         neck = (-0.04, 0.0)  # a turtleneck
     top = Top(
-        "upperclothes", "top", float(sleeve_end), float(rng.uniform(-0.15, -0.02)), neck, top_looseness,
+        "upperclothes", "top", float(sleeve_end), float(rng.uniform(-0.055, 0.0)), neck, top_looseness,
         top_looseness * float(rng.uniform(0.5, 0.8)) if loose else top_looseness,
     )  # fmt: skip
     kinds |= {str(sleeves), "loose_top" if loose else "tight_top"}
@@ -133,14 +134,27 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
     boots = rng.uniform() < 0.15 and (lower in ("skirt", "dress", "tight_trousers"))
     if boots:
         kinds.add("boots")
+    tucked = bool(lower == "skirt" or (lower != "dress" and rng.uniform() < 0.25))
+    if tucked:
+        waist = skirt.waist if skirt else trousers.waist if trousers else 0.0
+        top = replace(top, hem=waist - 0.02)
+    tunic = trousers is not None and loose and roomy and not tucked and coat is None and rng.uniform() < 0.5
+    top_tails = _tunic(rng, top) if tunic else None
     return Outfit(
-        top, trousers, skirt, coat, tails,
-        tucked=bool(lower != "dress" and rng.uniform() < (0.5 if lower == "skirt" else 0.25)),
+        top, top_tails, trousers, skirt, coat, tails,
+        tucked=tucked,
         hair=hair,
         hat=hat,
         shoe_height=float(rng.uniform(-0.72, -0.52)) if boots else float(rng.uniform(-0.85, -0.81)),
         socks=float(rng.uniform(-0.78, -0.5)) if not boots and lower != "dress" and rng.uniform() < 0.3 else None,
         kinds=tuple(kind for kind in KINDS if kind in kinds),
+    )  # fmt: skip
+
+
+def _tunic(rng: np.random.Generator, top: Top) -> Skirt:
+    return Skirt(
+        top.label, top.material, top.hem + 0.05, float(rng.uniform(-0.26, -0.1)), top.looseness,
+        float(rng.uniform(0.0, 0.12)), int(rng.integers(4, 9)), float(rng.uniform(0.002, 0.012)),
     )  # fmt: skip
 
 
