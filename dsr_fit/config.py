@@ -1,6 +1,6 @@
 """Every setting of a fit and its default. Presets (`configs/*.yaml`) override, then the command line.
 
-All configuration is frozen; an unknown key is an error that lists the known ones. The resolved configuration is saved
+All configuration is frozen; an unknown key is an error that lists the known ones. The resolved one is saved
 beside each result.
 """
 
@@ -65,7 +65,7 @@ class Semantics:
     mc_form: Literal["niou", "dist"] = "niou"
     """DSR-MC by 1 - IoU, or by the distance to the mask (pull from far away)."""
     c_form: Literal["excess", "plain", "released"] = "excess"
-    """DSR-C: cost in excess of the point's most likely label, the plain negative log, or the released code's loss."""
+    """DSR-C: cost in excess of the point's most likely label, plain negative log, or the released loss."""
     c_normaliser: Literal["live", "detached"] = "live"
     """Whether the covered area that DSR-C is divided by carries gradient."""
     label_set: Literal["paper4", "code8"] = "code8"
@@ -171,10 +171,14 @@ def _convert(hint: Any, value: Any, current: Any, name: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"configuration `{name}`: expected a list, got {value!r}")
-        return tuple(_convert(choices[0], item, None, f"{name}.{number}") for number, item in enumerate(value))
+        return tuple(
+            _convert(choices[0], item, None, f"{name}.{number}") for number, item in enumerate(value)
+        )
     if origin is Literal:
         if value not in choices:
-            raise UsageError(f"configuration `{name}`: {value!r} is not one of {', '.join(map(str, choices))}")
+            raise UsageError(
+                f"configuration `{name}`: {value!r} is not one of {', '.join(map(str, choices))}"
+            )
         return value
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(choices[0], value, current, name)
@@ -194,7 +198,9 @@ def load_config(name: str | Path | None = None, base: FitConfig | None = None) -
     if not path.suffix:
         presets = sorted(file.stem for file in shipped("configs").glob("*.yaml"))
         if str(name) not in presets:
-            raise UsageError(f"no preset is called {str(name)!r}; presets: {', '.join(presets)}; or give a .yaml file")
+            raise UsageError(
+                f"no preset is called {str(name)!r}; presets: {', '.join(presets)}; or give a .yaml file"
+            )
         path = shipped(f"configs/{name}.yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

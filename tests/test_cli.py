@@ -85,7 +85,7 @@ REFUSALS = {
     "not an image": (
         "text.jpg", 1, "text.jpg is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work",
     ),
-    "a folder": ("results", 1, "results is a folder, not an image; `dsr-fit batch` takes folders"),
+    "a folder": ("results", 1, "results is a folder, not an image; name one of the images in it"),
     "nobody": (
         "grey.png", 1, "grey.png: nobody was found in the image; try a --bbox, or give --keypoints",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class FitResult:
     crop_cam: np.ndarray  # (3,) SPIN's s, tx, ty, for `crop_global_orient`
     crop_global_orient: np.ndarray  # (3,) orientation seen along the ray to the crop's centre
     crop_residual_px: float
-    """Root mean square distance, at 224 px, between the 49 joints under the crop camera and under the full one."""
+    """Root mean square distance, at 224 px, between the joints under the crop and the full camera."""
     energies: dict[str, dict[str, float]]
     """Unweighted: name -> {"initial", "final"}."""
     metrics: dict[str, dict[str, float]]
@@ -67,10 +68,10 @@ class Fitter:
         *,
         semantic_prior: SemanticPrior | None = None,
         pose_prior: PosePrior | None = None,
-        device: str = "cpu",
+        device: Literal["cpu", "cuda"] = "cpu",
         crop_camera: bool = False,
     ) -> None:
-        """Priors default to the shipped ones; `crop_camera` fits with SPIN's camera (f = 5000 on the crop)."""
+        """Priors default to the shipped; `crop_camera` fits with SPIN's camera (f = 5000 on the crop)."""
         self.config = config or FitConfig()
         self.body = body.to(device)
         self.semantic_prior = (semantic_prior or load_semantic_prior(body)).to(device)
@@ -123,7 +124,14 @@ class Fitter:
 
     def _energy(self, batch: Batch, resolution: int, start: Parameters) -> Energy:
         return Energy(
-            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, resolution, start
+            self.body,
+            batch,
+            self.renderer,
+            self.semantic_prior,
+            self.pose_prior,
+            self.config,
+            resolution,
+            start,
         )
 
     @torch.no_grad()
@@ -158,8 +166,8 @@ class Fitter:
         for row, observation in enumerate(batch.observations):
             focal, center = batch.focal_lengths[row], batch.principal_points[row]
             crop_cam, crop_orient, residual = _crop_camera(
-                joints[row], pelvis[row], values["cam_t"][row], values["global_orient"][row], batch.crops[row],
-                focal, center,
+                joints[row], pelvis[row], values["cam_t"][row], values["global_orient"][row],
+                batch.crops[row], focal, center,
             )  # fmt: skip
             results.append(
                 FitResult(
@@ -178,7 +186,8 @@ class Fitter:
                         name: {when: judged[when][name][row] for when in judged} for name in judged["initial"]
                     },
                     metrics={
-                        name: {when: measured[when][name][row] for when in measured} for name in measured["before"]
+                        name: {when: measured[when][name][row] for when in measured}
+                        for name in measured["before"]
                     },
                     iterations=int(iterations[row]),
                     stop_reason=reasons[row],
@@ -199,8 +208,8 @@ def _crop_camera(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """SPIN's camera (3,), the orientation (3,) that goes with it, and the residual in pixels at 224 px.
 
-    A camera of SPIN's looks straight at the crop, so the body is turned by the rotation between the image's optical
-    axis and the ray to the crop's centre, about the root joint as `global_orient` turns it.
+    A camera of SPIN's looks straight at the crop, so the body is turned by the rotation between the image's
+    optical axis and the ray to the crop's centre, about the root joint as `global_orient` turns it.
     """
     points = torch.from_numpy(joints).double()
     pixels = points[:, :2] / points[:, 2:] * focal + torch.tensor(center)
@@ -213,11 +222,13 @@ def _crop_camera(
     return crop_cam.float().numpy(), matrix_to_axis_angle(turn @ orient).float().numpy(), float(residual)
 
 
-def choose_device(name: str) -> str:
-    """`cuda` where torch sees a GPU and `auto` is asked for, else `cpu`; raises UsageError for a missing GPU."""
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """`auto` is `cuda` where torch sees a GPU, else `cpu`; raises UsageError for `cuda` without a GPU."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         build = "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to it"
-        raise UsageError(f"--device cuda: torch sees no CUDA device ({build}); use --device cpu, or see README")
+        raise UsageError(
+            f"--device cuda: torch sees no CUDA device ({build}); use --device cpu, or see README"
+        )
     return name

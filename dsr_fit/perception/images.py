@@ -41,7 +41,7 @@ def open_image(path: Path) -> Image.Image:
     if not path.exists():
         raise InputError(f"no such image: {path}")
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not an image; `dsr-fit batch` takes folders")
+        raise InputError(f"{path} is a folder, not an image; name one of the images in it")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes)")
     try:
