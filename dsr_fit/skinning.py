@@ -1,6 +1,6 @@
 """Linear blend skinning as one operator: sparse weights, and a backward pass of its own.
 
-On a CPU two numba kernels go over the vertices once each; `skin_reference` is the readable twin in torch, and what
+On a CPU two numba kernels go over the vertices once each, images in parallel; `skin_reference` is the readable twin in torch, and what
 runs on other devices.
 """
 
@@ -13,6 +13,8 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from dsr_fit.threads import over_images
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class SkinningWeights:
         matrix[vertex, self.joint.long()] = self.value
         return matrix
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """start, joint and value as numpy's."""
+        return self.start.numpy(), self.joint.numpy(), self.value.numpy()
+
     def to(self, device: torch.device | str) -> SkinningWeights:
         return replace(
             self, start=self.start.to(device), joint=self.joint.to(device), value=self.value.to(device)
@@ -71,10 +77,8 @@ class _Skin(torch.autograd.Function):
         rest = shaped.detach().contiguous()
         moves = transforms.detach().contiguous()
         vertices = torch.empty_like(rest)
-        _skin_forward(
-            rest.numpy(), moves.numpy(), weights.start.numpy(), weights.joint.numpy(), weights.value.numpy(),
-            vertices.numpy(),
-        )  # fmt: skip
+        arrays = rest.numpy(), moves.numpy(), *weights.arrays(), vertices.numpy()
+        over_images(lambda start, stop: _skin_forward(start, stop, *arrays), len(rest))
         ctx.save_for_backward(rest, moves)
         ctx.weights = weights
         return vertices
@@ -84,16 +88,15 @@ class _Skin(torch.autograd.Function):
         rest, moves = ctx.saved_tensors
         weights: SkinningWeights = ctx.weights
         d_rest, d_moves = torch.empty_like(rest), torch.zeros_like(moves)
-        _skin_backward(
-            rest.numpy(), moves.numpy(), weights.start.numpy(), weights.joint.numpy(), weights.value.numpy(),
-            grads[0].contiguous().numpy(), d_rest.numpy(), d_moves.numpy(),
-        )  # fmt: skip
+        given = rest.numpy(), moves.numpy(), *weights.arrays(), grads[0].contiguous().numpy()
+        arrays = *given, d_rest.numpy(), d_moves.numpy()
+        over_images(lambda start, stop: _skin_backward(start, stop, *arrays), len(rest))
         return d_rest, d_moves, None
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
-def _skin_forward(rest, moves, start, joint, value, vertices):
-    for b in numba.prange(rest.shape[0]):
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _skin_forward(first, last, rest, moves, start, joint, value, vertices):
+    for b in range(first, last):
         m = np.empty((3, 4), np.float32)
         for v in range(rest.shape[1]):
             m[:] = 0
@@ -107,9 +110,9 @@ def _skin_forward(rest, moves, start, joint, value, vertices):
                 vertices[b, v, r] = m[r, 0] * x + m[r, 1] * y + m[r, 2] * z + m[r, 3]
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
-def _skin_backward(rest, moves, start, joint, value, grad, d_rest, d_moves):
-    for b in numba.prange(rest.shape[0]):  # one image a thread: sums stay in order, results stay the same
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _skin_backward(first, last, rest, moves, start, joint, value, grad, d_rest, d_moves):
+    for b in range(first, last):
         for v in range(rest.shape[1]):
             x, y, z = rest[b, v, 0], rest[b, v, 1], rest[b, v, 2]
             gx, gy, gz = grad[b, v, 0], grad[b, v, 1], grad[b, v, 2]

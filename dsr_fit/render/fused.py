@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsr_fit.render import fused_kernels as kernels
-from dsr_fit.render.ops_cpu import array, attribute_gradient, chunks_of, over_images, pixels
+from dsr_fit.render.ops_cpu import array, attribute_gradient, pixels
 from dsr_fit.render.topology import Topology
+from dsr_fit.threads import chunks_of, over_images
 
 
 class Projection(torch.autograd.Function):

@@ -7,9 +7,7 @@ float32; docs/rendering.md holds the conventions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,34 +18,10 @@ from dsr_fit.errors import InputError
 from dsr_fit.render import batch_kernels as kernels
 from dsr_fit.render.outline_kernels import ANTIALIAS_GUARD
 from dsr_fit.render.topology import Topology, topology_of
+from dsr_fit.threads import chunks_of, in_threads, over_images
 
-T = TypeVar("T")
 NO_IMAGES = np.zeros((0, 0, 0, 4), np.float32)
 NO_EDGES = (np.zeros((0, 2), np.int32), np.zeros((0, 2), np.int32), np.zeros(0, np.bool_))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="dsr-fit-render")
-
-
-def chunks_of(batch: int) -> list[tuple[int, int]]:
-    """Ranges of images, one for each of torch's threads."""
-    threads = max(1, min(torch.get_num_threads(), batch))
-    bounds = [batch * k // threads for k in range(threads + 1)]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
-
-
-def in_threads(function: Callable[..., T], *arguments: Sequence[Any]) -> list[T]:
-    """function(*arguments) over equally long lists of arguments; the kernels release the GIL."""
-    if len(arguments[0]) == 1:
-        return [function(*(a[0] for a in arguments))]
-    return list(_pool(len(arguments[0])).map(function, *arguments))
-
-
-def over_images(kernel: Callable[[int, int], T], batch: int) -> list[T]:
-    """kernel(start, stop) over the images of a batch, each range in a thread of its own."""
-    return in_threads(kernel, *zip(*chunks_of(batch), strict=True))
 
 
 def attribute_gradient(

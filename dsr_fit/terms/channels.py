@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.threads import over_images
+
 
 def read_channels_reference(attributes: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Observed, most likely, and minimally clothed probability of each pixel, times its coverage; (B, S, S) each.
@@ -38,10 +40,12 @@ class _ReadChannels(torch.autograd.Function):
         maps = attributes.new_empty(3, *classes.shape)
         peaks = torch.empty_like(classes)
         channels = attributes.shape[-1]
-        _read(
+        arrays = (
             attributes.view(-1, channels).numpy(), classes.view(-1).numpy(), maps.view(3, -1).numpy(),
             peaks.view(-1).numpy(),
         )  # fmt: skip
+        size = classes[0].numel()
+        over_images(lambda start, stop: _read(start * size, stop * size, *arrays), len(classes))
         ctx.save_for_backward(classes, peaks)
         ctx.channels = channels
         seen, peak, minimal = maps
@@ -51,18 +55,20 @@ class _ReadChannels(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         classes, peaks = ctx.saved_tensors
         gradient = grads[0].new_empty(*classes.shape, ctx.channels)
-        _scatter(
+        arrays = (
             classes.view(-1).numpy(), peaks.view(-1).numpy(),
             *(grad.contiguous().view(-1).numpy() for grad in grads),
             gradient.view(-1, ctx.channels).numpy(),
         )  # fmt: skip
+        size = classes[0].numel()
+        over_images(lambda start, stop: _scatter(start * size, stop * size, *arrays), len(classes))
         return gradient, None
 
 
-@numba.njit(cache=True)
-def _read(attributes, classes, maps, peaks):
+@numba.njit(cache=True, nogil=True)
+def _read(start, stop, attributes, classes, maps, peaks):
     last = attributes.shape[1] - 1
-    for pixel in range(len(classes)):
+    for pixel in range(start, stop):
         best, value = 0, attributes[pixel, 0]
         for k in range(1, last):
             if attributes[pixel, k] > value:
@@ -73,10 +79,10 @@ def _read(attributes, classes, maps, peaks):
         maps[2, pixel] = attributes[pixel, last]
 
 
-@numba.njit(cache=True)
-def _scatter(classes, peaks, d_seen, d_peak, d_minimal, gradient):
+@numba.njit(cache=True, nogil=True)
+def _scatter(start, stop, classes, peaks, d_seen, d_peak, d_minimal, gradient):
     last = gradient.shape[1] - 1
-    for pixel in range(len(classes)):
+    for pixel in range(start, stop):
         for k in range(last):
             gradient[pixel, k] = np.float32(0)
         gradient[pixel, last] = d_minimal[pixel]
