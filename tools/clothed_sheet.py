@@ -47,7 +47,9 @@ def tile(case: ClothedCase) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("clothed"))
@@ -55,7 +57,15 @@ def main() -> None:
     tiles = []
     for seed in range(arguments.first, arguments.first + arguments.count):
         case = generate(seed)
-        print(seed, case.view, case.clip, case.occluded, case.second_person, case.cropped, " ".join(case.garments))
+        print(
+            seed,
+            case.view,
+            case.clip,
+            case.occluded,
+            case.second_person,
+            case.cropped,
+            " ".join(case.garments),
+        )
         tiles.append(tile(case))
     blank = np.full_like(tiles[0], 255)
     for number, start in enumerate(range(0, len(tiles), PER_SHEET)):

@@ -28,7 +28,9 @@ def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
     return r, g, b
 
 
-def _rectangle(canvas: np.ndarray, left: float, top: float, width: float, height: float, colour, thick: int = -1) -> None:
+def _rectangle(
+    canvas: np.ndarray, left: float, top: float, width: float, height: float, colour, thick: int = -1
+) -> None:
     corners = (int(left), int(top)), (int(left + width), int(top + height))
     cv2.rectangle(canvas, *corners, colour, thick, cv2.LINE_AA)
 
@@ -102,7 +104,17 @@ def _street(rng: np.random.Generator, canvas: np.ndarray) -> None:
     for _ in range(int(rng.integers(1, 5))):
         cx, w = rng.uniform(0, columns), rng.uniform(110, 190)
         colour = _colour(rng)
-        cv2.ellipse(canvas, (int(cx), rows - 40), (int(w * 0.32), 34), 0, 180, 360, (50.0, 60.0, 70.0), -1, cv2.LINE_AA)
+        cv2.ellipse(
+            canvas,
+            (int(cx), rows - 40),
+            (int(w * 0.32), 34),
+            0,
+            180,
+            360,
+            (50.0, 60.0, 70.0),
+            -1,
+            cv2.LINE_AA,
+        )
         _rectangle(canvas, cx - w / 2, rows - 44, w, 32, colour)
         for side in (-0.3, 0.3):
             cv2.circle(canvas, (int(cx + side * w), rows - 12), 13, (25.0, 25.0, 28.0), -1, cv2.LINE_AA)
@@ -122,7 +134,9 @@ def _park(rng: np.random.Generator, canvas: np.ndarray) -> None:
     for _ in range(int(rng.integers(2, 8))):
         x, w = rng.uniform(0, columns), rng.uniform(6, 34)
         bark = np.array([74.0, 60.0, 48.0]) * rng.uniform(0.6, 1.3)
-        points = np.array([[x, rows], [x + w, rows], [x + w * 0.8 + rng.uniform(-20, 20), 0], [x + w * 0.3, 0]])
+        points = np.array(
+            [[x, rows], [x + w, rows], [x + w * 0.8 + rng.uniform(-20, 20), 0], [x + w * 0.3, 0]]
+        )
         cv2.fillPoly(canvas, [points.astype(np.int32)], bark.tolist(), cv2.LINE_AA)
 
 
@@ -213,7 +227,9 @@ def paint_backdrop(
     tile = _floor_tile(rng, kind)
     fx, fz = (floor @ across) * 128, (floor @ normal) * 128
     ground = tile[fz.astype(int) % 512, fx.astype(int) % 512]
-    light = 1 - key_share * (1 - lit((floor + view.floor).reshape(-1, 3), shadow, 5, 0.02).reshape(t_floor.shape))
+    light = 1 - key_share * (
+        1 - lit((floor + view.floor).reshape(-1, 3), shadow, 5, 0.02).reshape(t_floor.shape)
+    )
     contact = np.exp(-np.maximum((floor**2).sum(-1), 0) / 0.25)
     ground = ground * (light * (1 - 0.25 * contact))[..., None]
     picture[on_floor] = ground[on_floor]

@@ -29,7 +29,9 @@ class Sheet:
         if self.closed:
             index = np.concatenate([index, index[:, :1]], 1)
         a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-        return np.concatenate([np.stack([a, d, b], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)])
+        return np.concatenate(
+            [np.stack([a, d, b], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)]
+        )
 
     def coordinates(self) -> np.ndarray:
         """(R * C, 2) metres along each ring from its middle column, and down."""
@@ -44,7 +46,14 @@ class Sheet:
         rings, columns = self.points.shape[:2]
         index = np.arange(rings * columns).reshape(rings, columns)
         pairs, stiffness = [], []
-        for dr, dc, strength in ((0, 1, 0.8), (1, 0, 0.8), (1, 1, 0.25), (1, -1, 0.25), (2, 0, 0.15), (0, 2, 0.15)):
+        for dr, dc, strength in (
+            (0, 1, 0.8),
+            (1, 0, 0.8),
+            (1, 1, 0.25),
+            (1, -1, 0.25),
+            (2, 0, 0.15),
+            (0, 2, 0.15),
+        ):
             other = np.roll(index, -dc, axis=1)[dr:]
             pair = np.stack([index[: rings - dr], other], -1)
             if not self.closed and dc:

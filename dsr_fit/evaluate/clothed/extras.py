@@ -75,7 +75,6 @@ def _head_weights(count: int) -> np.ndarray:
 
 
 def _curtain(wearer: Wearer, spec: Hair, rng: np.random.Generator) -> Piece:
-    surface = wearer.surface
     levels = np.arange(0.735, 0.60 - spec.length, -0.014)
     points = _head_rings(wearer, levels, 0.4 * spec.thickness + 0.004)
     opened = round(AROUND * rng.uniform(0.14, 0.21))  # columns left free in front of each ear
@@ -90,9 +89,8 @@ def _curtain(wearer: Wearer, spec: Hair, rng: np.random.Generator) -> Piece:
     sheet = Sheet(points, closed=False)
     posed = wearer.posed(points.reshape(-1, 3), _head_weights(points.size // 3)).reshape(points.shape)
     pinned = np.broadcast_to(levels[:, None] > 0.675, points.shape[:2])
-    solid = surface.weights[:, ARMS[1:4] + ARMS[5:]].sum(1) < 0.5
-    normals = vertex_normals(wearer.outer, surface.faces)
-    settled = settle(sheet, posed, pinned, wearer.outer[solid], normals[solid], wearer.down, 0.006)
+    obstacle, normals = wearer.obstacle(without=ARMS[1:4] + ARMS[5:])
+    settled = settle(sheet, posed, pinned, obstacle, normals, wearer.down, 0.006)
     place = points.copy()
     place[..., 1] = 0.7
     return Piece(
@@ -156,7 +154,9 @@ def hat(wearer: Wearer, style: str, over_hair: float, rng: np.random.Generator) 
     points = np.stack([rings[..., 0], level - sag, rings[..., 1]], -1)
     sheet = Sheet(points, closed=True)
     posed = wearer.posed(points.reshape(-1, 3), _head_weights(points.size // 3))
-    brim = Piece("brim", "hat", LABEL_INDEX["hat"], posed, sheet.faces, points.reshape(-1, 3), sheet.coordinates())
+    brim = Piece(
+        "brim", "hat", LABEL_INDEX["hat"], posed, sheet.faces, points.reshape(-1, 3), sheet.coordinates()
+    )
     return [crown, brim]
 
 
@@ -169,7 +169,9 @@ def _shoe_offsets() -> np.ndarray:
     toes = low * ramp(rest[:, 2] - 0.05, 0.05)
     shape = surface.smoothed(rest, np.maximum(0.95 * toes, 0.4 * low), 60)
     normal = vertex_normals(shape, surface.faces)
-    shape = shape + (0.010 + 0.25 * toes * np.einsum("vc,vc->v", rest - shape, normal).clip(0))[:, None] * normal
+    shape = (
+        shape + (0.010 + 0.25 * toes * np.einsum("vc,vc->v", rest - shape, normal).clip(0))[:, None] * normal
+    )
     shape = shape + toes[:, None] * np.array([0.0, 0.003, 0.022])
     sole = rest[:, 1].min() - 0.012
     shape[:, 1] = np.where(low * (shape[:, 1] < sole + 0.016) > 0, sole, shape[:, 1])
@@ -182,6 +184,7 @@ def shoes(wearer: Wearer, outfit: Outfit) -> Piece:
     surface = wearer.surface
     target = wearer.vertices + wearer.carried(_shoe_offsets())
     bare = wearer.vertices
+
     def inside(rest: np.ndarray) -> np.ndarray:
         return regions.shoes(rest, outfit.shoe_height)
 

@@ -111,7 +111,9 @@ def top(wearer: Wearer, spec: Top, rng: np.random.Generator, name: str = "top") 
 
     within = inside(surface.rest)
     loose = spec.looseness > 0.018
-    smooth = ramp(within - 0.005, 0.05) * (0.9 if loose else 0.75) * ramp(0.62 - np.abs(surface.rest[:, 0]), 0.1)
+    smooth = (
+        ramp(within - 0.005, 0.05) * (0.9 if loose else 0.75) * ramp(0.62 - np.abs(surface.rest[:, 0]), 0.1)
+    )
     offset = looseness(surface.rest)
 
     def opening(rest: np.ndarray) -> np.ndarray:
@@ -185,22 +187,22 @@ def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "sk
     if not closed:
         points = np.concatenate([points, points[:, :1]], 1)  # a seam at the back, to be opened at the front
         points = np.roll(points[:, :-1], AROUND // 2, axis=1)
-        points = points[:, 1 : AROUND] if spec.open_front < 0.08 else points[:, 2 : AROUND - 1]
+        points = points[:, 1:AROUND] if spec.open_front < 0.08 else points[:, 2 : AROUND - 1]
     sheet = Sheet(points, closed)
     weights = _skirt_weights(points, levels)
     posed = wearer.posed(points.reshape(-1, 3), weights).reshape(points.shape)
     pinned = np.zeros(points.shape[:2], bool)
     pinned[levels > spec.waist - 0.03] = True
 
-    solid = surface.weights[:, ARMS].sum(1) < 0.5
-    normals = vertex_normals(wearer.outer, surface.faces)
-    obstacle, normals = wearer.outer[solid], normals[solid]
+    obstacle, normals = wearer.obstacle(without=ARMS)
     held = np.broadcast_to(ramp(levels - spec.waist + 0.12, 0.10)[:, None], pinned.shape)
     posed = posed + held[..., None] * (_hugging(posed, obstacle, normals) - posed)
     settled = settle(sheet, posed, pinned, obstacle, normals, wearer.down, 0.006, held)
+    flat = settled.reshape(-1, 3)
+    wearer.hanging = np.concatenate([wearer.hanging, np.hstack([flat, vertex_normals(flat, sheet.faces)])])
     place = np.stack([points[..., 0], np.broadcast_to(levels[:, None], points.shape[:2]), points[..., 2]], -1)
     return Piece(
-        name, spec.material, LABEL_INDEX[spec.label], settled.reshape(-1, 3), sheet.faces, place.reshape(-1, 3),
+        name, spec.material, LABEL_INDEX[spec.label], flat, sheet.faces, place.reshape(-1, 3),
         sheet.coordinates(),
     )  # fmt: skip
 

@@ -54,7 +54,9 @@ def garment_colour(rng: np.random.Generator) -> np.ndarray:
 
 def _tileable_noise(rng: np.random.Generator, smooth: float) -> np.ndarray:
     """(TILE, TILE) of zero mean and unit deviation, smooth over that many pixels, wrapping around."""
-    field = cv2.GaussianBlur(np.tile(rng.normal(size=(TILE, TILE)).astype(np.float32), (2, 2)), (0, 0), smooth)
+    field = cv2.GaussianBlur(
+        np.tile(rng.normal(size=(TILE, TILE)).astype(np.float32), (2, 2)), (0, 0), smooth
+    )
     field = np.roll(field, TILE // 2, (0, 1))[:TILE, :TILE] if smooth < TILE / 8 else field[:TILE, :TILE]
     return (field - field.mean()) / (field.std() + 1e-6)
 

@@ -13,7 +13,7 @@ from dsr_fit.evaluate.clothed.backdrop import paint_backdrop
 from dsr_fit.evaluate.clothed.camera_frame import View
 from dsr_fit.evaluate.clothed.garments import Piece
 from dsr_fit.evaluate.clothed.outfitter import look_of, occluder_look, pieces_of
-from dsr_fit.evaluate.clothed.render import Look, Scene
+from dsr_fit.evaluate.clothed.render import Scene
 from dsr_fit.evaluate.clothed.staging import Placed, ViewName
 from dsr_fit.evaluate.clothed.wardrobe import dress_up
 from dsr_fit.joints import KEYPOINTS_49
@@ -201,7 +201,9 @@ def _seen(view: View, scene: Scene, alone: Scene) -> _Seen:
 
 def _visibility(view: View, keypoints: np.ndarray, seen: _Seen) -> np.ndarray:
     """(49,) bool; a keypoint lies inside the body, up to its limb's radius behind the surface that shows it."""
-    radius = np.array([0.05 if _on_head(name) else 0.17 if _on_torso(name) else 0.10 for name in KEYPOINTS_49])
+    radius = np.array(
+        [0.05 if _on_head(name) else 0.17 if _on_torso(name) else 0.10 for name in KEYPOINTS_49]
+    )
     pixel = np.floor(view.project(keypoints)).astype(int)
     inside = ((pixel >= 0) & (pixel < [view.width, view.height])).all(1) & (keypoints[:, 2] > 0)
     j, i = pixel.clip(0, [view.width - 1, view.height - 1]).T
@@ -228,7 +230,9 @@ def _looseness(view: View, alone: Scene, placed: Placed) -> tuple[float, dict[st
         return 0.0, {}
     points = pixels.position[cloth].astype(np.float64)
     distance, nearest = cKDTree(placed.wearer.vertices).query(points)
-    off = np.abs(np.einsum("nc,nc->n", points - placed.wearer.vertices[nearest], placed.wearer.normals[nearest]))
+    off = np.abs(
+        np.einsum("nc,nc->n", points - placed.wearer.vertices[nearest], placed.wearer.normals[nearest])
+    )
     off = np.where(distance > 0.03, distance, off)
     names = {LABEL_INDEX[name]: name for name in ("upperclothes", "dress", "coat", "pants", "skirt")}
     by_label = {names[int(k)]: float(off[labels[cloth] == k].mean()) for k in np.unique(labels[cloth])}

@@ -23,7 +23,9 @@ def ramp(distance: np.ndarray, width: float) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def waves(rest: np.ndarray, length: float | tuple[float, float, float], rng: np.random.Generator) -> np.ndarray:
+def waves(
+    rest: np.ndarray, length: float | tuple[float, float, float], rng: np.random.Generator
+) -> np.ndarray:
     """Smooth noise (N,), standard deviation about 0.5: a few waves of random direction and about that length."""
     frequency = 2 * np.pi / (1.7 * np.asarray(length)) * rng.normal(size=(10, 3))
     return np.sin(rest @ frequency.T + rng.uniform(0, 2 * np.pi, 10)).sum(1) / np.sqrt(20)
@@ -65,7 +67,7 @@ def skin_labels(rest: np.ndarray) -> np.ndarray:
     """Labels (N,) uint8 of bare skin: the face down to the neckline, arms, legs."""
     x, y = rest[:, 0], rest[:, 1]
     left = x > 0
-    on_arm = (np.abs(x) > 0.115) & (y > 0.2) & (y < 0.51)
+    on_arm = (np.abs(x) > 0.115) & (y > 0.2)
     legs = np.where(left, LABEL_INDEX["leftLeg"], LABEL_INDEX["rightLeg"])
     arms = np.where(left, LABEL_INDEX["leftArm"], LABEL_INDEX["rightArm"])
     return np.where(on_arm, arms, np.where(y > 0.30, LABEL_INDEX["face"], legs)).astype(np.uint8)

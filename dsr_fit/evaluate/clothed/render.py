@@ -110,7 +110,9 @@ def look_up(view: View, scene: Scene, ids: np.ndarray, scale: int) -> Pixels:
     index = np.flatnonzero(ids)
     out = np.empty((len(index), 11), np.float32)
     facing = np.empty(len(index), np.float32)
-    _gather(ids, view.height, view.width, scale, view.focal, scene.faces, scene.attributes, index, out, facing)
+    _gather(
+        ids, view.height, view.width, scale, view.focal, scene.faces, scene.attributes, index, out, facing
+    )
     piece = scene.piece_of_face[ids.ravel()[index] - 1]
     return Pixels(index, piece, out[:, :3], out[:, 3:5], out[:, 5:8], out[:, 8:11], facing)
 
@@ -177,7 +179,5 @@ def compose(
     )  # fmt: skip
     layer = np.zeros((ids.size, 4), np.float32)
     layer[pixels.index, :3], layer[pixels.index, 3] = lit_colour, 1
-    layer = cv2.resize(
-        layer.reshape(*ids.shape, 4), (view.width, view.height), interpolation=cv2.INTER_AREA
-    )
+    layer = cv2.resize(layer.reshape(*ids.shape, 4), (view.width, view.height), interpolation=cv2.INTER_AREA)
     return layer[..., :3] + (1 - layer[..., 3:]) * background

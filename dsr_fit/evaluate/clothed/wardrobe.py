@@ -91,7 +91,9 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
     sleeve_end = {
         "sleeveless": rng.uniform(0.14, 0.165),
         "short_sleeves": rng.uniform(0.28, ELBOW - 0.01),
-        "long_sleeves": rng.uniform(0.52, WRIST + 0.01) if rng.uniform() < 0.3 else WRIST + rng.uniform(-0.02, 0.02),
+        "long_sleeves": rng.uniform(0.52, WRIST + 0.01)
+        if rng.uniform() < 0.3
+        else WRIST + rng.uniform(-0.02, 0.02),
     }[str(sleeves)]
     neck = (float(rng.uniform(0.0, 0.12)), float(rng.uniform() < 0.35) * float(rng.uniform(0.5, 1.0)))
     if sleeves == "long_sleeves" and rng.uniform() < 0.25:
@@ -117,7 +119,11 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
     else:
         hem, looseness, flare = {
             "tight_trousers": (rng.uniform(ANKLE, -0.72), rng.uniform(0.004, 0.011), 0.004),
-            "loose_trousers": (rng.uniform(ANKLE - 0.025, -0.78), rng.uniform(0.02, 0.05), rng.uniform(-0.005, 0.035)),
+            "loose_trousers": (
+                rng.uniform(ANKLE - 0.025, -0.78),
+                rng.uniform(0.02, 0.05),
+                rng.uniform(-0.005, 0.035),
+            ),
             "shorts": (rng.uniform(-0.42, -0.2), rng.uniform(0.008, 0.045), rng.uniform(0, 0.015)),
         }[str(lower)]
         trousers = Trousers(
@@ -172,7 +178,9 @@ def _coat(rng: np.random.Generator, under: Top) -> tuple[Top, Skirt]:
 
 
 def _hair(rng: np.random.Generator) -> Hair:
-    style = str(rng.choice(["bald", "short", "afro", "bob", "long", "ponytail"], p=[0.06, 0.4, 0.1, 0.14, 0.2, 0.1]))
+    style = str(
+        rng.choice(["bald", "short", "afro", "bob", "long", "ponytail"], p=[0.06, 0.4, 0.1, 0.14, 0.2, 0.1])
+    )
     thickness = {
         "bald": 0.0,
         "short": rng.uniform(0.006, 0.03),
@@ -186,5 +194,3 @@ def _hair(rng: np.random.Generator) -> Hair:
         float(rng.uniform(-0.012, 0.02)),
         float(rng.uniform(0.001, 0.006)),
     )
-
-
