@@ -1,4 +1,4 @@
-"""Cluttered backgrounds: a floor and a wall behind the person, painted by chance, with the person's shadow."""
+"""Cluttered backgrounds: a floor and a wall behind the person, painted by chance, and a shadow."""
 
 from __future__ import annotations
 
@@ -134,15 +134,13 @@ def _park(rng: np.random.Generator, canvas: np.ndarray) -> None:
     for _ in range(int(rng.integers(2, 8))):
         x, w = rng.uniform(0, columns), rng.uniform(6, 34)
         bark = np.array([74.0, 60.0, 48.0]) * rng.uniform(0.6, 1.3)
-        points = np.array(
-            [[x, rows], [x + w, rows], [x + w * 0.8 + rng.uniform(-20, 20), 0], [x + w * 0.3, 0]]
-        )
+        points = np.array([[x, rows], [x + w, rows], [x + w * 0.8 + rng.uniform(-20, 20), 0], [x + w * 0.3, 0]])
         cv2.fillPoly(canvas, [points.astype(np.int32)], bark.tolist(), cv2.LINE_AA)
 
 
 def _studio(rng: np.random.Generator, canvas: np.ndarray) -> None:
     canvas[:] = np.array(_colour(rng)) * 0.3 + rng.uniform(110, 170)
-    canvas += 6 * cloud(rng, canvas.shape[:2], 2.4)[..., None]
+    canvas += 6 * cloud(rng, CANVAS, 2.4)[..., None]
 
 
 def _clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
@@ -156,8 +154,8 @@ def _clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
         kind = rng.integers(0, 3)
         if kind == 0:
             cv2.ellipse(
-                canvas, (int(x), int(y)), (int(w / 2), int(h / 2)), rng.uniform(0, 180), 0, 360, _colour(rng), -1,
-                cv2.LINE_AA,
+                canvas, (int(x), int(y)), (int(w / 2), int(h / 2)), rng.uniform(0, 180), 0, 360,
+                _colour(rng), -1, cv2.LINE_AA,
             )  # fmt: skip
         else:
             box = cv2.boxPoints(((x, y), (w, h), rng.normal(0, 8) if kind == 1 else rng.uniform(0, 90)))
@@ -165,7 +163,8 @@ def _clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 
 _PAINTERS = {
-    "room": _room, "shelves": _shelves, "street": _street, "park": _park, "studio": _studio, "clutter": _clutter,
+    "room": _room, "shelves": _shelves, "street": _street, "park": _park, "studio": _studio,
+    "clutter": _clutter,
 }  # fmt: skip
 
 
@@ -190,9 +189,7 @@ def _floor_tile(rng: np.random.Generator, kind: str) -> np.ndarray:
     return tile.clip(0, 255).astype(np.float32)
 
 
-def paint_backdrop(
-    view: View, rng: np.random.Generator, shadow: ShadowMap, key_share: float
-) -> tuple[np.ndarray, str]:
+def paint_backdrop(view: View, rng: np.random.Generator, shadow: ShadowMap, key_share: float) -> tuple[np.ndarray, str]:
     """The picture (H, W, 3) float32 behind the people, 0..255, and its kind.
 
     `key_share` 0..1 is how dark the shadow on the floor is.
@@ -227,9 +224,7 @@ def paint_backdrop(
     tile = _floor_tile(rng, kind)
     fx, fz = (floor @ across) * 128, (floor @ normal) * 128
     ground = tile[fz.astype(int) % 512, fx.astype(int) % 512]
-    light = 1 - key_share * (
-        1 - lit((floor + view.floor).reshape(-1, 3), shadow, 5, 0.02).reshape(t_floor.shape)
-    )
+    light = 1 - key_share * (1 - lit((floor + view.floor).reshape(-1, 3), shadow, 5, 0.02).reshape(t_floor.shape))
     contact = np.exp(-np.maximum((floor**2).sum(-1), 0) / 0.25)
     ground = ground * (light * (1 - 0.25 * contact))[..., None]
     picture[on_floor] = ground[on_floor]

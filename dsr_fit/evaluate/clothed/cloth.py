@@ -1,4 +1,4 @@
-"""Cloth that hangs free of the body's surface: sheets of rings, settled under gravity (skirts, coat tails, hair)."""
+"""Cloth that hangs free of the body's surface: sheets of rings, settled under gravity (skirts, hair)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 AROUND = 72
 ROUNDS, STEPS = 5, 8  # collisions are looked up once a round
@@ -29,9 +29,7 @@ class Sheet:
         if self.closed:
             index = np.concatenate([index, index[:, :1]], 1)
         a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-        return np.concatenate(
-            [np.stack([a, d, b], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)]
-        )
+        return np.concatenate([np.stack([a, d, b], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)])
 
     def coordinates(self) -> np.ndarray:
         """(R * C, 2) metres along each ring from its middle column, and down."""
@@ -95,7 +93,7 @@ def _settle(x, before, edges, length, stiffness, free, push, point, normal, ease
                     moved = x[v, c] + damping * (x[v, c] - before[v, c]) + push[c]
                     before[v, c] = x[v, c]
                     x[v, c] = moved
-        for sweep in range(2):
+        for _sweep in range(2):
             for k in range(len(edges)):
                 a, b = edges[k, 0], edges[k, 1]
                 dx, dy, dz = x[b, 0] - x[a, 0], x[b, 1] - x[a, 1], x[b, 2] - x[a, 2]
@@ -125,9 +123,9 @@ def settle(
 ) -> np.ndarray:  # fmt: skip
     """Let a sheet fall onto an obstacle: position based dynamics (Mueller et al. 2007), few steps.
 
-    `sheet` gives the cut (rest lengths), `posed` (R, C, 3) where it starts, `pinned` (R, C) bool what stays there;
+    `sheet` gives the cut (rest lengths), `posed` (R, C, 3) where it starts, `pinned` (R, C) bool what stays.
     `held` (R, C) 0..1 is how far the lengths of the start replace those of the cut: gathers, a waistband. The
-    `obstacle` (N, 3) surface points with outward `normals` stay `ease` metres below the cloth. Returns (R, C, 3).
+    `obstacle` (N, 3), points with outward `normals`, stays `ease` metres below the cloth. Returns (R, C, 3).
     """
     edges, length, stiffness = sheet.springs()
     x = posed.reshape(-1, 3).copy()
@@ -136,11 +134,11 @@ def settle(
         length = length + share * (np.linalg.norm(x[edges[:, 0]] - x[edges[:, 1]], axis=1) - length)
     before = x.copy()
     free = ~pinned.ravel()
-    tree = cKDTree(obstacle)
+    tree = KDTree(obstacle)
     for _ in range(ROUNDS):
         _, nearest = tree.query(x)
         _settle(
-            x, before, edges, length, stiffness, free, GRAVITY * down, obstacle[nearest], normals[nearest], ease,
-            STEPS, DAMPING,
+            x, before, edges, length, stiffness, free, GRAVITY * down, obstacle[nearest], normals[nearest],
+            ease, STEPS, DAMPING,
         )  # fmt: skip
     return x.reshape(posed.shape)

@@ -41,8 +41,8 @@ def hair(wearer: Wearer, spec: Hair, hat: str | None, rng: np.random.Generator) 
     smooth = 0.6 * ramp(scalp, 0.04)
     pieces = [
         shell(
-            wearer, inside, thickness, smooth, 0.25 if spec.style != "afro" else 0.0, locks * ramp(fine, 0.02),
-            name="hair", material="hair", label=LABEL_INDEX["hair"],
+            wearer, inside, thickness, smooth, 0.0 if spec.style == "afro" else 0.25,
+            locks * ramp(fine, 0.02), name="hair", material="hair", label=LABEL_INDEX["hair"],
         )
     ]  # fmt: skip
     if spec.style in ("bob", "long"):
@@ -154,24 +154,20 @@ def hat(wearer: Wearer, style: str, over_hair: float, rng: np.random.Generator) 
     points = np.stack([rings[..., 0], level - sag, rings[..., 1]], -1)
     sheet = Sheet(points, closed=True)
     posed = wearer.posed(points.reshape(-1, 3), _head_weights(points.size // 3))
-    brim = Piece(
-        "brim", "hat", LABEL_INDEX["hat"], posed, sheet.faces, points.reshape(-1, 3), sheet.coordinates()
-    )
+    brim = Piece("brim", "hat", LABEL_INDEX["hat"], posed, sheet.faces, points.reshape(-1, 3), sheet.coordinates())
     return [crown, brim]
 
 
 @cache
 def _shoe_offsets() -> np.ndarray:
-    """(V, 3) from the mean body's bare feet to shoes: toes melt into a tip, soles are flat; the T-pose's axes."""
+    """(V, 3) from the mean body's bare feet to shoes: toes melt into a tip, soles are flat."""
     surface = open_surface()
     rest = surface.rest
     low = ramp(-0.80 - rest[:, 1], 0.03)
     toes = low * ramp(rest[:, 2] - 0.05, 0.05)
     shape = surface.smoothed(rest, np.maximum(0.95 * toes, 0.4 * low), 60)
     normal = vertex_normals(shape, surface.faces)
-    shape = (
-        shape + (0.010 + 0.25 * toes * np.einsum("vc,vc->v", rest - shape, normal).clip(0))[:, None] * normal
-    )
+    shape = shape + (0.010 + 0.25 * toes * np.einsum("vc,vc->v", rest - shape, normal).clip(0))[:, None] * normal
     shape = shape + toes[:, None] * np.array([0.0, 0.003, 0.022])
     sole = rest[:, 1].min() - 0.012
     shape[:, 1] = np.where(low * (shape[:, 1] < sole + 0.016) > 0, sole, shape[:, 1])

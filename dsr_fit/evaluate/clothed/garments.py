@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from dsr_fit.evaluate.clothed import regions
 from dsr_fit.evaluate.clothed.cloth import AROUND, Sheet, hull_ring, settle, support
@@ -41,17 +41,17 @@ Inside = Callable[[np.ndarray], np.ndarray]
 
 def shell(
     wearer: Wearer, inside: Inside, offset: np.ndarray, smooth: np.ndarray, droop: float, folds: np.ndarray,
-    *, name: str, material: str, label: int | None, cover: bool = True, opening: Inside | None = None,
+    *, name: str, material: str, label: int | None, opening: Inside | None = None,
 ) -> Piece:  # fmt: skip
     """The body's surface where `inside` > 0, pushed out by `offset` (V,) metres over what is worn already.
 
-    `smooth` (V,) 0..1 lets the cloth span hollows, `droop` lets it hang below limbs, `folds` (W,) metres are added
-    on the finer mesh. With `cover` the wearer's outside becomes this garment; `opening` < 0 cuts it open after that.
+    `smooth` (V,) 0..1 lets the cloth span hollows, `droop` lets it hang below limbs, `folds` (W,) metres are
+    added on the finer mesh. The wearer's outside becomes this garment; `opening` < 0 cuts it open after that.
     """
     surface = wearer.surface
     bridged = surface.smoothed(wearer.vertices, smooth, 25)
     normal = vertex_normals(bridged, surface.faces)
-    # Of the smoothing only what lifts the cloth off hollows is kept: sideways it would warp hems and patterns, and
+    # Of the smoothing only what lifts the cloth off hollows is kept: sideways it would warp hems and patterns,
     # inwards it would sink into what sticks out.
     lift = np.einsum("vc,vc->v", bridged - wearer.vertices, normal).clip(0)
     bridged = wearer.vertices + lift[:, None] * normal
@@ -66,11 +66,10 @@ def shell(
     if opening is not None:
         within = np.minimum(within, opening(surface.fine_rest))
     values, faces, _ = cut(np.concatenate([fine, surface.fine_rest], 1), surface.fine_faces, within)
-    if cover:
-        worn = inside(surface.rest) > -0.015  # to the far side of the triangles that the hem cuts
-        # The finer mesh's first V vertices are these ones.
-        ridges = (folds[: len(laid)].clip(0) + 0.001)[:, None] * normal
-        wearer.outer = np.where(worn[:, None], laid + ridges, wearer.outer)
+    worn = inside(surface.rest) > -0.015  # to the far side of the triangles that the hem cuts
+    # The finer mesh's first V vertices are these ones.
+    ridges = (folds[: len(laid)].clip(0) + 0.001)[:, None] * normal
+    wearer.outer = np.where(worn[:, None], laid + ridges, wearer.outer)
     rest = values[:, 3:]
     return Piece(name, material, label, values[:, :3], faces, rest, regions.pattern_coordinates(rest))
 
@@ -82,7 +81,7 @@ def _clear(points: np.ndarray, inner: np.ndarray, normal: np.ndarray, gap: float
 
 
 def cloth_folds(rest: np.ndarray, offset: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Metres (N,) of folds along limbs and torso, the deeper the looser; wrinkles at elbows, knees and groin."""
+    """Metres (N,) of folds along limbs and torso, the deeper the looser; wrinkles at bends."""
     on_arm = regions.arm(rest) > 0
     stretched = np.where(on_arm[:, None], rest * np.array([0.35, 1, 1]), rest * np.array([1, 0.35, 1]))
     long = np.abs(regions.waves(stretched, 0.09, rng)) - 0.35
@@ -111,9 +110,7 @@ def top(wearer: Wearer, spec: Top, rng: np.random.Generator, name: str = "top") 
 
     within = inside(surface.rest)
     loose = spec.looseness > 0.018
-    smooth = (
-        ramp(within - 0.005, 0.05) * (0.9 if loose else 0.75) * ramp(0.62 - np.abs(surface.rest[:, 0]), 0.1)
-    )
+    smooth = ramp(within - 0.005, 0.05) * (0.9 if loose else 0.75) * ramp(0.62 - np.abs(surface.rest[:, 0]), 0.1)
     offset = looseness(surface.rest)
 
     def opening(rest: np.ndarray) -> np.ndarray:
@@ -209,13 +206,13 @@ def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "sk
 
 def _hugging(points: np.ndarray, obstacle: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Points (R, C, 3) moved onto the obstacle's surface, a waistband's thickness off it."""
-    _, nearest = cKDTree(obstacle).query(points)
+    _, nearest = KDTree(obstacle).query(points)
     off = np.einsum("rcx,rcx->rc", points - obstacle[nearest], normals[nearest])
     return points + (0.006 - off)[..., None] * normals[nearest]
 
 
 def _skirt_weights(points: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """(N, 24): the pelvis above, below it both thighs, shared smoothly across the middle; the knees a little."""
+    """(N, 24): the pelvis above, below it both thighs, shared across the middle; the knees a little."""
     half = np.abs(points[..., 0]).max(1, keepdims=True)
     left = ramp(points[..., 0] / half + 0.8, 1.6)
     thigh = 0.85 * ramp(0.0 - levels, 0.25)[:, None]

@@ -11,23 +11,19 @@ from dsr_fit.labels import OCCLUDER
 KINDS = ("box", "pole", "table", "plant")
 
 _BOX_FACES = np.array([
-    (0, 2, 1), (1, 2, 3), (4, 5, 6), (5, 7, 6), (0, 1, 4), (1, 5, 4), (2, 6, 3), (3, 6, 7), (0, 4, 2), (2, 4, 6),
-    (1, 3, 5), (3, 7, 5),
+    (0, 2, 1), (1, 2, 3), (4, 5, 6), (5, 7, 6), (0, 1, 4), (1, 5, 4), (2, 6, 3), (3, 6, 7), (0, 4, 2),
+    (2, 4, 6), (1, 3, 5), (3, 7, 5),
 ])  # fmt: skip
 
 
-def _box(
-    centre: tuple[float, float, float], size: tuple[float, float, float]
-) -> tuple[np.ndarray, np.ndarray]:
+def _box(centre: tuple[float, float, float], size: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
     """A box with corners of its own for each face: (36, 3), (12, 3). x right, y up, z towards the camera."""
     signs = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
     corners = np.array(centre) + signs * np.array(size)
     return corners[_BOX_FACES].reshape(-1, 3), np.arange(36).reshape(12, 3)
 
 
-def _tube(
-    bottom: np.ndarray, top: np.ndarray, radius: float, top_radius: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _tube(bottom: np.ndarray, top: np.ndarray, radius: float, top_radius: float) -> tuple[np.ndarray, np.ndarray]:
     angle = np.linspace(0, 2 * np.pi, 25)
     ring = np.stack([np.cos(angle), np.zeros(25), np.sin(angle)], 1)
     points = np.concatenate([bottom + radius * ring, top + top_radius * ring])
@@ -58,7 +54,7 @@ def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
 
 
 def _shape(kind: str, tall: float, rng: np.random.Generator) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Parts (material, points, faces) standing on y = 0 around x = z = 0, about as high as the person allows."""
+    """Parts (material, points, faces) standing on y = 0 around x = z = 0, for a person so tall."""
     if kind == "box":
         size = (rng.uniform(0.3, 0.6), rng.uniform(0.25, 0.5) * tall, rng.uniform(0.2, 0.4))
         return [("occluder", *_box((0, size[1] / 2, 0), size))]
@@ -101,9 +97,7 @@ def occluder(view: View, body: np.ndarray, rng: np.random.Generator) -> tuple[li
     lateral = float(view.floor @ right)
     place = (lateral + place) * (distance - nearness) / distance - lateral
     turn = rng.uniform(-0.5, 0.5)
-    axes = np.stack(
-        [np.cos(turn) * right + np.sin(turn) * towards, up, np.cos(turn) * towards - np.sin(turn) * right]
-    )
+    axes = np.stack([np.cos(turn) * right + np.sin(turn) * towards, up, np.cos(turn) * towards - np.sin(turn) * right])
     origin = view.floor + place * right + nearness * towards
     pieces = []
     for material, points, faces in _shape(kind, min(tall, 1.7), rng):

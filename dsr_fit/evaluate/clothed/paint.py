@@ -54,9 +54,7 @@ def garment_colour(rng: np.random.Generator) -> np.ndarray:
 
 def _tileable_noise(rng: np.random.Generator, smooth: float) -> np.ndarray:
     """(TILE, TILE) of zero mean and unit deviation, smooth over that many pixels, wrapping around."""
-    field = cv2.GaussianBlur(
-        np.tile(rng.normal(size=(TILE, TILE)).astype(np.float32), (2, 2)), (0, 0), smooth
-    )
+    field = cv2.GaussianBlur(np.tile(rng.normal(size=(TILE, TILE)).astype(np.float32), (2, 2)), (0, 0), smooth)
     field = np.roll(field, TILE // 2, (0, 1))[:TILE, :TILE] if smooth < TILE / 8 else field[:TILE, :TILE]
     return (field - field.mean()) / (field.std() + 1e-6)
 
@@ -108,11 +106,11 @@ def _badge(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
     alpha = np.zeros((96, 160), np.uint8)
     if rng.uniform() < 0.6:
         word = "".join(rng.choice(list("ABDEHKLMNORSTUX379"), int(rng.integers(3, 7))))
-        cv2.putText(alpha, word, (6, 62), cv2.FONT_HERSHEY_DUPLEX, 6.0 / len(word) * 1.1, 255, 5, cv2.LINE_AA)
+        cv2.putText(alpha, word, (6, 62), cv2.FONT_HERSHEY_DUPLEX, 6.0 / len(word) * 1.1, (255,), 5, cv2.LINE_AA)
     else:
         for _ in range(int(rng.integers(2, 6))):
             centre = (int(rng.integers(40, 120)), int(rng.integers(24, 72)))
-            cv2.circle(alpha, centre, int(rng.integers(6, 24)), int(rng.integers(120, 255)), -1, cv2.LINE_AA)
+            cv2.circle(alpha, centre, int(rng.integers(6, 24)), (int(rng.integers(120, 255)),), -1, cv2.LINE_AA)
     out = np.empty((*alpha.shape, 4), np.float32)
     out[..., :3], out[..., 3] = ink, alpha / 255
     return out
@@ -204,7 +202,7 @@ def sample_tile(tile, metres, uv, out):
 
 
 def paint_cloth(uv: np.ndarray, rest: np.ndarray, material: Material) -> np.ndarray:
-    """Colours (N, 3) float32 at pattern coordinates (N, 2) metres; the badge by the place on the T-pose (N, 3)."""
+    """Colours (N, 3) float32 at pattern coordinates (N, 2) metres; the badge by the place (N, 3)."""
     out = np.empty((len(uv), 3), np.float32)
     sample_tile(material.tile, material.metres, uv, out)
     if material.badge is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from dsr_fit.evaluate.clothed import occluders, render, shading, staging
 from dsr_fit.evaluate.clothed.backdrop import paint_backdrop
@@ -55,10 +55,10 @@ class ClothedCase:
     clothed_mask: np.ndarray
     """(H, W) bool: the person with clothes, hair and shoes, as if nothing stood before it."""
     labels: np.ndarray
-    """(H, W) uint8: the 20 labels where this person is seen; 254 on things and people that stand before any part of
-    this person; else background."""
+    """(H, W) uint8: the 20 labels where this person is seen; 254 on things and people that stand before any
+    part of this person; else background."""
     looseness: float
-    """Metres: how far garments stand off the body on average, over the pixels that show them (without occluders)."""
+    """Metres: how far garments stand off the body on average, over the pixels that show them."""
     looseness_by_label: dict[str, float]
     """The same for each garment label seen."""
     view: ViewName
@@ -200,10 +200,8 @@ def _seen(view: View, scene: Scene, alone: Scene) -> _Seen:
 
 
 def _visibility(view: View, keypoints: np.ndarray, seen: _Seen) -> np.ndarray:
-    """(49,) bool; a keypoint lies inside the body, up to its limb's radius behind the surface that shows it."""
-    radius = np.array(
-        [0.05 if _on_head(name) else 0.17 if _on_torso(name) else 0.10 for name in KEYPOINTS_49]
-    )
+    """(49,) bool; a keypoint lies inside the body, up to its limb's radius behind what shows it."""
+    radius = np.array([0.05 if _on_head(name) else 0.17 if _on_torso(name) else 0.10 for name in KEYPOINTS_49])
     pixel = np.floor(view.project(keypoints)).astype(int)
     inside = ((pixel >= 0) & (pixel < [view.width, view.height])).all(1) & (keypoints[:, 2] > 0)
     j, i = pixel.clip(0, [view.width - 1, view.height - 1]).T
@@ -229,10 +227,8 @@ def _looseness(view: View, alone: Scene, placed: Placed) -> tuple[float, dict[st
     if not len(cloth):
         return 0.0, {}
     points = pixels.position[cloth].astype(np.float64)
-    distance, nearest = cKDTree(placed.wearer.vertices).query(points)
-    off = np.abs(
-        np.einsum("nc,nc->n", points - placed.wearer.vertices[nearest], placed.wearer.normals[nearest])
-    )
+    distance, nearest = KDTree(placed.wearer.vertices).query(points)
+    off = np.abs(np.einsum("nc,nc->n", points - placed.wearer.vertices[nearest], placed.wearer.normals[nearest]))
     off = np.where(distance > 0.03, distance, off)
     names = {LABEL_INDEX[name]: name for name in ("upperclothes", "dress", "coat", "pants", "skirt")}
     by_label = {names[int(k)]: float(off[labels[cloth] == k].mean()) for k in np.unique(labels[cloth])}

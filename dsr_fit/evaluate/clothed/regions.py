@@ -1,4 +1,4 @@
-"""Where things lie on the body: signed distances inside garments' outlines, skin's labels, coordinates for patterns.
+"""Where things lie on the body: distances inside garments' outlines, skin's labels, pattern coordinates.
 
 All functions take points (N, 3) of the mean body's T-pose (see `surface`) and are roughly metric.
 """
@@ -23,10 +23,8 @@ def ramp(distance: np.ndarray, width: float) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def waves(
-    rest: np.ndarray, length: float | tuple[float, float, float], rng: np.random.Generator
-) -> np.ndarray:
-    """Smooth noise (N,), standard deviation about 0.5: a few waves of random direction and about that length."""
+def waves(rest: np.ndarray, length: float | tuple[float, float, float], rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise (N,), standard deviation about 0.5: a few waves of about that length."""
     frequency = 2 * np.pi / (1.7 * np.asarray(length)) * rng.normal(size=(10, 3))
     return np.sin(rest @ frequency.T + rng.uniform(0, 2 * np.pi, 10)).sum(1) / np.sqrt(20)
 
@@ -37,7 +35,7 @@ def arm(rest: np.ndarray) -> np.ndarray:
 
 
 def top(rest: np.ndarray, sleeve_end: float, hem: float, neck: tuple[float, float]) -> np.ndarray:
-    """A top down to height `hem`, sleeves to |x| = `sleeve_end`; `neck` is the neckline's depth and V-ness."""
+    """A top down to height `hem`, sleeves to |x| = `sleeve_end`; `neck` its neckline's depth and V-ness."""
     x, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
     depth, vee = neck
     collar = 0.525 - 0.35 * z.clip(-0.1, 0.02) - depth * ramp(z, 0.05)

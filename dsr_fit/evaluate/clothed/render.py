@@ -28,7 +28,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Scene:
-    """All pieces as one mesh; each piece belongs to a figure (0 the main person, 1 the second, 2 an occluder)."""
+    """All pieces as one mesh; each piece belongs to a figure (0 the main person, 1 the second, 2 a thing)."""
 
     pieces: list[Piece]
     figure: np.ndarray  # (P,) int
@@ -57,7 +57,7 @@ def assemble(groups: list[list[Piece]]) -> Scene:
 
 
 def triangle_ids(view: View, vertices: np.ndarray, faces: np.ndarray, scale: int) -> np.ndarray:
-    """(H, W) int32: index + 1 of the triangle seen at each pixel's centre, at `scale` times the resolution."""
+    """(H, W) int32: index + 1 of the triangle seen at each pixel's centre, `scale` times as fine."""
     pos = view.clip(vertices)
     height, width = scale * view.height, scale * view.width
     screen = np.empty((len(pos), 3))
@@ -69,7 +69,7 @@ def triangle_ids(view: View, vertices: np.ndarray, faces: np.ndarray, scale: int
 
 @njit(cache=True, nogil=True)
 def _gather(ids, height, width, scale, focal, faces, attributes, pixel, out, facing):
-    """Attributes of the covered pixels (flat indices `pixel`) into out (P, 11); facing: the sign towards the eye."""
+    """Attributes of the covered pixels (flat indices `pixel`) into out (P, 11); facing: 1 towards the eye."""
     cx, cy, f = 0.5 * scale * width, 0.5 * scale * height, focal * scale
     columns = ids.shape[1]
     for k in range(len(pixel)):
@@ -110,9 +110,7 @@ def look_up(view: View, scene: Scene, ids: np.ndarray, scale: int) -> Pixels:
     index = np.flatnonzero(ids)
     out = np.empty((len(index), 11), np.float32)
     facing = np.empty(len(index), np.float32)
-    _gather(
-        ids, view.height, view.width, scale, view.focal, scene.faces, scene.attributes, index, out, facing
-    )
+    _gather(ids, view.height, view.width, scale, view.focal, scene.faces, scene.attributes, index, out, facing)
     piece = scene.piece_of_face[ids.ravel()[index] - 1]
     return Pixels(index, piece, out[:, :3], out[:, 3:5], out[:, 5:8], out[:, 8:11], facing)
 

@@ -1,4 +1,4 @@
-"""Light: a key light with a shadow map, a fill, a hemispheric sky, and ambient occlusion from the depth buffer."""
+"""Light: a key light with a shadow map, a fill, a hemispheric sky, ambient occlusion from the depth buffer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def random_lights(rng: np.random.Generator, down: np.ndarray) -> Lights:
     return Lights(
         key / np.linalg.norm(key), tint * 1.1 * strength, fill / np.linalg.norm(fill),
         tint[::-1] * rng.uniform(0.05, 0.3), up, tint[::-1] * (0.85 - 0.4 * strength),
-        np.array([1.0, 0.95, 0.88]) * rng.uniform(0.2, 0.4) * (1.1 - 0.4 * strength), float(rng.uniform(1.0, 1.45)),
+        np.array([1.0, 0.95, 0.88]) * rng.uniform(0.2, 0.4) * (1.1 - 0.4 * strength),
+        float(rng.uniform(1.0, 1.45)),
     )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def lit(points: np.ndarray, shadow: ShadowMap, radius: int = 1, bias: float = 0.
 
 
 def ambient_occlusion(depth: np.ndarray, covered: np.ndarray, scale: float) -> np.ndarray:
-    """(H, W) float32, 1 in the open and less in hollows, from a depth image in metres; `scale` is px per metre."""
+    """(H, W) float32, 1 in the open and less in hollows, from depth in metres; `scale` is px per metre."""
     mask = covered.astype(np.float32)
     z = np.where(covered, depth, 0).astype(np.float32)
     out = np.ones(depth.shape, np.float32)
@@ -118,8 +119,8 @@ def ambient_occlusion(depth: np.ndarray, covered: np.ndarray, scale: float) -> n
 def shade(colour, gloss, normal, view, facing, lit, occlusion, lights, out):
     """sRGB colours (N, 3) of lit surfaces into out (N, 3).
 
-    `lights` (8, 3): key direction and radiance, fill direction and radiance, up, sky, ground, exposure. `facing`
-    is negative for the inside of a garment.
+    `lights` (8, 3): key direction and radiance, fill direction and radiance, up, sky, ground, exposure.
+    `facing` is negative for the inside of a garment.
     """
     for k in range(len(colour)):
         n0, n1, n2 = normal[k, 0], normal[k, 1], normal[k, 2]

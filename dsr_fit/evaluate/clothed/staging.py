@@ -78,7 +78,7 @@ class Placed:
 
 
 def place(stance: Stance, betas: np.ndarray, rotation: np.ndarray, cam_t: np.ndarray) -> Placed:
-    """`rotation` (3, 3) world to camera. What is kept is rounded to float32 first, so that it is the exact truth."""
+    """`rotation` (3, 3) world to camera. Rounded to float32 first, so that what is kept is the exact truth."""
     orient = (Rotation.from_matrix(rotation) * Rotation.from_rotvec(stance.global_orient)).as_rotvec()
     orient, cam_t = orient.astype(np.float32), cam_t.astype(np.float32)
     wearer, keypoints = wearer_of(orient, stance.body_pose, betas, cam_t, -rotation[:, 1])
@@ -92,7 +92,7 @@ def _on_floor(vertices: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def stage(stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator) -> tuple[Placed, View]:
-    """Choose camera and distance so that the body fills 55 to 95 % of the frame, or is cut by it when `cropped`."""
+    """Choose camera and distance so that the body fills 55 to 92 % of the frame, or is cut by it."""
     width, height = int(rng.integers(480, 641)), int(rng.integers(640, 901))
     focal = float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.8), np.log(2.0))))
     rotation = camera_rotation(float(rng.normal(0.08, 0.10)), float(rng.normal(0, 0.04)))

@@ -1,7 +1,7 @@
 """The body's surface as something to cut cloth from: finer meshes, smoothing, normals, cuts along a curve.
 
-Everything that does not depend on a person is laid out once, on the mean body in its T-pose ("rest": x to the body's
-left, y up, z forward, metres, the pelvis at the origin).
+Everything that does not depend on a person is laid out once, on the mean body in its T-pose ("rest": x to the
+body's left, y up, z forward, metres, the pelvis at the origin).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dsr_fit.body_files import load_body
 
 @dataclass(frozen=True)
 class Surface:
-    """The open body's surface, V vertices, and a mesh twice as fine, W vertices, for the cloth that lies on it."""
+    """The open body's surface, V vertices, and a mesh twice as fine, W vertices, for the cloth on it."""
 
     body: Body
     rest: np.ndarray  # (V, 3) float64
@@ -31,7 +31,7 @@ class Surface:
     fine_faces: np.ndarray  # (4 F, 3) int64
 
     def smoothed(self, positions: np.ndarray, share: np.ndarray, steps: int) -> np.ndarray:
-        """Laplacian smoothing of (V, 3), each vertex moved by its share (V,) of the way to its neighbours' mean."""
+        """Laplacian smoothing of (V, 3), each vertex by its share (V,) of the way to its neighbours' mean."""
         weight = share[:, None]
         for _ in range(steps):
             positions = positions + weight * (self.average @ positions - positions)
@@ -74,9 +74,7 @@ def subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, np.nd
     middle_of = count + edge_of.reshape(3, -1).T  # (F, 3): the midpoints of edges 01, 12, 20
     a, b, c = faces.T
     ab, bc, ca = middle_of.T
-    fine_faces = np.concatenate(
-        [np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
-    )
+    fine_faces = np.concatenate([np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
 
     own = np.arange(count)
     new = count + np.arange(len(edges))
@@ -120,13 +118,11 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-def cut(
-    values: np.ndarray, faces: np.ndarray, inside: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cut(values: np.ndarray, faces: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The part of a mesh where `inside` > 0, with new vertices where its edges cross zero.
 
-    `values` (N, C) any quantities of the vertices, `faces` (F, 3), `inside` (N,) -> values (M, C), faces (G, 3) and
-    `inside` (M,) of the part; each vertex is kept once.
+    `values` (N, C) any quantities of the vertices, `faces` (F, 3), `inside` (N,) -> values (M, C), faces (G, 3)
+    and `inside` (M,) of the part; each vertex is kept once.
     """
     inside = np.where(inside == 0, 1e-9, inside)
     positive = inside[faces] > 0

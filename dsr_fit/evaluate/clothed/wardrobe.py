@@ -10,7 +10,8 @@ from dsr_fit.evaluate.clothed.regions import ANKLE, ELBOW, WRIST
 
 KINDS: tuple[str, ...] = (
     "tight_top", "loose_top", "tight_trousers", "loose_trousers", "shorts", "skirt", "dress", "coat",
-    "sleeveless", "short_sleeves", "long_sleeves", "short_hair", "big_hair", "long_hair", "hat", "shoes", "boots",
+    "sleeveless", "short_sleeves", "long_sleeves", "short_hair", "big_hair", "long_hair", "hat", "shoes",
+    "boots",
 )  # fmt: skip
 
 
@@ -91,9 +92,7 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
     sleeve_end = {
         "sleeveless": rng.uniform(0.14, 0.165),
         "short_sleeves": rng.uniform(0.28, ELBOW - 0.01),
-        "long_sleeves": rng.uniform(0.52, WRIST + 0.01)
-        if rng.uniform() < 0.3
-        else WRIST + rng.uniform(-0.02, 0.02),
+        "long_sleeves": rng.uniform(0.52, WRIST + 0.01) if rng.uniform() < 0.3 else WRIST + rng.uniform(-0.02, 0.02),
     }[str(sleeves)]
     neck = (float(rng.uniform(0.0, 0.12)), float(rng.uniform() < 0.35) * float(rng.uniform(0.5, 1.0)))
     if sleeves == "long_sleeves" and rng.uniform() < 0.25:
@@ -126,9 +125,7 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
             ),
             "shorts": (rng.uniform(-0.42, -0.2), rng.uniform(0.008, 0.045), rng.uniform(0, 0.015)),
         }[str(lower)]
-        trousers = Trousers(
-            "lower", float(rng.uniform(0.02, 0.075)), float(hem), float(looseness), float(flare)
-        )
+        trousers = Trousers("lower", float(rng.uniform(0.02, 0.075)), float(hem), float(looseness), float(flare))
     coat, tails = _coat(rng, top) if roomy and rng.uniform() < 0.2 else (None, None)
     if coat is not None:
         kinds.add("coat")
@@ -146,13 +143,15 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
         top = replace(top, hem=waist - 0.02)
     tunic = trousers is not None and loose and roomy and not tucked and coat is None and rng.uniform() < 0.5
     top_tails = _tunic(rng, top) if tunic else None
+    with_socks = not boots and lower != "dress" and rng.uniform() < 0.3
+    socks = float(rng.uniform(-0.78, -0.5)) if with_socks else None
     return Outfit(
         top, top_tails, trousers, skirt, coat, tails,
         tucked=tucked,
         hair=hair,
         hat=hat,
         shoe_height=float(rng.uniform(-0.72, -0.52)) if boots else float(rng.uniform(-0.85, -0.81)),
-        socks=float(rng.uniform(-0.78, -0.5)) if not boots and lower != "dress" and rng.uniform() < 0.3 else None,
+        socks=socks,
         kinds=tuple(kind for kind in KINDS if kind in kinds),
     )  # fmt: skip
 
@@ -178,9 +177,7 @@ def _coat(rng: np.random.Generator, under: Top) -> tuple[Top, Skirt]:
 
 
 def _hair(rng: np.random.Generator) -> Hair:
-    style = str(
-        rng.choice(["bald", "short", "afro", "bob", "long", "ponytail"], p=[0.06, 0.4, 0.1, 0.14, 0.2, 0.1])
-    )
+    style = str(rng.choice(["bald", "short", "afro", "bob", "long", "ponytail"], p=[0.06, 0.4, 0.1, 0.14, 0.2, 0.1]))
     thickness = {
         "bald": 0.0,
         "short": rng.uniform(0.006, 0.03),

@@ -24,7 +24,7 @@ class Wearer:
     hanging: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))  # points and normals of skirts worn
 
     def obstacle(self, without: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """What cloth rests on: points and unit normals (N, 3), leaving out what moves with the joints `without`."""
+        """What cloth rests on: points and unit normals (N, 3), but for what moves with the joints `without`."""
         solid = self.surface.weights[:, without].sum(1) < 0.5
         normals = vertex_normals(self.outer, self.surface.faces)
         points, hung = np.split(self.hanging, 2, axis=1)
@@ -48,10 +48,7 @@ def wearer_of(
     surface = open_surface()
     body = surface.body
     with torch.no_grad():
-        arrays = (
-            torch.from_numpy(np.asarray(a, np.float32))[None]
-            for a in (global_orient, body_pose, betas, cam_t)
-        )
+        arrays = (torch.from_numpy(np.asarray(a, np.float32))[None] for a in (global_orient, body_pose, betas, cam_t))
         posed = body(*arrays)
         vertices = posed.vertices()[0].numpy().astype(np.float64)
         shaped = (body.v_template + body.shapedirs @ torch.from_numpy(np.asarray(betas, np.float32))).numpy()
@@ -59,6 +56,4 @@ def wearer_of(
         keypoints = posed.keypoints[0].numpy()
     transforms[..., 3] += cam_t
     normals = vertex_normals(vertices, surface.faces)
-    return Wearer(
-        surface, shaped.astype(np.float64), transforms, vertices, normals, down, vertices.copy()
-    ), keypoints
+    return Wearer(surface, shaped.astype(np.float64), transforms, vertices, normals, down, vertices.copy()), keypoints
