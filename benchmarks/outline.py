@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import describe_machine
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from dsr_fit.body import Body
 from dsr_fit.body_files import load_body
+from dsr_fit.files import replacing
 from dsr_fit.render import Renderer, ops_cpu
 from dsr_fit.render.batch_kernels import blend_outline
 from dsr_fit.render.ops_cpu import NO_EDGES
@@ -232,9 +234,7 @@ def pairs_with_gradient(body: Body, cases: list[Parameters], size: int, dense: b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[56, 112, 224])
     parser.add_argument("--poses", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/outline.json"))
@@ -269,7 +269,9 @@ def main() -> None:
             measure(body, case, size, occluding, arm_directions(), on_arms, errors)
         results["gradient_error"][str(size)] = errors.relative()
         print(size, json.dumps(errors.relative(), indent=1), flush=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    report = {"machine": describe_machine(), "poses": len(cases), "poses_with_crossed_arms": len(crossed)}
+    with replacing(arguments.out) as path:
+        path.write_text(json.dumps({**report, **results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
