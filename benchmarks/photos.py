@@ -12,6 +12,7 @@ import argparse
 import json
 import pickle
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,11 @@ import torch
 from machine import describe_machine
 
 from dsr_fit.body_files import load_body
-from dsr_fit.config import FitConfig, Weights, load_config
+from dsr_fit.config import FitConfig, load_config
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import ccp
 from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.fitter import Fitter, FitResult
+from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.fit.quality import hard_masks, metrics
 from dsr_fit.pipeline import Perception
@@ -131,11 +132,11 @@ def main() -> None:
             "p5": {key: float(np.nanpercentile(values, 5)) for key, values in judged.items()},
             "seconds_per_photo": round(seconds, 3),
             "iterations": float(np.mean([result.iterations for result in results])),
-            "stopped": {reason: [r.stop_reason for r in results].count(reason) for reason in {r.stop_reason for r in results}},
+            "stopped": dict(Counter(result.stop_reason for result in results)),
             "mean_abs_beta": float(np.mean([np.abs(result.betas).mean() for result in results])),
         }
         line = "  ".join(f"{key} {value:.4f}" for key, value in table[name]["median"].items())
-        print(f"{name:12} {line}  {seconds:.2f} s  |beta| {table[name]['mean_abs_beta']:.2f} {table[name]['stopped']}", flush=True)
+        print(f"{name:12} {line}  {seconds:.2f} s  {table[name]['stopped']}", flush=True)
         if arguments.pictures and name == "default":
             _draw(arguments.pictures, list(found), results, judged, body)
     if arguments.out:

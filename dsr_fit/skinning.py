@@ -1,7 +1,7 @@
 """Linear blend skinning as one operator: sparse weights, and a backward pass of its own.
 
-On a CPU two numba kernels go over the vertices once each, images in parallel; `skin_reference` is the readable twin in torch, and what
-runs on other devices.
+On a CPU two numba kernels go over the vertices once each, images in parallel; `skin_reference` is the readable twin in
+torch, and what runs on other devices.
 """
 
 from __future__ import annotations

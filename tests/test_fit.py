@@ -12,7 +12,7 @@ from scenes import observe, open_body, person
 from dsr_fit.camera import Crop, spin_translation
 from dsr_fit.config import FitConfig, Stage, Weights
 from dsr_fit.fit.batch import Batch, crop_labels
-from dsr_fit.fit.descent import ParameterVariables, descend
+from dsr_fit.fit.descent import Adam, ParameterVariables, descend
 from dsr_fit.fit.energy import Energy
 from dsr_fit.fit.fitter import FitResult, Fitter, _crop_camera
 from dsr_fit.fit.parameters import Parameters
@@ -43,9 +43,7 @@ def results(fitter: Fitter, scenes: list[tuple[Parameters, Observation]]) -> lis
     return fitter.fit([observation for _, observation in scenes])
 
 
-def test_known_bodies_are_recovered(
-    scenes: list[tuple[Parameters, Observation]], results: list[FitResult]
-) -> None:
+def test_known_bodies_are_recovered(scenes: list[tuple[Parameters, Observation]], results: list[FitResult]) -> None:
     for (truth, _), result in zip(scenes, results, strict=True):
         vertices = truth.pose(open_body()).vertices()[0].numpy()
         aligned = result.vertices - result.vertices.mean(0) + vertices.mean(0)
@@ -156,9 +154,7 @@ def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
         [observe(person(seed)) for seed in (0, 1)], crop_camera=False,
         keypoint_valid=open_body().skeleton.keypoint_valid,
     )  # fmt: skip
-    start = Parameters(
-        *(torch.cat(pair) for pair in zip(person(0).tensors(), person(1).tensors(), strict=True))
-    )
+    start = Parameters(*(torch.cat(pair) for pair in zip(person(0).tensors(), person(1).tensors(), strict=True)))
     start = start.map(lambda tensor: tensor + 0.02)
     stage = Stage(56, 6, 0.005)
     energy = Energy(
@@ -227,10 +223,21 @@ def test_each_rendered_term_pulls_a_displaced_body_back(quick: Fitter, term: str
     batch = Batch([observe(truth)], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
     moved = replace(truth, cam_t=truth.cam_t + torch.tensor([[0.06, 0.0, 0.0]]))
     start = moved.map(lambda tensor: tensor.clone().requires_grad_())
-    energy = Energy(
-        quick.body, batch, quick.renderer, quick.semantic_prior, quick.pose_prior, config, 112, start
-    )
+    energy = Energy(quick.body, batch, quick.renderer, quick.semantic_prior, quick.pose_prior, config, 112, start)
     total = energy.total(energy(start))
     (gradient,) = torch.autograd.grad(total.sum(), start.cam_t)
     assert float(gradient[0, 0]) > 0  # descent moves it back to the left
     assert float(total.detach()) > float(energy.total(energy(truth)))
+
+
+def test_adam_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(4, 3, generator=generator)
+    theirs, ours = start.clone().requires_grad_(), start.clone()
+    torchs, adam = torch.optim.Adam([theirs], lr=0.01), Adam([ours], 0.01)
+    for _ in range(20):
+        gradient = torch.randn(4, 3, generator=generator)
+        theirs.grad = gradient.clone()
+        torchs.step()
+        adam.step([gradient])
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-7)

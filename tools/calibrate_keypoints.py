@@ -60,7 +60,7 @@ def fit(skeleton: Skeleton, problem: Problem, settings: LeastSquares) -> State:
 
 
 def offsets(problem: Problem, state: State) -> tuple[Tensor, Tensor]:
-    """Mean offset (25, 3) of the observed from the body's keypoints, metres in the rest pose's axes; used points (25,)."""
+    """Mean offset (25, 3) of observed from body keypoints, metres in the rest pose's axes; used points (25,)."""
     skeleton, points = problem.skeleton, problem.points
     transforms = skeleton.transforms(state.rotations, state.betas)
     placed = skeleton.keypoints(state.rotations, state.betas, transforms) + state.cam_t[:, None]

@@ -1,8 +1,8 @@
-"""One stage of gradient descent: decode, energies, backward, step, record, converge. The same loop for any variables."""
+"""One stage of gradient descent: decode, energies, backward, step, record, converge; for any variables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from dsr_fit.config import FitConfig, Stage
 from dsr_fit.fit.energy import Energy
 from dsr_fit.fit.parameters import Parameters
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Variables(Protocol):
@@ -37,6 +39,29 @@ class ParameterVariables:
 
     def decode(self) -> Parameters:
         return self.parameters
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) with torch's defaults; `torch.optim` takes over a second to import, a fit takes less."""
+
+    def __init__(self, tensors: list[Tensor], learning_rate: float) -> None:
+        self.tensors, self.learning_rate, self.steps = tensors, learning_rate, 0
+        self.mean = [torch.zeros_like(tensor) for tensor in tensors]
+        self.square = [torch.zeros_like(tensor) for tensor in tensors]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor | None]) -> None:
+        """Move the tensors; a missing gradient or a part that is not finite counts as zero."""
+        self.steps += 1
+        rate = self.learning_rate / (1 - BETA1**self.steps)
+        unbias = (1 - BETA2**self.steps) ** -0.5
+        for tensor, gradient, mean, square in zip(self.tensors, gradients, self.mean, self.square, strict=True):
+            if gradient is None:
+                continue
+            gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            mean.lerp_(gradient, 1 - BETA1)
+            square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+            tensor.addcdiv_(mean, (square.sqrt() * unbias).add_(EPSILON), value=-rate)
 
 
 @dataclass
@@ -65,7 +90,7 @@ def descend(
     on_iteration: Callable[[int, Tensor], None] | None = None,
 ) -> Progress:
     """Minimise the energy from where the variables stand; `on_iteration` is told the number and the totals (B,)."""
-    optimiser = torch.optim.Adam(variables.tensors(), lr=stage.learning_rate)
+    optimiser = Adam(variables.tensors(), stage.learning_rate)
     history: list[Tensor] = []
     progress: Progress | None = None
     for iteration in range(stage.iterations + 1):
@@ -83,13 +108,9 @@ def descend(
         running = progress.running()
         if iteration == stage.iterations or not running.any():
             break
-        optimiser.zero_grad(set_to_none=True)
         # A person who stopped no longer moves anything: its best iterate is kept above.
-        torch.where(running, total, torch.zeros_like(total)).sum().backward()
-        for tensor in variables.tensors():
-            if tensor.grad is not None:
-                tensor.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        optimiser.step()
+        loss = torch.where(running, total, torch.zeros_like(total)).sum()
+        optimiser.step(torch.autograd.grad(loss, optimiser.tensors, allow_unused=True))
     assert progress is not None
     progress.stop(progress.running(), "iteration limit")
     return progress

@@ -1,0 +1,121 @@
+"""What one iteration of the rendering stages costs, and where.
+
+    python benchmarks/step.py [--out benchmarks/results/step.json]
+
+A synthetic person (the open body drawn by its own labels) with every term on. Times are the least of many repeats, in
+milliseconds an image; `forward` lists what the forward pass is made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from machine import describe_machine
+
+from dsr_fit.body_files import load_body
+from dsr_fit.config import FitConfig
+from dsr_fit.fit.batch import Batch
+from dsr_fit.fit.descent import Adam, ParameterVariables
+from dsr_fit.fit.energy import Energy
+from dsr_fit.fit.fitter import Fitter
+from dsr_fit.fit.parameters import Parameters
+from dsr_fit.labels import LABEL_INDEX
+from dsr_fit.types import Detection, Observation
+
+REPEATS = 60
+SIZE = (480, 640)  # width, height
+
+
+def observation(fitter: Fitter) -> tuple[Observation, Parameters]:
+    """A standing body in the middle of a picture, its keypoints, and its most likely labels."""
+    zeros = torch.zeros(1, 69)
+    parameters = Parameters(
+        torch.tensor([[np.pi, 0.0, 0.0]], dtype=torch.float32),
+        zeros,
+        torch.zeros(1, 10),
+        torch.tensor([[0.0, 0.0, 2.8]]),
+    )
+    focal = float(np.hypot(*SIZE))
+    intrinsics = torch.tensor([[focal, focal, SIZE[0] / 2, SIZE[1] / 2]])
+    posed = parameters.pose(fitter.body)
+    points = posed.keypoints[0].numpy()
+    keypoints = np.concatenate([points[:, :2] / points[:, 2:] * focal + np.array(SIZE) / 2, np.ones((49, 1))], 1)
+    keypoints[25:, 2] = 0
+    side = max(SIZE)
+    render = fitter.renderer(posed.vertices(), intrinsics, side, fitter.semantic_prior.probabilities)
+    labels = (render.attributes.argmax(-1) * render.mask)[0, : SIZE[1], : SIZE[0]].numpy().astype(np.uint8)
+    assert (labels == LABEL_INDEX["upperclothes"]).any()
+    image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    return Observation(image, Detection(keypoints.astype(np.float32)), labels, "truth", focal), parameters
+
+
+def least(function: Callable[[], object]) -> float:
+    """Milliseconds of the fastest of many calls."""
+    times = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return 1000 * min(times)
+
+
+def breakdown(fitter: Fitter, seen: Observation, start: Parameters, count: int, resolution: int) -> dict[str, object]:
+    batch = Batch([seen] * count, crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
+    energy = Energy(
+        fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config, resolution, start
+    )
+    many = start.map(lambda tensor: tensor.repeat(count, 1))
+    variables = ParameterVariables(many)
+    optimiser = Adam(variables.tensors(), 1e-6)
+
+    def step() -> None:
+        total = energy.total(energy(variables.decode()))
+        optimiser.step(torch.autograd.grad(total.sum(), optimiser.tensors))
+
+    def forward() -> None:
+        energy.total(energy(variables.decode()))
+
+    vertices = variables.decode().pose(fitter.body).vertices().detach().requires_grad_()
+    parts = {
+        "kinematics": least(lambda: variables.decode().pose(fitter.body).keypoints),
+        "kinematics and skinning": least(lambda: variables.decode().pose(fitter.body).vertices()),
+        "render": least(lambda: fitter.renderer(vertices, energy.window, resolution, energy.channels)),
+    }
+    whole, half = least(step), least(forward)
+    return {
+        "images": count,
+        "resolution": resolution,
+        "step_ms_per_image": round(whole / count, 2),
+        "forward_ms_per_image": round(half / count, 2),
+        "forward": {name: round(value / count, 2) for name, value in parts.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    config = FitConfig()
+    every = {name: value or 1.0 for name, value in vars(config.weights).items()}
+    fitter = Fitter(load_body(), replace(config, weights=replace(config.weights, **every)))
+    seen, start = observation(fitter)
+    rows = [breakdown(fitter, seen, start, count, resolution) for count in (1, 16) for resolution in (112, 224)]
+    for row in rows:
+        print(f"{row['images']:3} x {row['resolution']} px: {row['step_ms_per_image']:5} ms an image; {row['forward']}")
+    if arguments.out:
+        report = {"machine": describe_machine(), "threads": torch.get_num_threads(), "steps": rows}
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
