@@ -20,7 +20,7 @@ from dsr_fit.evaluate.clothed.outfitter import pieces_of
 from dsr_fit.evaluate.clothed.surface import cut, open_surface
 from dsr_fit.evaluate.clothed.wardrobe import KINDS, Outfit, dress_up
 from dsr_fit.evaluate.poses import load_poses
-from dsr_fit.labels import LABEL_INDEX, LABELS, OCCLUDER
+from dsr_fit.labels import LABEL_INDEX, LABELS, OCCLUDER, UNKNOWN
 
 SEEDS = tuple(range(16))
 
@@ -113,7 +113,7 @@ def test_sizes_and_types(cases):
         assert case.image.dtype == np.uint8
         assert case.body_mask.shape == case.clothed_mask.shape == case.labels.shape
         assert 0.8 <= case.focal_length / np.hypot(width, height) <= 2
-        assert set(np.unique(case.labels)) <= {*range(len(LABELS)), OCCLUDER}
+        assert set(np.unique(case.labels)) <= {*range(len(LABELS)), OCCLUDER, UNKNOWN}
 
 
 def test_uncropped_people_are_large_and_inside_the_frame(cases):

@@ -144,7 +144,7 @@ def hat(wearer: Wearer, style: str, over_hair: float, rng: np.random.Generator) 
     angles = np.linspace(-np.pi, np.pi, AROUND, endpoint=False)
     band = (np.abs(within) < 0.012) & (surface.weights[:, JOINT["head"]] > 0.5)
     centre = np.array([0, shaped[band, 2].mean()])
-    reach = support(shaped[band][:, [0, 2]] - centre, angles) + over_hair + 0.008
+    reach = support(shaped[band][:, [0, 2]] - centre, angles) + over_hair - 0.004
     wide = rng.uniform(0.05, 0.1)
     width = wide * np.ones(AROUND) if style == "brim" else 0.075 * np.cos(angles).clip(0) ** 0.5
     t = np.linspace(0, 1, 5)

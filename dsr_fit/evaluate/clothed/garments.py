@@ -103,6 +103,8 @@ def top(wearer: Wearer, spec: Top, rng: np.random.Generator, name: str = "top") 
         x, y = np.abs(rest[:, 0]), rest[:, 1]
         sleeve = ramp(regions.arm(rest) + 0.05, 0.12)
         body = spec.looseness * (0.55 + 0.45 * ramp(0.38 - y, 0.3))
+        if spec.gathered:
+            body = np.minimum(body, 0.003 + spec.looseness * ramp(y - spec.hem - 0.03, 0.09))
         # The yoke rests on shoulders and neck, whatever the cut.
         seat = np.maximum(ramp(0.50 - y, 0.12), ramp(x - 0.16, 0.1))
         cuff = 0.55 + 0.45 * ramp(0.655 - x, 0.06)
@@ -110,7 +112,8 @@ def top(wearer: Wearer, spec: Top, rng: np.random.Generator, name: str = "top") 
 
     within = inside(surface.rest)
     loose = spec.looseness > 0.018
-    smooth = ramp(within - 0.005, 0.05) * (0.9 if loose else 0.75) * ramp(0.62 - np.abs(surface.rest[:, 0]), 0.1)
+    band = 0.06 if spec.gathered else 0.005
+    smooth = ramp(within - band, 0.05) * (0.9 if loose else 0.75) * ramp(0.62 - np.abs(surface.rest[:, 0]), 0.1)
     offset = looseness(surface.rest)
 
     def opening(rest: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ class ClothedCase:
     """(H, W) bool: the person with clothes, hair and shoes, as if nothing stood before it."""
     labels: np.ndarray
     """(H, W) uint8: the 20 labels where this person is seen; 254 on things and people that stand before any
-    part of this person; else background."""
+    part of this person, 255 on bare bellies, which have no label; else background."""
     looseness: float
     """Metres: how far garments stand off the body on average, over the pixels that show them."""
     looseness_by_label: dict[str, float]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsr_fit.labels import LABEL_INDEX
+from dsr_fit.labels import LABEL_INDEX, UNKNOWN
 
 WAIST, CROTCH, KNEE, ANKLE = 0.075, -0.075, -0.40, -0.83  # heights
 SHOULDER, ELBOW, WRIST = 0.18, 0.43, 0.655  # |x| along the stretched arm
@@ -41,7 +41,8 @@ def top(rest: np.ndarray, sleeve_end: float, hem: float, neck: tuple[float, floa
     collar = 0.525 - 0.35 * z.clip(-0.1, 0.02) - depth * ramp(z, 0.05)
     neckline = y - collar - (1.1 + 1.2 * vee) * np.maximum(x - 0.055 * (1 - vee), 0.0)
     strap = 0.3 * np.minimum(y - 0.30, 0.1).clip(0, None) if sleeve_end < SHOULDER else 0.0
-    return np.minimum.reduce([sleeve_end - strap - x, y - hem, -neckline])
+    side = np.maximum(0.40 - y, 0.0)  # below the armpit a sleeve's end means nothing
+    return np.minimum.reduce([sleeve_end - strap - x + 2 * side, y - hem, -neckline, 0.575 - y])
 
 
 def trousers(rest: np.ndarray, waist: float, hem: float) -> np.ndarray:
@@ -62,13 +63,14 @@ def hair(rest: np.ndarray, recede: float = 0.0) -> np.ndarray:
 
 
 def skin_labels(rest: np.ndarray) -> np.ndarray:
-    """Labels (N,) uint8 of bare skin: the face down to the neckline, arms, legs."""
+    """Labels (N,) uint8 of bare skin: the face down to the neckline, arms, legs; a bare belly is unknown."""
     x, y = rest[:, 0], rest[:, 1]
     left = x > 0
     on_arm = (np.abs(x) > 0.115) & (y > 0.2)
     legs = np.where(left, LABEL_INDEX["leftLeg"], LABEL_INDEX["rightLeg"])
     arms = np.where(left, LABEL_INDEX["leftArm"], LABEL_INDEX["rightArm"])
-    return np.where(on_arm, arms, np.where(y > 0.30, LABEL_INDEX["face"], legs)).astype(np.uint8)
+    trunk = np.where(y > 0.25, LABEL_INDEX["face"], np.where(y > CROTCH + 0.03, UNKNOWN, legs))
+    return np.where(on_arm, arms, trunk).astype(np.uint8)
 
 
 def pattern_coordinates(rest: np.ndarray) -> np.ndarray:

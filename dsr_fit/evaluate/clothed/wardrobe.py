@@ -27,6 +27,7 @@ class Top:
     looseness: float  # metres off the torso
     sleeve_looseness: float
     open_front: float = 0.0  # width of the gap in metres
+    gathered: bool = False  # at the hem, under a waistband
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
     tucked = bool(lower == "skirt" or (lower != "dress" and rng.uniform() < 0.25))
     if tucked:
         waist = skirt.waist if skirt else trousers.waist if trousers else 0.0
-        top = replace(top, hem=waist - 0.02)
+        top = replace(top, hem=waist - 0.025, gathered=True)
+    elif trousers is not None:
+        top = replace(top, hem=min(top.hem, trousers.waist - 0.045))
     tunic = trousers is not None and loose and roomy and not tucked and coat is None and rng.uniform() < 0.5
     top_tails = _tunic(rng, top) if tunic else None
     with_socks = not boots and lower != "dress" and rng.uniform() < 0.3
