@@ -167,8 +167,14 @@ def _shoe_offsets() -> np.ndarray:
     toes = low * ramp(rest[:, 2] - 0.05, 0.05)
     shape = surface.smoothed(rest, np.maximum(0.95 * toes, 0.4 * low), 60)
     normal = vertex_normals(shape, surface.faces)
-    shape = shape + (0.010 + 0.25 * toes * np.einsum("vc,vc->v", rest - shape, normal).clip(0))[:, None] * normal
-    shape = shape + toes[:, None] * np.array([0.0, 0.003, 0.022])
+    # Room for what smoothing cut off, spread so far that toes don't show through the leather.
+    room = np.einsum("vc,vc->v", rest - shape, normal).clip(0)
+    near = surface.average > 0
+    for _ in range(3):
+        room = np.maximum(room, near.multiply(room).max(axis=1).toarray().ravel())
+    for _ in range(4):
+        room = surface.average @ room
+    shape = shape + (0.008 + room)[:, None] * normal + toes[:, None] * np.array([0.0, 0.0, 0.008])
     sole = rest[:, 1].min() - 0.012
     shape[:, 1] = np.where(low * (shape[:, 1] < sole + 0.016) > 0, sole, shape[:, 1])
     leg = ramp(rest[:, 1] + 0.80, 0.04)[:, None]

@@ -88,7 +88,7 @@ def generate(seed: int) -> ClothedCase:
     rng = stream(0)
     stance = staging.random_stance(rng)
     betas = rng.normal(size=10).astype(np.float32)
-    with_second, with_thing, cropped = rng.uniform() < 0.2, rng.uniform() < 0.2, rng.uniform() < 0.15
+    with_second, with_thing, cropped = rng.uniform() < 0.2, rng.uniform() < 0.21, rng.uniform() < 0.15
     placed, view = staging.stage(stance, betas, cropped, stream(1))
     outfit = dress_up(stream(2), stance.roomy)
     groups: list[list[Piece]] = [pieces_of(placed.wearer, outfit, stream(3)), [], []]
@@ -145,14 +145,14 @@ def _second_person(view: View, main: Placed, pieces: list[Piece], rng: np.random
     return pieces_of(placed.wearer, dress_up(rng, stance.roomy), rng)
 
 
-def _thing(view: View, main: Placed, rng: np.random.Generator) -> tuple[list[Piece], str]:
-    """An occluder that hides something of the person, but at most half."""
+def _thing(view: View, main: Placed, rng: np.random.Generator) -> tuple[list[Piece], str | None]:
+    """An occluder that hides something of the person, but at most half; none where eight tries find no place."""
     for _ in range(8):
         pieces, kind = occluders.occluder(view, main.wearer.vertices, rng)
         scene = render.assemble([pieces])
         if 0.03 < _hidden_share(view, main, scene.vertices, scene.faces) < MOST_HIDDEN:
-            break
-    return pieces, kind
+            return pieces, kind
+    return [], None
 
 
 def _hidden_share(view: View, main: Placed, vertices: np.ndarray, faces: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from dsr_fit.joints import SMPL_JOINTS
 
 ROOMY_LIFT = np.deg2rad(58)  # thighs lifted higher wear no skirts
 FARTHEST_TILT = np.deg2rad(50)  # of the pelvis; poses beyond are drawn anew
+MIN_IN_FRAME = 0.4  # of a cropped body's vertices
 ViewName = Literal["front", "side", "back"]
 
 
@@ -92,7 +93,17 @@ def _on_floor(vertices: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def stage(stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator) -> tuple[Placed, View]:
-    """Choose camera and distance so that the body fills 55 to 92 % of the frame, or is cut by it."""
+    """Choose camera and distance so that the body fills 55 to 92 % of the frame, or is cut by it when `cropped`."""
+    while True:
+        placed, view = _framed(stance, betas, cropped, rng)
+        pixels = view.project(placed.wearer.vertices)
+        inside = float(((pixels >= 0) & (pixels <= [view.width, view.height])).all(1).mean())
+        if MIN_IN_FRAME < inside < 1 if cropped else inside == 1:
+            return placed, view
+
+
+def _framed(stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator) -> tuple[Placed, View]:
+    """A camera by chance; very near bodies may miss the frame."""
     width, height = int(rng.integers(480, 641)), int(rng.integers(640, 901))
     focal = float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.8), np.log(2.0))))
     rotation = camera_rotation(float(rng.normal(0.08, 0.10)), float(rng.normal(0, 0.04)))
@@ -115,7 +126,7 @@ def stage(stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Gener
         if not cropped:
             size = max(size, extent[0] / (0.88 * width))
         cam_t[2] = max(cam_t[2] * size**0.9, 0.4 - centred[:, 2].min())
-        room = np.array([width, height]) * np.array([1.0, 1.0]) - extent
+        room = np.array([width, height]) - extent
         target = lowest.copy()
         # Hair and hats need some pixels above the head, skirts some beside it.
         margin = np.array([0.05 * width, 0.045 * height])
