@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import figures
 import numpy as np
 import pytest
 from scenes import open_body
@@ -80,3 +81,10 @@ def test_links_and_named_files_exist(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
     for name in re.findall(r"`((?:dsr_fit|tools|tests|configs|docs|priors|benchmarks)/[\w/.]+\.\w+)`", text):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", figures.PAGES)
+def test_figures_are_those_of_the_committed_results(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- figures: " in text
+    assert figures.filled(text) == text

@@ -1,0 +1,85 @@
+"""Write the measured figures into README.md and docs/ from the committed benchmark results.
+
+    python tools/figures.py
+
+A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; a test holds the pages to the results.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/terms.md")
+VARIANTS = {
+    "keypoints": "keypoints only",
+    "silhouette": "+ silhouette",
+    "mc": "+ DSR-MC",
+    "c": "+ DSR-C",
+    "default": "+ both (default)",
+}
+
+
+def _result(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def photos() -> str:
+    """The ablation on annotated street photos."""
+    result = _result("photos")
+    rows = [
+        "| terms | keypoint error, % of the box | containment | area | IoU with bare skin |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, title in VARIANTS.items():
+        median = result["variants"][name]["median"]
+        rows.append(
+            f"| {title} | {100 * median['keypoint_error_rel']:.2f} | {median['containment']:.3f} "
+            f"| {median['area_ratio']:.3f} | {median['mc_iou']:.3f} |"
+        )
+    count = result["photos"]
+    return "\n".join([*rows, "", f"{count['fitted']} of {count['asked']} photos gave a mesh."])
+
+
+def speed() -> str:
+    """Seconds and memory of one fit, and an iteration's cost."""
+    process, step = _result("process"), _result("step")
+    median = process["median"]
+    single, many = (
+        next(row for row in step["steps"] if (row["images"], row["resolution"]) == (images, 224)) for images in (1, 16)
+    )
+    rows = [
+        f"| {process['machine']['processor']}, {process['machine']['cores']} cores | |",
+        "| --- | --- |",
+        f"| `dsr-fit examples/person.png`, whole process | {median['process']:.1f} s |",
+        f"| of which the fit | {median['fit']:.2f} s |",
+        f"| peak memory | {median['peak_memory_mb'] / 1000:.2f} GB |",
+        f"| one iteration at 224 px, all terms | {single['step_ms_per_image']:.1f} ms |",
+        f"| the same in a batch of 16, per image | {many['step_ms_per_image']:.1f} ms |",
+    ]
+    return "\n".join(rows)
+
+
+FIGURES = {"photos": photos, "speed": speed}
+
+
+def filled(page: str) -> str:
+    """The page with every table between its marks written anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- figures: {match[1]} -->\n{FIGURES[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- figures: (\w+) -->.*?<!-- end -->", table, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    for name in PAGES:
+        path = ROOT / name
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
