@@ -129,8 +129,8 @@ def test_uncropped_people_are_large_and_inside_the_frame(cases):
 def test_clothes_cover_the_body(cases):
     for case in cases:
         outside = case.body_mask & ~case.clothed_mask
-        # Shoes are as long as feet, but toes melt into their tips; hair presses the ears.
-        assert outside.sum() < 0.02 * case.body_mask.sum(), case.seed
+        # Hair presses the ears flat.
+        assert outside.sum() < 0.005 * case.body_mask.sum(), case.seed
 
 
 def test_labels_are_the_seen_part_of_the_clothed_mask(cases):

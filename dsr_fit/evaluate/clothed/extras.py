@@ -169,12 +169,12 @@ def _shoe_offsets() -> np.ndarray:
     normal = vertex_normals(shape, surface.faces)
     # Room for what smoothing cut off, spread so far that toes don't show through the leather.
     room = np.einsum("vc,vc->v", rest - shape, normal).clip(0)
-    near = surface.average > 0
-    for _ in range(3):
-        room = np.maximum(room, near.multiply(room).max(axis=1).toarray().ravel())
+    corners = surface.faces
+    for _ in range(2):
+        np.maximum.at(room, corners, room[corners].max(axis=1, keepdims=True))
     for _ in range(4):
         room = surface.average @ room
-    shape = shape + (0.008 + room)[:, None] * normal + toes[:, None] * np.array([0.0, 0.0, 0.008])
+    shape = shape + (0.003 + room)[:, None] * normal + toes[:, None] * np.array([0.0, 0.0, 0.008])
     sole = rest[:, 1].min() - 0.012
     shape[:, 1] = np.where(low * (shape[:, 1] < sole + 0.016) > 0, sole, shape[:, 1])
     leg = ramp(rest[:, 1] + 0.80, 0.04)[:, None]
