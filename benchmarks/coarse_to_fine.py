@@ -101,9 +101,7 @@ def displaced(truth: Parameters, start: str, batch: Batch) -> Parameters:
     if start.endswith("px"):
         angle = 2 * math.pi * (torch.arange(count) + 0.5) / count
         pixels_per_metre = batch_window(batch)[:, 0] / truth.cam_t[:, 2]
-        shift = (
-            float(start.split()[0]) / pixels_per_metre[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
-        )
+        shift = float(start.split()[0]) / pixels_per_metre[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
         return replace(truth, cam_t=truth.cam_t + torch.cat([shift, torch.zeros(count, 1)], 1))
     joint, axis = LIMBS[start.split()[0]]
     body_pose = truth.body_pose.clone()
@@ -166,9 +164,7 @@ def draw(columns: list[tuple[str, Tensor]], true: Tensor) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=6)
     parser.add_argument("--out", type=Path, help="where to write the results")
     parser.add_argument("--picture", type=Path, help="where to draw the first person's fits")
@@ -184,9 +180,7 @@ def main() -> None:
         columns = [(f"start: {name}", masks(start, batch)[0])]
         for method in METHODS:
             end, iterations = fitted(method, start, batch)
-            table[name][method.name] = summary(
-                {**judged(end, truth, batch), "iterations": iterations.float()}
-            )
+            table[name][method.name] = summary({**judged(end, truth, batch), "iterations": iterations.float()})
             columns.append((method.name, masks(end, batch)[0]))
         rows.append(draw(columns, masks(truth, batch)[0]))
         print(name, json.dumps(table[name], indent=1), flush=True)
@@ -204,8 +198,7 @@ def summary(values: dict[str, Tensor]) -> dict[str, list[float]]:
     """The median and the worst person of each figure."""
     worst = {"joints_px": torch.amax, "mask_iou": torch.amin, "iterations": torch.amax}
     return {
-        name: [round(float(value.median()), 3), round(float(worst[name](value)), 3)]
-        for name, value in values.items()
+        name: [round(float(value.median()), 3), round(float(worst[name](value)), 3)] for name, value in values.items()
     }
 
 

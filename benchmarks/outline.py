@@ -6,6 +6,7 @@ The open body in a dozen poses; L = sum(W * coverage) with W a fixed smooth rand
 central difference of L over 16 x 16 supersampled coverage, along named directions: image translation, depth,
 each limb's rotation, betas. The figure is the relative L2 error over a group's directions and all poses.
 "arms" is the same for the visible area of arms held in front of the torso, where one surface hides another.
+"hands left out" has W = 0 around the hands.
 """
 
 from __future__ import annotations
@@ -92,6 +93,17 @@ def smooth_image(size: int) -> Tensor:
     image = torch.from_numpy(gaussian_filter(noise, 2.0, mode="wrap"))[None, None]
     image = torch.nn.functional.interpolate(image, (size, size), mode="bicubic", align_corners=False)[0, 0]
     return (image / image.std()).float()
+
+
+def away_from_hands(body: Body, case: Parameters, size: int) -> Tensor:
+    """(size, size) 0 within 13 pixels (at 224) of the hands' joints, 1 beyond 19: fingers are thinner than
+    pixels."""
+    hands = body(**case).joints().detach()[0, [22, 23]]
+    pixels = clip_positions(hands[None], camera(size), DEPTH_RANGE, (size, size))[0]
+    x, y = ((pixels[:, :2] / pixels[:, 3:] + 1) * size / 2).T[..., None, None]
+    centres = torch.arange(size) + 0.5
+    distance = ((centres - x) ** 2 + (centres[:, None] - y) ** 2).sqrt().amin(0) * 224 / size
+    return ((distance - 13) / 6).clamp(0, 1)
 
 
 def supersampled(vertices: Tensor, faces: Tensor, size: int, values: Tensor | None) -> Tensor:
@@ -182,10 +194,10 @@ def measure(
     methods: dict[str, Coverage],
     named: list[tuple[str, str, int]],
     values: Tensor | None,
+    weight: Tensor,
     errors: Errors,
 ) -> None:
     """Add one pose's gradient errors along the named directions."""
-    weight = smooth_image(size)
     vertices = body(**case).vertices().detach()
     gradients = {}
     for name, coverage in methods.items():
@@ -262,13 +274,17 @@ def main() -> None:
         }
     print(json.dumps(results["pairs_with_gradient"], indent=1))
     for size in arguments.sizes:
-        errors = Errors()
+        errors, without_hands, image = Errors(), Errors(), smooth_image(size)
         for case in cases:
-            measure(body, case, size, methods, directions(), None, errors)
+            measure(body, case, size, methods, directions(), None, image, errors)
+            no_hands = image * away_from_hands(body, case, size)
+            measure(body, case, size, {"dense": methods["dense"]}, directions(), None, no_hands, without_hands)
         for case in crossed:
-            measure(body, case, size, occluding, arm_directions(), on_arms, errors)
-        results["gradient_error"][str(size)] = errors.relative()
-        print(size, json.dumps(errors.relative(), indent=1), flush=True)
+            measure(body, case, size, occluding, arm_directions(), on_arms, image, errors)
+        table = errors.relative()
+        table["dense, hands left out"] = without_hands.relative()["dense"]
+        results["gradient_error"][str(size)] = table
+        print(size, json.dumps(table, indent=1), flush=True)
     report = {"machine": describe_machine(), "poses": len(cases), "poses_with_crossed_arms": len(crossed)}
     with replacing(arguments.out) as path:
         path.write_text(json.dumps({**report, **results}, indent=1) + "\n")
