@@ -61,6 +61,24 @@ LICENSED: dict[str, LicensedFile] = {
             "semantic_prior.npy of DSR (13776 faces x 20 labels)",
             "DSR's data (https://dsr.is.tue.mpg.de)",
         ),
+        LicensedFile(
+            "joint_regressor_h36m",
+            "DSR_FIT_JOINT_REGRESSOR_H36M",
+            "J_regressor_h36m.npy (17 x 6890), Human3.6M's joints of SMPL's vertices",
+            "SPIN's data (https://github.com/nkolot/SPIN, fetch_data.sh)",
+        ),
+        LicensedFile(
+            "body_male",
+            "DSR_FIT_BODY_MALE",
+            "official male SMPL body (.pkl or .npz)",
+            "https://smpl.is.tue.mpg.de (SMPL for Python)",
+        ),
+        LicensedFile(
+            "body_female",
+            "DSR_FIT_BODY_FEMALE",
+            "official female SMPL body (.pkl or .npz)",
+            "https://smpl.is.tue.mpg.de (SMPL for Python)",
+        ),
     )
 }
 
@@ -92,6 +110,18 @@ def licensed_setting(flag: str) -> tuple[str, str] | None:
     if unknown:
         raise InputError(f"{path}: unknown flag `{unknown[0]}`; flags: {', '.join(LICENSED)}")
     return (entries[flag], str(path)) if flag in entries else None
+
+
+def required(flag: str, given: str | None, why: str) -> Path:
+    """`licensed`, where nothing works without the file; `why` starts the sentence of the InputError then."""
+    path = licensed(flag, given)
+    if path is None:
+        entry = LICENSED[flag]
+        raise InputError(
+            f"{why} needs {entry.what}, from {entry.source}; name it with --{flag.replace('_', '-')} PATH, the "
+            f"environment variable {entry.variable} or in {user_file()}"
+        )
+    return path
 
 
 def licensed(flag: str, given: str | None) -> Path | None:

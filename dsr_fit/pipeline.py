@@ -29,7 +29,8 @@ MIN_KEYPOINTS = 4
 class Inputs:
     """What the user says about one image, besides the image."""
 
-    keypoints: Path | None = None
+    keypoints: Path | Detection | None = None
+    """A keypoint file, or the person of interest as somebody else has found it."""
     labels: Path | None = None
     bbox: tuple[float, float, float, float] | None = None
     """x, y, width, height in pixels."""
@@ -71,8 +72,11 @@ class Perception:
                 raise UsageError(
                     "--bbox tells the detector where to look; with --keypoints choose by --person"
                 )
-            people = read_keypoints(inputs.keypoints, (image.shape[1], image.shape[0]), path.name)
-            source = str(inputs.keypoints)
+            if isinstance(inputs.keypoints, Detection):
+                people, source = [inputs.keypoints], str(path)
+            else:
+                people = read_keypoints(inputs.keypoints, (image.shape[1], image.shape[0]), path.name)
+                source = str(inputs.keypoints)
         else:
             self.detector = self.detector or MediaPipeDetector()
             people, source = self.detector.detect(image, inputs.bbox), str(path)

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.core.multiarray import _reconstruct, scalar
@@ -128,6 +128,21 @@ def to_array(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
+def load_pickle(file: IO[bytes], path: Path) -> Any:
+    """The object pickled in an open file, made of inert classes only; `path` names it in errors.
+
+    Raises InputError when it is no pickle, or names a class or function beyond the few needed.
+    """
+    try:
+        return _Unpickler(file, encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused, the pickle wants {error}; only numpy, scipy.sparse and chumpy arrays are read"
+        ) from None
+    except Exception as error:
+        raise InputError(f"{path}: not a readable pickle ({error or type(error).__name__})") from None
+
+
 def read_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The arrays named `keys` that a pickled dictionary holds; absent keys are left out.
 
@@ -135,13 +150,9 @@ def read_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
     """
     try:
         with path.open("rb") as file:
-            content = _Unpickler(file, encoding="latin1").load()
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path}: refused, the pickle wants {error}; only numpy, scipy.sparse and chumpy arrays are read"
-        ) from None
-    except Exception as error:
-        raise InputError(f"{path}: not a readable pickle ({error or type(error).__name__})") from None
+            content = load_pickle(file, path)
+    except OSError as error:
+        raise InputError(f"{path}: not a readable pickle ({error})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not SMPL's dictionary of arrays")
     try:
