@@ -35,23 +35,17 @@ def load_body(body: str | Path = "open", joint_regressor_extra: str | Path | Non
     """
     path = shipped("priors/open_body/body.npz") if str(body) == "open" else Path(body)
     if not path.is_file():
-        raise InputError(
-            f"{path}: no such body file; give an SMPL .pkl or .npz, or `open` for the one that ships"
-        )
+        raise InputError(f"{path}: no such body file; give an SMPL .pkl or .npz, or `open` for the one that ships")
     arrays = read_pickle(path, _KEYS) if path.suffix == ".pkl" else _read_npz(path)
     _check(path, arrays)
     regressor = _matrix(path, arrays, "J_regressor", 24)
     if "keypoint_regressor_row" in arrays:
         names = tuple(str(name) for name in arrays.get("keypoint_names", ()))
         if names != KEYPOINTS_49:
-            raise InputError(
-                f"{path}: `keypoint_names` must be the 49 names of docs/conventions.md, in order"
-            )
+            raise InputError(f"{path}: `keypoint_names` must be the 49 names of docs/conventions.md, in order")
         keypoints, joint_of_keypoint = _matrix(path, arrays, "keypoint_regressor", 49), None
     else:
-        extra = licensed(
-            "joint_regressor_extra", None if joint_regressor_extra is None else str(joint_regressor_extra)
-        )
+        extra = licensed("joint_regressor_extra", None if joint_regressor_extra is None else str(joint_regressor_extra))
         keypoints, joint_of_keypoint = _spin_keypoints(path, len(arrays["v_template"]), extra)
     posedirs = arrays.get("posedirs")
     return build_body(
@@ -73,9 +67,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         arrays = read_arrays(path)
     except ValueError as error:
-        raise InputError(
-            f"{path}: not a readable .npz body ({error}); official .pkl and .npz files work"
-        ) from None
+        raise InputError(f"{path}: not a readable .npz body ({error}); official .pkl and .npz files work") from None
     if isinstance(arrays, np.ndarray):
         raise InputError(f"{path}: holds one array, not a body; official .pkl and .npz files work")
     return {key: arrays[key] for key in _KEYS if key in arrays}
@@ -135,9 +127,7 @@ def _matrix(path: Path, arrays: dict[str, np.ndarray], name: str, rows: int) -> 
 def _spin_keypoints(path: Path, vertices: int, extra: Path | None) -> tuple[np.ndarray, dict[int, int]]:
     """SPIN's 49 keypoints of official SMPL: 24 joints, picked vertices, and nine regressed from vertices."""
     if vertices != 6890:
-        raise InputError(
-            f"{path}: {vertices} vertices without a `keypoint_regressor`; only SMPL has known ones"
-        )
+        raise InputError(f"{path}: {vertices} vertices without a `keypoint_regressor`; only SMPL has known ones")
     regressor = np.zeros((49, vertices))
     joint_of_keypoint: dict[int, int] = {}
     nine = None

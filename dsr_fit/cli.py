@@ -201,15 +201,11 @@ def _check_out(out: Path, inputs: Sequence[Path | None] = ()) -> None:
     for path in (out.with_suffix(suffix) for suffix in (out.suffix, *BESIDE_MESH)):
         if path.is_dir():
             raise InputError(f"--out {out}: {path} is a folder; choose another name")
-        if path.exists() and any(
-            given is not None and given.exists() and path.samefile(given) for given in inputs
-        ):
+        if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
             raise UsageError(f"--out {out}: would overwrite the input {path}; choose another name")
     try:
         # Root, read-only mounts and virtual file systems: only trying tells.
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(
-            f"--out {out}: the folder {folder} can't be written ({reason}); choose another"
-        ) from None
+        raise InputError(f"--out {out}: the folder {folder} can't be written ({reason}); choose another") from None

@@ -171,14 +171,10 @@ def _convert(hint: Any, value: Any, current: Any, name: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"configuration `{name}`: expected a list, got {value!r}")
-        return tuple(
-            _convert(choices[0], item, None, f"{name}.{number}") for number, item in enumerate(value)
-        )
+        return tuple(_convert(choices[0], item, None, f"{name}.{number}") for number, item in enumerate(value))
     if origin is Literal:
         if value not in choices:
-            raise UsageError(
-                f"configuration `{name}`: {value!r} is not one of {', '.join(map(str, choices))}"
-            )
+            raise UsageError(f"configuration `{name}`: {value!r} is not one of {', '.join(map(str, choices))}")
         return value
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(choices[0], value, current, name)
@@ -198,9 +194,7 @@ def load_config(name: str | Path | None = None, base: FitConfig | None = None) -
     if not path.suffix:
         presets = sorted(file.stem for file in shipped("configs").glob("*.yaml"))
         if str(name) not in presets:
-            raise UsageError(
-                f"no preset is called {str(name)!r}; presets: {', '.join(presets)}; or give a .yaml file"
-            )
+            raise UsageError(f"no preset is called {str(name)!r}; presets: {', '.join(presets)}; or give a .yaml file")
         path = shipped(f"configs/{name}.yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

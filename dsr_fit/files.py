@@ -36,9 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise InputError(
-            f"{path}: can't write there ({error.strerror or error}); choose another --out"
-        ) from None
+        raise InputError(f"{path}: can't write there ({error.strerror or error}); choose another --out") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -35,13 +35,9 @@ def _backends() -> list[tuple[str, str]]:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name(0)
     else:
-        gpu = "none: " + (
-            "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to torch"
-        )
+        gpu = "none: " + ("this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to torch")
     rasteriser = (
-        "installed"
-        if importlib.util.find_spec("nvdiffrast")
-        else "not installed (extra `gpu`); only GPUs need it"
+        "installed" if importlib.util.find_spec("nvdiffrast") else "not installed (extra `gpu`); only GPUs need it"
     )
     return [("CPU", threads), ("GPU", gpu), ("nvdiffrast", rasteriser)]
 

@@ -62,9 +62,7 @@ class LabelSet:
 
 
 def _label_set(name: str, **classes: str) -> LabelSet:
-    return LabelSet(
-        name, {key: tuple(LABEL_INDEX[label] for label in value.split()) for key, value in classes.items()}
-    )
+    return LabelSet(name, {key: tuple(LABEL_INDEX[label] for label in value.split()) for key, value in classes.items()})
 
 
 LABEL_SETS: dict[str, LabelSet] = {

@@ -69,9 +69,7 @@ class Perception:
     def _detect(self, path: Path, image: np.ndarray, inputs: Inputs) -> Detection:
         if inputs.keypoints is not None:
             if inputs.bbox is not None:
-                raise UsageError(
-                    "--bbox tells the detector where to look; with --keypoints choose by --person"
-                )
+                raise UsageError("--bbox tells the detector where to look; with --keypoints choose by --person")
             if isinstance(inputs.keypoints, Detection):
                 people, source = [inputs.keypoints], str(path)
             else:
@@ -81,9 +79,7 @@ class Perception:
             self.detector = self.detector or MediaPipeDetector()
             people, source = self.detector.detect(image, inputs.bbox), str(path)
         if not people and inputs.keypoints is not None:
-            raise InputError(
-                f"{source}: holds nobody's keypoints; without --keypoints the detector looks for people"
-            )
+            raise InputError(f"{source}: holds nobody's keypoints; without --keypoints the detector looks for people")
         if not people:
             where, other = ("in the given --bbox", "another") if inputs.bbox else ("in the image", "a")
             raise InputError(f"{source}: nobody was found {where}; try {other} --bbox, or give --keypoints")

@@ -60,8 +60,7 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
             raise InputError(f"{path}: lacks `probabilities` or `body_sha256`")
         if str(loaded["body_sha256"]) != body.sha256:
             raise InputError(
-                f"{path}: made for another body than {body.name!r}; give that body's own prior with "
-                "--semantic-prior"
+                f"{path}: made for another body than {body.name!r}; give that body's own prior with --semantic-prior"
             )
         probabilities, per_face = loaded["probabilities"], False
         if probabilities.shape != (body.num_vertices, len(LABELS)):

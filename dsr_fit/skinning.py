@@ -53,9 +53,7 @@ class SkinningWeights:
         return self.start.numpy(), self.joint.numpy(), self.value.numpy()
 
     def to(self, device: torch.device | str) -> SkinningWeights:
-        return replace(
-            self, start=self.start.to(device), joint=self.joint.to(device), value=self.value.to(device)
-        )
+        return replace(self, start=self.start.to(device), joint=self.joint.to(device), value=self.value.to(device))
 
 
 def skin_reference(shaped: Tensor, transforms: Tensor, weights: SkinningWeights) -> Tensor:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # several test processes share the cores; see dsr_fit/cli.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several test processes share the cores; see dsr_fit/cli.py
 ROOT = Path(__file__).resolve().parents[1]
 
 

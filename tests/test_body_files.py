@@ -39,9 +39,7 @@ def test_vertices_and_joints_agree_with_smplx(arrays: dict[str, np.ndarray], smp
         import smplx
         from smplx.utils import Struct
 
-        oracle = smplx.SMPL(
-            model_path="", data_struct=Struct(**arrays), batch_size=3, create_transl=False
-        )
+        oracle = smplx.SMPL(model_path="", data_struct=Struct(**arrays), batch_size=3, create_transl=False)
     pose = _random_pose()
     expected = oracle(
         betas=pose["betas"], body_pose=pose["body_pose"], global_orient=pose["global_orient"], transl=pose["cam_t"]

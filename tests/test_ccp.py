@@ -191,9 +191,7 @@ def test_no_keypoints_at_all() -> None:
 
 
 @pytest.mark.parametrize("side", ["L", "R"])
-@pytest.mark.parametrize(
-    "missing", [("Elbow", "Wrist"), ("Knee", "Ankle", "Heel", "BigToe"), ("Wrist", "Heel")]
-)
+@pytest.mark.parametrize("missing", [("Elbow", "Wrist"), ("Knee", "Ankle", "Heel", "BigToe"), ("Wrist", "Heel")])
 def test_missing_keypoints_follow_the_others(side: str, missing: tuple[str, ...]) -> None:
     figure = bare_limbs(STANDING)
     keypoints = keypoints_of(STANDING)

@@ -247,9 +247,7 @@ def test_bad_outputs_are_refused_before_the_work(inputs: Path, capfd: Capture, c
     assert _content(inputs) == before
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self").exists(), reason="needs Linux's /proc: root may write anywhere else"
-)
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc: root may write anywhere else")
 def test_a_folder_that_refuses_files_is_found_out_before_the_work(capfd: Capture) -> None:
     status, line = _refused(capfd, ["nothing.jpg", "--out", "/proc/m.obj"])
     assert status == 1
@@ -264,9 +262,7 @@ def test_missing_licensed_files_say_where_they_come_from(inputs: Path, capfd: Ca
             continue  # asked for by official SMPL only (tests/test_body_files.py), or not by a fit at all
         status, line = _refused(capfd, ["person.png", "--out", "m.obj", option, "none.npz"])
         assert status == 1
-        assert line.startswith(
-            f"dsr-fit: none.npz: no such file (named by {option}); {entry.what} comes from "
-        )
+        assert line.startswith(f"dsr-fit: none.npz: no such file (named by {option}); {entry.what} comes from ")
         assert entry.source in line
         assert entry.variable in line
     assert not (inputs / "m.obj").exists()
@@ -278,8 +274,7 @@ def test_a_missing_gpu_is_wrong_usage(capfd: Capture, monkeypatch: pytest.Monkey
     status, line = _refused(capfd, ["nothing.jpg", "--out", "m.obj", "--device", "cuda"])
     assert status == 2
     assert line == (
-        "dsr-fit: --device cuda: torch sees no CUDA device (this torch is a CPU build); use --device cpu, "
-        "or see README"
+        "dsr-fit: --device cuda: torch sees no CUDA device (this torch is a CPU build); use --device cpu, or see README"
     )
 
 
@@ -579,9 +574,7 @@ def test_the_mesh_stands_upright_at_the_origin(mesh: Path, arrays: dict[str, np.
     assert nose[2] > 0  # z towards the viewer, whom the person faces
 
 
-def test_the_picture_has_five_panels_of_which_the_first_is_the_photo(
-    mesh: Path, arrays: dict[str, np.ndarray]
-) -> None:
+def test_the_picture_has_five_panels_of_which_the_first_is_the_photo(mesh: Path, arrays: dict[str, np.ndarray]) -> None:
     picture = np.asarray(Image.open(mesh.with_suffix(".png")))
     assert picture.shape == (PANEL, 5 * PANEL, 3)
     first = picture[:, :PANEL]
@@ -646,9 +639,7 @@ def test_the_crop_camera_is_exact_when_fitted_with(mesh: Path, tmp_path: Path) -
     assert _report(mesh)["crop_residual_px"] > 0.2  # a perspective fit has no exact crop camera
 
 
-def test_given_focal_labels_and_keypoints_are_used(
-    mesh: Path, arrays: dict[str, np.ndarray], tmp_path: Path
-) -> None:
+def test_given_focal_labels_and_keypoints_are_used(mesh: Path, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     labels = np.where(arrays["labels"] > 0, 5, 0).astype(np.uint8)
     labels[:, :40] = 254
     np.save(tmp_path / "labels.npy", labels)
@@ -691,9 +682,7 @@ def test_official_smpl_needs_its_own_prior_and_says_what_it_lacks(
     with caplog.at_level(logging.WARNING, logger="dsr_fit"):
         status, line = _refused(capfd, [str(PERSON), "--out", str(tmp_path / "m.obj")])
     assert status == 1
-    assert line.endswith(
-        "made for another body than 'smpl'; give that body's own prior with --semantic-prior"
-    )
+    assert line.endswith("made for another body than 'smpl'; give that body's own prior with --semantic-prior")
     assert "nine of the 49 keypoints stay unused" in caplog.text
     np.save(tmp_path / "prior.npy", np.zeros((1, 3, 20)))
     monkeypatch.setenv("DSR_FIT_SEMANTIC_PRIOR", str(tmp_path / "prior.npy"))

@@ -134,9 +134,7 @@ def test_t_pose_pve_is_linear_in_one_beta_and_zero_for_the_truth(body: Body) -> 
     betas = true.clone()
     betas[0, 2], betas[1, 2] = 1.0, -2.0
     unit = 1000 * body.shapedirs[..., 2].norm(dim=1).mean()
-    torch.testing.assert_close(
-        t_pose_pve(betas, true, body), unit * torch.tensor([1.0, 2.0]), rtol=1e-4, atol=1e-3
-    )
+    torch.testing.assert_close(t_pose_pve(betas, true, body), unit * torch.tensor([1.0, 2.0]), rtol=1e-4, atol=1e-3)
     assert t_pose_pve(betas, betas, body, scale_corrected=True).max() < 1e-3
 
 
@@ -169,9 +167,7 @@ def test_joint_angle_error_of_a_known_turn(angle: float) -> None:
     turned[1, 5] = axis_angle_to_matrix(angle * axis) @ true[1, 5]
     expected = torch.tensor([0.0, math.degrees(angle) / 24], dtype=torch.float64)
     torch.testing.assert_close(joint_angle_error(turned, true), expected, atol=1e-6, rtol=1e-9)
-    torch.testing.assert_close(
-        joint_angle_error(turned[:, 5:6], true[:, 5:6]), 24 * expected, atol=1e-6, rtol=1e-9
-    )
+    torch.testing.assert_close(joint_angle_error(turned[:, 5:6], true[:, 5:6]), 24 * expected, atol=1e-6, rtol=1e-9)
 
 
 def test_area_inflation_of_discs_is_that_of_their_squared_radii() -> None:

@@ -88,18 +88,12 @@ def test_acclaim_positions_in_closed_form() -> None:
     clip = read_asf_amc(parse_asf(ASF), AMC, "two bones")
     assert clip.fps == 120
     assert clip.skeleton.names == ("root", "thigh", "shin", "shin_end")
-    np.testing.assert_allclose(
-        clip.positions()[0], [[0, 0, 0], [0, 0, 0], [0, -2, 0], [0, -5, 0]], atol=1e-12
-    )
+    np.testing.assert_allclose(clip.positions()[0], [[0, 0, 0], [0, 0, 0], [0, -2, 0], [0, -5, 0]], atol=1e-12)
     # Frame 2. The thigh's own x axis is the world's y: a turn about it leaves the bone hanging. The shin's is
     # -z: it turns from -y to -x; the thigh's quarter turn about y takes that to z, and the root's that to x.
-    np.testing.assert_allclose(
-        clip.positions()[1], [[0, 0, 0], [0, 0, 0], [0, -2, 0], [3, -2, 0]], atol=1e-12
-    )
+    np.testing.assert_allclose(clip.positions()[1], [[0, 0, 0], [0, 0, 0], [0, -2, 0], [3, -2, 0]], atol=1e-12)
     # Frame 3: x first, then y, then z, about fixed axes.
-    np.testing.assert_allclose(
-        clip.rotations[2, 0], matrix("z", 40) @ matrix("y", -30) @ matrix("x", 20), atol=1e-12
-    )
+    np.testing.assert_allclose(clip.rotations[2, 0], matrix("z", 40) @ matrix("y", -30) @ matrix("x", 20), atol=1e-12)
 
 
 def test_acclaim_refuses_what_it_would_misread() -> None:

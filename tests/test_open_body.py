@@ -154,9 +154,7 @@ def test_t_pose_axes(body: dict[str, np.ndarray], joints: np.ndarray) -> None:
     assert arm[0] > 0.999 * np.linalg.norm(arm)  # straight out to +x
     thigh = joint["left_knee"] - joint["left_hip"]
     assert -thigh[1] > 0.99 * np.linalg.norm(thigh)
-    assert (
-        joint["head"][1] > joint["neck"][1] > joint["spine3"][1] > joint["spine2"][1] > joint["spine1"][1] > 0
-    )
+    assert joint["head"][1] > joint["neck"][1] > joint["spine3"][1] > joint["spine2"][1] > joint["spine1"][1] > 0
     assert keypoint(body, "LBigToe")[2] > joint["left_ankle"][2] + 0.1
     assert keypoint(body, "LHeel")[2] < joint["left_ankle"][2]
     # Palms down: the hand is wider along z than it is thick along y.
@@ -193,9 +191,7 @@ def test_first_beta_is_stature(body: dict[str, np.ndarray]) -> None:
     assert np.ptp((template + first)[:, 1]) - np.ptp(template[:, 1]) > 0.04
 
 
-def test_random_joints_keep_the_skeleton_in_order(
-    body: dict[str, np.ndarray], random_bodies: np.ndarray
-) -> None:
+def test_random_joints_keep_the_skeleton_in_order(body: dict[str, np.ndarray], random_bodies: np.ndarray) -> None:
     joints = np.einsum("jv,nvi->nji", regressor(body, "J_regressor", 24), random_bodies)
     # Bones keep a length, and the left stays left: a regressor that overfits breaks on unusual bodies.
     bones = np.linalg.norm(joints[:, 1:] - joints[:, SMPL_PARENTS[1:]], axis=2)

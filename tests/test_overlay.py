@@ -137,7 +137,5 @@ def _middle(mask: np.ndarray, low: int, high: int) -> float:
 def test_normals_of_an_octahedron_point_along_its_axes() -> None:
     axes = torch.eye(3)
     vertices = torch.cat([axes, -axes])
-    faces = torch.tensor(
-        [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]
-    )
+    faces = torch.tensor([[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]])
     torch.testing.assert_close(vertex_normals(vertices, faces), vertices)

@@ -63,17 +63,13 @@ def test_shapes_and_ranges(detector: KeypointDetector, photo: np.ndarray) -> Non
     np.testing.assert_array_equal(person.keypoints[:, 2], person.world_landmarks[:, 3])
 
 
-def test_world_landmarks_are_camera_axes_about_the_hips(
-    detector: KeypointDetector, photo: np.ndarray
-) -> None:
+def test_world_landmarks_are_camera_axes_about_the_hips(detector: KeypointDetector, photo: np.ndarray) -> None:
     (person,) = detector.detect(photo)
     world = person.world_landmarks
     assert world is not None
     hips = world[[KEYPOINT_INDEX["LHip"], KEYPOINT_INDEX["RHip"]], :3].mean(axis=0)
     np.testing.assert_allclose(hips, 0, atol=0.02)
-    assert (
-        world[KEYPOINT_INDEX["Nose"], 1] < -0.3
-    )  # y down: the head is above the hips of somebody who stands
+    assert world[KEYPOINT_INDEX["Nose"], 1] < -0.3  # y down: the head is above the hips of somebody who stands
     seen = person.keypoints[:, 2] > 0.5
     for axis in (0, 1):  # x and y run as the image's
         assert np.corrcoef(world[seen, axis], person.keypoints[seen, axis])[0, 1] > 0.8
@@ -150,9 +146,7 @@ def test_small_people_are_found_and_ordered_by_size(detector: KeypointDetector, 
     areas = [box[2] * box[3] for box in boxes]
     assert areas == sorted(areas, reverse=True)
     for x, y, picture in ((1320, 900, large), (300, 240, small)):
-        inside = [
-            shared_area(box, (x, y, picture.width, picture.height)) > 0.9 * box[2] * box[3] for box in boxes
-        ]
+        inside = [shared_area(box, (x, y, picture.width, picture.height)) > 0.9 * box[2] * box[3] for box in boxes]
         assert sum(inside) == 1
 
 

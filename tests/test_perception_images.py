@@ -53,9 +53,7 @@ def test_lossless_rgb_comes_back_exactly(tmp_path: Path) -> None:
 )
 def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, undo) -> None:
     """A camera stores the upright picture with the tag's transformation undone."""
-    Image.fromarray(np.ascontiguousarray(undo(CORNERS))).save(
-        tmp_path / "a.png", exif=_with_exif(orientation)
-    )
+    Image.fromarray(np.ascontiguousarray(undo(CORNERS))).save(tmp_path / "a.png", exif=_with_exif(orientation))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], CORNERS)
 
 

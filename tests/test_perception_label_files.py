@@ -60,9 +60,7 @@ def test_unknown_colour_is_named(tmp_path: Path) -> None:
     Image.fromarray(picture).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="1,2,3"):
         read_labels(tmp_path / "a.png", SIZE)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)).save(
-        tmp_path / "a.jpg"
-    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="PNG"):
         read_labels(tmp_path / "a.jpg", SIZE)
 

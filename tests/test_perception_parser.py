@@ -190,9 +190,7 @@ def test_what_cant_be_judged_is_unknown() -> None:
     assert not nothing.any()
 
 
-@pytest.mark.parametrize(
-    "names", [("Nose",), ("LAnkle",), ("LShoulder", "RShoulder"), ("LHip", "LKnee", "LAnkle")]
-)
+@pytest.mark.parametrize("names", [("Nose",), ("LAnkle",), ("LShoulder", "RShoulder"), ("LHip", "LKnee", "LAnkle")])
 @pytest.mark.parametrize("masked", [True, False])
 def test_few_points_are_enough_for_an_answer(names: tuple[str, ...], masked: bool) -> None:
     image, mask = _draw()

@@ -120,9 +120,7 @@ def test_given_keypoints_are_taken_in_the_files_order(photo: Path, tmp_path: Pat
         Perception(_Detector(), _Parser()).observe(photo, Inputs(path, person=2))
 
 
-def test_given_keypoints_get_the_detectors_mask_and_landmarks_of_that_person(
-    photo: Path, tmp_path: Path
-) -> None:
+def test_given_keypoints_get_the_detectors_mask_and_landmarks_of_that_person(photo: Path, tmp_path: Path) -> None:
     """The detector looks in the keypoints' box; a box that agrees (IoU over 0.6) is the same person."""
     given = _person(24, 24, 60, 120)
     path = _write_keypoints(tmp_path / "k.json", given)
@@ -171,9 +169,7 @@ def test_labels_far_from_the_keypoints_are_other_peoples(photo: Path, tmp_path: 
     labels = np.full((HEIGHT, WIDTH), LABEL_INDEX["coat"], np.uint8)
     labels[0] = OCCLUDER
     np.save(tmp_path / "labels.npy", labels)
-    kept = (
-        Perception(_Detector(SMALL), _Parser()).observe(photo, Inputs(labels=tmp_path / "labels.npy")).labels
-    )
+    kept = Perception(_Detector(SMALL), _Parser()).observe(photo, Inputs(labels=tmp_path / "labels.npy")).labels
     margin = 30 / 224 * 1.2 * 50
     assert (kept[0] == OCCLUDER).all()
     rows, columns = np.nonzero(kept == LABEL_INDEX["coat"])

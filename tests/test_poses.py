@@ -44,9 +44,7 @@ def test_held_out_is_given_per_pose(tmp_path: Path, arrays: dict[str, np.ndarray
         ("clip_names", np.array([{}, {}], dtype=object)),
     ],
 )
-def test_other_files_are_refused(
-    tmp_path: Path, arrays: dict[str, np.ndarray], name: str, value: np.ndarray
-) -> None:
+def test_other_files_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], name: str, value: np.ndarray) -> None:
     np.savez(tmp_path / "poses.npz", **(arrays | {name: value}))
     with pytest.raises(InputError, match=r"poses\.npz"):
         load_poses(tmp_path / "poses.npz")

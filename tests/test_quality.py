@@ -175,9 +175,7 @@ def test_a_small_label_is_no_valid_one(scene: tuple[Parameters, Observation], re
         assert bool(masks.person.any())
 
 
-def test_a_prior_per_face_is_looked_up_by_face(
-    scene: tuple[Parameters, Observation], renderer: Renderer
-) -> None:
+def test_a_prior_per_face_is_looked_up_by_face(scene: tuple[Parameters, Observation], renderer: Renderer) -> None:
     batch = _batch(_labelled(scene, np.full_like(scene[1].labels, FACE)))
     sure = torch.zeros(len(open_body().faces), 20)
     sure[:, FACE] = 1

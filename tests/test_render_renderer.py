@@ -246,9 +246,7 @@ def test_kernels_compile_where_the_package_is_read_only(tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     environment = {"HOME": home, "XDG_CACHE_HOME": home, "PATH": os.environ["PATH"]}
     command = [sys.executable, "-c", script]
-    done = subprocess.run(
-        command, cwd=package.parent, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=package.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     path, w = done.stdout.split()
     assert path.startswith(home)

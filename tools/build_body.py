@@ -44,9 +44,7 @@ LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
 def main() -> None:
     """Build the body and write it with its report and picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("priors/open_body"), help="folder to write to")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -70,9 +68,7 @@ def main() -> None:
     weights[weights < 1e-4] = 0.0
     weights = (weights + weights[mirror][:, MIRROR_JOINT]) / 2
     weights /= weights.sum(1, keepdims=True)
-    joints = joint_regressor(
-        space.v_template, bodies[train], adults.joints[train], mirror, count=150, ridge=7e-4
-    )
+    joints = joint_regressor(space.v_template, bodies[train], adults.joints[train], mirror, count=150, ridge=7e-4)
 
     full = AnnySource("anny")
     some = {name: values[:POSED] for name, values in phenotypes.items()}
@@ -200,9 +196,7 @@ def body_file(
     return body
 
 
-def mesh_report(
-    template: np.ndarray, faces: np.ndarray, mirror: np.ndarray, fine: np.ndarray
-) -> dict[str, object]:
+def mesh_report(template: np.ndarray, faces: np.ndarray, mirror: np.ndarray, fine: np.ndarray) -> dict[str, object]:
     """Counts, closedness, symmetry, and how far the decimated surface leaves Anny's vertices."""
     mesh = trimesh.Trimesh(template, faces, process=False)
     gap = 1000 * np.linalg.norm(closest_points(template, faces, fine)[0] - fine, axis=1)

@@ -36,9 +36,7 @@ PICTURED = (
 
 def main() -> None:
     """Read, retarget, thin, and write the poses with what tells about them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mocap", type=Path, required=True, help="folder with the zips and deepmimic/")
     parser.add_argument("--out", type=Path, default=ROOT / "priors" / "pose")
     arguments = parser.parse_args()

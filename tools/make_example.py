@@ -43,9 +43,7 @@ DISTANCE = 2.62  # metres from the camera to the pelvis
 
 def main() -> None:
     """Draw the picture and write the truth beside it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("examples/person.png"))
     out = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -55,16 +53,13 @@ def main() -> None:
     pose = POSE.copy()
     # The camera looks along z with y down: half a turn about x brings the body upright and facing it.
     pose[0] = (
-        Rotation.from_euler("x", 180, degrees=True)
-        * Rotation.from_euler("yz", [TURN, HIP_DROP], degrees=True)
+        Rotation.from_euler("x", 180, degrees=True) * Rotation.from_euler("yz", [TURN, HIP_DROP], degrees=True)
     ).as_rotvec()
     camera_translation = np.array([0.0, -0.03, DISTANCE])
 
     shaped = body["v_template"].astype(np.float64) + body["shapedirs"] @ BETAS
     joints = np.zeros((24, 3))
-    np.add.at(
-        joints, body["J_regressor_row"], body["J_regressor_val"][:, None] * shaped[body["J_regressor_col"]]
-    )
+    np.add.at(joints, body["J_regressor_row"], body["J_regressor_val"][:, None] * shaped[body["J_regressor_col"]])
 
     # Garments are laid out on the mean body, finely subdivided, and carried to this one.
     attributes = np.concatenate([body["v_template"], shaped - body["v_template"], body["weights"]], 1)
@@ -90,8 +85,7 @@ def subdivide(attributes: np.ndarray, faces: np.ndarray, times: int) -> tuple[np
     """Loop subdivision of any vertex attributes (V, C)."""
     for _ in range(times):
         parts = [
-            trimesh.remesh.subdivide_loop(attributes[:, c : c + 3], faces, 1)
-            for c in range(0, attributes.shape[1], 3)
+            trimesh.remesh.subdivide_loop(attributes[:, c : c + 3], faces, 1) for c in range(0, attributes.shape[1], 3)
         ]
         attributes, faces = np.concatenate([p[0] for p in parts], 1), parts[0][1]
     return attributes, faces

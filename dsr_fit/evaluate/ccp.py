@@ -31,8 +31,7 @@ _TAGS_OF: dict[str, str] = {
     "hair": "hair",
     "glove": "gloves",
     "sunglasses": "sunglasses glasses",
-    "upperclothes": "blouse bra hoodie intimate jumper shirt sweater sweatshirt swimwear t-shirt tie top "
-    "vest",
+    "upperclothes": "blouse bra hoodie intimate jumper shirt sweater sweatshirt swimwear t-shirt tie top vest",
     "dress": "dress",
     "coat": "blazer cape cardigan coat jacket",
     "socks": "socks stockings tights",
@@ -204,8 +203,7 @@ def _bones(points: dict[str, np.ndarray], unit: float) -> list[_Bone]:
     for side, arm, leg in (("L", LABEL_INDEX["leftArm"], LABEL_INDEX["leftLeg"]),
                            ("R", LABEL_INDEX["rightArm"], LABEL_INDEX["rightLeg"])):  # fmt: skip
         shoulder, elbow, wrist, hip, knee, ankle, heel, toe = (
-            points[side + name]
-            for name in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Heel", "BigToe")
+            points[side + name] for name in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Heel", "BigToe")
         )
         forearm = (wrist - elbow) / max(float(np.linalg.norm(wrist - elbow)), 1e-6)
         bones += [

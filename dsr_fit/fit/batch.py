@@ -96,9 +96,7 @@ class Batch:
             world_confidence=world[..., 3] * keypoint_valid,
             intrinsics=torch.tensor([[focal, focal, *point] for focal, point in cameras], dtype=torch.float32),
         )
-        self._fine = [
-            crop_labels(item.labels, crop, 224) for item, crop in zip(observations, self.crops, strict=True)
-        ]
+        self._fine = [crop_labels(item.labels, crop, 224) for item, crop in zip(observations, self.crops, strict=True)]
         self.mc_valid = torch.from_numpy(np.stack([valid_mc_labels(labels) for labels in self._fine]))  # (B, 5)
 
     def __len__(self) -> int:

@@ -152,9 +152,7 @@ class Fitter:
         measured = {
             when: {
                 name: value.tolist()
-                for name, value in metrics(
-                    parameters, self.body, batch, self.renderer, self.semantic_prior
-                ).items()
+                for name, value in metrics(parameters, self.body, batch, self.renderer, self.semantic_prior).items()
             }
             for when, parameters in (("before", initial), ("after", final))
         }
@@ -182,12 +180,9 @@ class Fitter:
                     crop_cam=crop_cam,
                     crop_global_orient=crop_orient,
                     crop_residual_px=residual,
-                    energies={
-                        name: {when: judged[when][name][row] for when in judged} for name in judged["initial"]
-                    },
+                    energies={name: {when: judged[when][name][row] for when in judged} for name in judged["initial"]},
                     metrics={
-                        name: {when: measured[when][name][row] for when in measured}
-                        for name in measured["before"]
+                        name: {when: measured[when][name][row] for when in measured} for name in measured["before"]
                     },
                     iterations=int(iterations[row]),
                     stop_reason=reasons[row],
@@ -228,7 +223,5 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         build = "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to it"
-        raise UsageError(
-            f"--device cuda: torch sees no CUDA device ({build}); use --device cpu, or see README"
-        )
+        raise UsageError(f"--device cuda: torch sees no CUDA device ({build}); use --device cpu, or see README")
     return name

@@ -41,9 +41,7 @@ class Masks:
     """Observed pixels of those labels."""
 
 
-def hard_masks(
-    parameters: Parameters, body: Body, batch: Batch, renderer: Renderer, prior: SemanticPrior
-) -> Masks:
+def hard_masks(parameters: Parameters, body: Body, batch: Batch, renderer: Renderer, prior: SemanticPrior) -> Masks:
     """Render the bodies at 224 px and set them beside the batch's label maps."""
     device = body.v_template.device
     targets = batch.targets(RESOLUTION, "paper4", class_weights=False).to(device)

@@ -136,9 +136,7 @@ def _checked_box(bbox: Box, width: int, height: int) -> Box:
     if not np.isfinite(bbox).all() or box_width < 1 or box_height < 1:
         raise InputError(f"the box {text} is empty; give x,y,width,height in pixels")
     if x >= width or y >= height or x + box_width <= 0 or y + box_height <= 0:
-        raise InputError(
-            f"the box {text} lies outside the {width} x {height} image; give x,y,width,height in it"
-        )
+        raise InputError(f"the box {text} lies outside the {width} x {height} image; give x,y,width,height in it")
     return bbox
 
 

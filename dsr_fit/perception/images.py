@@ -53,13 +53,9 @@ def open_image(path: Path) -> Image.Image:
                 picture.load()
                 on_failure.pop_all()
     except UnidentifiedImageError:
-        raise InputError(
-            f"{path} is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work"
-        ) from None
+        raise InputError(f"{path} is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work") from None
     except Image.DecompressionBombError:
-        raise InputError(
-            f"{path} has too many pixels to decode safely; make it smaller than 178 megapixels"
-        ) from None
+        raise InputError(f"{path} has too many pixels to decode safely; make it smaller than 178 megapixels") from None
     except (
         OSError,
         SyntaxError,
@@ -76,13 +72,7 @@ def to_rgb(picture: Image.Image) -> np.ndarray:
         grey = np.nan_to_num(np.asarray(picture, dtype=np.float64))
         # Modes I and F carry no maximum of their own: 16-bit values, 8-bit values or 0..1 are told by their
         # range.
-        white = (
-            65535.0
-            if picture.mode.startswith("I;16") or grey.max() > 255
-            else 255.0
-            if grey.max() > 1
-            else 1.0
-        )
+        white = 65535.0 if picture.mode.startswith("I;16") or grey.max() > 255 else 255.0 if grey.max() > 1 else 1.0
         return np.repeat((grey / white * 255).round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if "A" in picture.getbands() or "transparency" in picture.info:
         layer = picture.convert("RGBA")

@@ -34,9 +34,7 @@ _POINT_KEYS = ("keypoints", "pose_keypoints_2d", "pose_landmarks", "landmarks")
 _WORLD_KEYS = ("world_landmarks", "pose_world_landmarks")
 
 
-def read_keypoints(
-    path: str | Path, image_size: tuple[int, int], image_name: str | None = None
-) -> list[Detection]:
+def read_keypoints(path: str | Path, image_size: tuple[int, int], image_name: str | None = None) -> list[Detection]:
     """People of one image in the file's order; those without any point are kept, so that numbers match.
 
     Reads OpenPose json (`people[i].pose_keypoints_2d`), COCO annotations or results (`keypoints`; flags v =
@@ -95,9 +93,7 @@ def _entries_of_image(path: Path, entries: list[Any], images: list[Any], image_n
     if len({str(entry.get("image_id")) for entry in entries}) <= 1 and len(images) <= 1:
         return entries
     if image_name is None:
-        raise InputError(
-            f"{path} holds keypoints of several images; the image's file name is needed to choose one"
-        )
+        raise InputError(f"{path} holds keypoints of several images; the image's file name is needed to choose one")
     name, stem = Path(image_name).name, Path(image_name).stem
     ids = {
         str(image.get("id"))
@@ -109,9 +105,7 @@ def _entries_of_image(path: Path, entries: list[Any], images: list[Any], image_n
     ids = ids or {name, stem, stem.lstrip("0")}
     chosen = [entry for entry in entries if Path(str(entry.get("image_id"))).name in ids]
     if not chosen:
-        raise InputError(
-            f"{path} holds several images but none named {name}; name the image as the file does"
-        )
+        raise InputError(f"{path} holds several images but none named {name}; name the image as the file does")
     return chosen
 
 
@@ -127,18 +121,12 @@ def _fields(path: Path, entry: Any) -> tuple[Mapping[str, Any], Any, Any]:
     raise InputError(f"{path} has a person without keypoints; each needs one of {', '.join(_POINT_KEYS)}")
 
 
-def _detection(
-    path: Path, points: Any, world: Any, image_size: tuple[int, int], entry: Mapping[str, Any]
-) -> Detection:
+def _detection(path: Path, points: Any, world: Any, image_size: tuple[int, int], entry: Mapping[str, Any]) -> Detection:
     """One person's `Detection` from points in any of the layouts."""
     table = _table(path, points)
     source, slots = _LAYOUTS[len(table)]
     confidence = table[:, -1].copy()
-    if (
-        source == "coco"
-        and np.isin(confidence, (0, 1, 2)).all()
-        and (2 in confidence or "num_keypoints" in entry)
-    ):
+    if source == "coco" and np.isin(confidence, (0, 1, 2)).all() and (2 in confidence or "num_keypoints" in entry):
         confidence = _COCO_FLAG_CONFIDENCE[confidence.astype(int)]
     place = table[:, :2].copy()
     if source == "mediapipe":
@@ -175,11 +163,7 @@ def _table(path: Path, points: Any) -> np.ndarray:
         columns = 4 if table.size == 33 * 4 else 3
         if table.size % columns == 0:
             table = table.reshape(-1, columns)
-    if (
-        table.ndim != 2
-        or len(table) not in _LAYOUTS
-        or table.shape[1] not in ((3, 4) if len(table) == 33 else (3,))
-    ):
+    if table.ndim != 2 or len(table) not in _LAYOUTS or table.shape[1] not in ((3, 4) if len(table) == 33 else (3,)):
         shape = " x ".join(str(size) for size in table.shape)
         raise InputError(f"{path} has keypoints of size {shape}; {_LENGTHS} points of x, y, confidence work")
     return table

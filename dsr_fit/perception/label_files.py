@@ -89,9 +89,7 @@ def _read_npy(path: Path) -> np.ndarray:
     if not isinstance(labels, np.ndarray):
         raise InputError(f"{path} holds {len(labels)} arrays; a label map is one of (height, width) integers")
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(
-            f"{path} is {labels.dtype} of shape {labels.shape}; a label map is (height, width) integers"
-        )
+        raise InputError(f"{path} is {labels.dtype} of shape {labels.shape}; a label map is (height, width) integers")
     return _checked(path, labels)
 
 
@@ -101,9 +99,7 @@ def _read_picture(path: Path) -> np.ndarray:
             return _checked(path, np.asarray(picture))
         if picture.mode in ("RGB", "RGBA"):
             return _from_colours(path, np.asarray(picture.convert("RGB")), picture.format == "JPEG")
-        raise InputError(
-            f"{path} has Pillow mode {picture.mode}; label maps are index or colour PNGs, or .npy arrays"
-        )
+        raise InputError(f"{path} has Pillow mode {picture.mode}; label maps are index or colour PNGs, or .npy arrays")
 
 
 def _checked(path: Path, labels: np.ndarray) -> np.ndarray:

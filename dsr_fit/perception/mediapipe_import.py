@@ -24,9 +24,7 @@ from dsr_fit.errors import InputError
 # Two threads that redirect at once would put each other's sink back.
 _STDERR_LOCK = threading.RLock()
 
-_REMEDY = (
-    "install it with `pip install mediapipe==0.10.21`, or give --keypoints FILE and --labels FILE instead"
-)
+_REMEDY = "install it with `pip install mediapipe==0.10.21`, or give --keypoints FILE and --labels FILE instead"
 
 
 def import_pose() -> types.ModuleType:

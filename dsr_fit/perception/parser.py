@@ -83,9 +83,7 @@ class RuleParser:
         size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
 
         small = cv2.resize(image[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
-        small_person = cv2.resize(
-            person[top:bottom, left:right].astype(np.float32), size, interpolation=cv2.INTER_AREA
-        )
+        small_person = cv2.resize(person[top:bottom, left:right].astype(np.float32), size, interpolation=cv2.INTER_AREA)
         keypoints = detection.keypoints.copy()
         zoom = np.array(size) / [right - left, bottom - top]
         keypoints[:, :2] = (keypoints[:, :2] - [left, top]) * zoom
@@ -233,9 +231,7 @@ def _hair(crop: _Crop, face: np.ndarray) -> np.ndarray:
 def _arm(crop: _Crop, side: str) -> np.ndarray:
     """Bare skin of one hand and, as far up as it is bare, of its arm."""
     other = SIDES[1 - SIDES.index(side)]
-    elsewhere = crop.owned(
-        "head", "neck", f"{side}_foot", f"{other}_hand", f"{other}_forearm", f"{other}_upper_arm"
-    )
+    elsewhere = crop.owned("head", "neck", f"{side}_foot", f"{other}_hand", f"{other}_forearm", f"{other}_upper_arm")
     bare = np.zeros_like(crop.person)
     for part in ("hand", "forearm", "upper_arm"):
         core = crop.within(f"{side}_{part}", 0.8)
@@ -289,8 +285,7 @@ def _shoe(crop: _Crop, side: str) -> np.ndarray:
     if near_knee.sum() < 4:
         return foot
     to_shoe, to_leg = (
-        fit_colour(crop.lab[seed], LIMB_MIN_STD, SHOE_MAX_STD).distance(crop.lab)
-        for seed in (sole, near_knee)
+        fit_colour(crop.lab[seed], LIMB_MIN_STD, SHOE_MAX_STD).distance(crop.lab) for seed in (sole, near_knee)
     )
     shaft = shin & ~crop.limb_skin["Leg"] & (to_shoe < 2) & (to_shoe < 0.5 * to_leg)
     return connected(opened(foot | shaft, 0.008 * crop.skeleton.pixels_per_metre), sole)

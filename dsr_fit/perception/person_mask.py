@@ -44,7 +44,5 @@ def mask_from_keypoints(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
         cv2.grabCut(small, state, NO_BOX, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     person = ((state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD)).astype(np.float32)
     person = cv2.GaussianBlur(person, (0, 0), 1.0)
-    mask[top:bottom, left:right] = cv2.resize(
-        person, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR
-    )
+    mask[top:bottom, left:right] = cv2.resize(person, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     return mask

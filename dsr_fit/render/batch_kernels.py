@@ -88,9 +88,7 @@ def blend_outline(start, stop, pos, tri, opposite, edges, edge_faces, agree, ras
     count, width = 0, rast.shape[2]
     for b in range(start, stop):
         first = count
-        items, blend, count = find_items(
-            pos[b], tri, opposite, edges, edge_faces, agree, rast[b], items, blend, count
-        )
+        items, blend, count = find_items(pos[b], tri, opposite, edges, edge_faces, agree, rast[b], items, blend, count)
         steps = outline.with_room(steps, count)
         outline.add_blend(items, blend, steps, first, count, width, out[b])
         ends[b - start] = count

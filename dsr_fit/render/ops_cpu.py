@@ -96,9 +96,7 @@ class Barycentrics(torch.autograd.Function):
         g_rast_ = array(torch.zeros_like(rast) if g_rast is None else g_rast)
         g_db_ = NO_IMAGES if g_db is None else array(g_db)
         pos_, tri_, rast_, g_pos = array(pos), array(tri), array(rast), np.zeros(pos.shape)
-        over_images(
-            lambda a, b: kernels.pull_barycentrics(a, b, pos_, tri_, rast_, g_rast_, g_db_, g_pos), len(pos)
-        )
+        over_images(lambda a, b: kernels.pull_barycentrics(a, b, pos_, tri_, rast_, g_rast_, g_db_, g_pos), len(pos))
         return torch.from_numpy(g_pos.astype(np.float32)), None, None, None
 
 

@@ -103,9 +103,7 @@ def _outline_edges(pos: Tensor, tri: Tensor, topology: Topology) -> Tensor:
     return (faces[:, 1] < 0) | (same != agree)
 
 
-def _crossings(
-    screen: Tensor, usable: Tensor, on_outline: Tensor, edges: Tensor, height: int, width: int
-) -> Crossings:
+def _crossings(screen: Tensor, usable: Tensor, on_outline: Tensor, edges: Tensor, height: int, width: int) -> Crossings:
     """Every crossing of an outline edge with a row or a column of pixel centres inside the image."""
     image, edge = (on_outline & usable[:, edges].all(-1)).nonzero(as_tuple=True)
     parts = []

@@ -43,9 +43,7 @@ def triangle_ids(pos: Tensor, tri: Tensor, resolution: Sequence[int]) -> Tensor:
     return torch.where(seen.any(-1), last + 1, 0).int()
 
 
-def rasterize(
-    pos: Tensor, tri: Tensor, resolution: Sequence[int], ids: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def rasterize(pos: Tensor, tri: Tensor, resolution: Sequence[int], ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """rast and rast_db (B, H, W, 4); differentiable by autograd. `ids` replaces the visible triangles."""
     ids = triangle_ids(pos, tri, resolution) if ids is None else ids
     height, width = ids.shape[1:]

@@ -33,9 +33,7 @@ def checked_faces(faces: NDArray[np.integer], num_vertices: int) -> NDArray[np.i
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
         raise InputError(f"faces must be integers of shape (F, 3), not {faces.dtype} {tuple(faces.shape)}")
     if faces.size and (faces.min() < 0 or faces.max() >= num_vertices):
-        raise InputError(
-            f"faces index vertices {faces.min()}..{faces.max()}, but the mesh has {num_vertices} vertices"
-        )
+        raise InputError(f"faces index vertices {faces.min()}..{faces.max()}, but the mesh has {num_vertices} vertices")
     return np.ascontiguousarray(faces, dtype=np.int32)
 
 

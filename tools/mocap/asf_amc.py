@@ -90,9 +90,7 @@ def read_asf_amc(asf: Acclaim, amc: str, name: str, fps: float = 120.0) -> Clip:
         if bone.name in values:
             given = parsed_numbers(values[bone.name], f"{name}, {bone.name}")
             if given.shape != (frames, len(bone.dof)):
-                raise ValueError(
-                    f"{name}: {bone.name} has {given.shape} numbers, not {(frames, len(bone.dof))}"
-                )
+                raise ValueError(f"{name}: {bone.name} has {given.shape} numbers, not {(frames, len(bone.dof))}")
             for column, kind in enumerate(bone.dof):
                 if kind[0] == "r":
                     angles[:, bone.order.index(kind[1])] = given[:, column]

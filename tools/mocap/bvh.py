@@ -33,9 +33,7 @@ def read_bvh(text: str, name: str) -> Clip:
     values = parsed_numbers(rows, name)
     count = sum(len(joint.channels) for joint in joints)
     if values.shape != (int(found[1]), count):
-        raise ValueError(
-            f"{name}: {values.shape} numbers of motion, the header says {(int(found[1]), count)}"
-        )
+        raise ValueError(f"{name}: {values.shape} numbers of motion, the header says {(int(found[1]), count)}")
     local = np.empty((len(values), len(joints), 3, 3))
     start = 0
     for index, joint in enumerate(joints):

@@ -32,9 +32,7 @@ class Skeleton:
 
     def rest(self) -> np.ndarray:
         """(J, 3) the joints at rest, root at the origin."""
-        return joint_positions(
-            np.broadcast_to(np.eye(3), (1, len(self.names), 3, 3)), self.parents, self.offsets
-        )[0]
+        return joint_positions(np.broadcast_to(np.eye(3), (1, len(self.names), 3, 3)), self.parents, self.offsets)[0]
 
 
 @dataclass(frozen=True)

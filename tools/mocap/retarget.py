@@ -43,11 +43,7 @@ Correspondence = Mapping[str, Follow]
 
 
 def _both_sides(pairs: Mapping[str, tuple[str, str]]) -> dict[str, Follow]:
-    return {
-        f"{side}_{name}": Follow(sources[k])
-        for name, sources in pairs.items()
-        for k, side in enumerate(SIDES)
-    }
+    return {f"{side}_{name}": Follow(sources[k]) for name, sources in pairs.items() for k, side in enumerate(SIDES)}
 
 
 CMU: Correspondence = {
@@ -122,9 +118,7 @@ def alignments(skeleton: Skeleton, correspondence: Correspondence, rest_joints: 
         ours = rest_joints[JOINT[below]] - rest_joints[index]
         if part == "ankle":
             source, ours = source * [1, 0, 1], ours * [1, 0, 1]
-        turns[index] = (
-            rotation_between(torch.from_numpy(source), torch.from_numpy(ours)).numpy() @ turns[index]
-        )
+        turns[index] = rotation_between(torch.from_numpy(source), torch.from_numpy(ours)).numpy() @ turns[index]
     return turns
 
 

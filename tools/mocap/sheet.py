@@ -62,9 +62,7 @@ def _tile(pair: Pair, body: Body) -> np.ndarray:
     stick = np.full((STICK[1], STICK[0], 3), 250, np.uint8)
     colours = [_colour(name) for name in clip.skeleton.names]
     _draw(stick, points, clip.skeleton.parents, colours, (points.min(0) + points.max(0)) / 2)
-    cv2.putText(
-        stick, f"{clip.name} {frame}", (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.34, (90, 90, 90), 1, cv2.LINE_AA
-    )
+    cv2.putText(stick, f"{clip.name} {frame}", (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.34, (90, 90, 90), 1, cv2.LINE_AA)
 
     turned = pair.pose.copy()
     turned[0] = (view * Rotation.from_rotvec(pair.pose[0])).as_rotvec()

@@ -80,9 +80,7 @@ class AnnySource:
         self.bones = list(self.model.bone_labels)
         index = self.model.vertex_bone_indices.numpy()
         self.bone_weights = np.zeros((len(index), len(self.bones)))
-        np.add.at(
-            self.bone_weights, (np.arange(len(index))[:, None], index), self.model.vertex_bone_weights.numpy()
-        )
+        np.add.at(self.bone_weights, (np.arange(len(index))[:, None], index), self.model.vertex_bone_weights.numpy())
         self.joint_of_bone = np.array([_joint_of_bone(bone) for bone in self.bones])
 
     def template(self) -> np.ndarray:
@@ -142,8 +140,7 @@ class AnnySource:
         roll = np.zeros(24)
         for side, sign in (("left", 1.0), ("right", -1.0)):
             collar, shoulder, elbow, wrist, hand, hip, knee, ankle = (
-                JOINT[f"{side}_{p}"]
-                for p in ("collar", "shoulder", "elbow", "wrist", "hand", "hip", "knee", "ankle")
+                JOINT[f"{side}_{p}"] for p in ("collar", "shoulder", "elbow", "wrist", "hand", "hip", "knee", "ankle")
             )
             outward = np.array([sign, 0.0, 0.0])
             lift = _turn(rest[elbow] - rest[shoulder], outward)
@@ -214,8 +211,7 @@ def sample_adults(source: AnnySource, count: int, rng: Generator) -> tuple[dict[
     wanted = rng.normal(0.0, 1.0, count) * (0.07 - 0.005 * gender) + 1.76 - 0.13 * gender
     # Anny's bodies are linear in `height`, so two of them give the one of any stature.
     short, tall = (
-        stature(source.t_pose(*source.rest(phenotypes | {"height": np.full(count, h)}))[0])
-        for h in (0.0, 1.0)
+        stature(source.t_pose(*source.rest(phenotypes | {"height": np.full(count, h)}))[0]) for h in (0.0, 1.0)
     )
     phenotypes["height"] = (wanted - short) / (tall - short)
     vertices, joints = source.t_pose(*source.rest(phenotypes))

@@ -124,12 +124,7 @@ def paint(rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
     _blend(colour, TRIM, 0.8 * hem.clip(0, 1))
     _blend(colour, SHOE * (1 + 0.03 * ripple(rest, 0.01, 7))[:, None], _edge(inside["shoes"]))
-    lace = (
-        (np.abs(((y + 0.2 * z) * 90) % 1 - 0.5) < 0.16)
-        & (np.abs(x - 0.156) < 0.022)
-        & (z > 0.0)
-        & (z < 0.085)
-    )
+    lace = (np.abs(((y + 0.2 * z) * 90) % 1 - 0.5) < 0.16) & (np.abs(x - 0.156) < 0.022) & (z > 0.0) & (z < 0.085)
     _blend(colour, SOLE, 0.9 * lace * _edge(inside["shoes"]) * (y > SOLE_TOP))
     _blend(colour, SOLE, _edge(SOLE_TOP + 0.008 - y))
     strand = 1 + 0.28 * ripple(rest * np.array([1.0, 0.25, 0.4]), 0.006, 8)
@@ -149,9 +144,7 @@ def _paint_face(colour: np.ndarray, gloss: np.ndarray, x: np.ndarray, y: np.ndar
     iris = np.hypot(x - 0.0305, y - 0.675)
     for radius, tint in ((0.0054, (74.0, 52.0, 36.0)), (0.0026, (18.0, 14.0, 12.0))):
         _blend(colour, np.array(tint), _edge(radius - iris) * (eye > 0) * front)
-    lash = np.exp(-(((np.hypot((x - 0.0305) / 0.0135, (y - 0.6745) / 0.0055) - 1.08) / 0.10) ** 2)) * (
-        y > 0.674
-    )
+    lash = np.exp(-(((np.hypot((x - 0.0305) / 0.0135, (y - 0.6745) / 0.0055) - 1.08) / 0.10) ** 2)) * (y > 0.674)
     _blend(colour, np.array([40.0, 26.0, 20.0]), 0.9 * lash * front)
     gloss[(eye > 0) & front] = 0.6
     brow = 0.0034 - np.abs(y - (0.6935 - 8.0 * (x - 0.034) ** 2)) - 0.0025 * ramp(x - 0.03, 0.02)

@@ -21,17 +21,12 @@ def sky(count: int = DIRECTIONS) -> tuple[np.ndarray, np.ndarray]:
     window = directions @ (np.array([-0.55, 0.62, 0.62]) / np.linalg.norm([-0.55, 0.62, 0.62]))
     fill = directions @ (np.array([0.8, 0.25, 0.3]) / np.linalg.norm([0.8, 0.25, 0.3]))
     radiance = (
-        0.16
-        + 0.22 * (height > 0) * height
-        + 1.9 * np.exp((window - 1) / 0.05)
-        + 0.28 * np.exp((fill - 1) / 0.15)
+        0.16 + 0.22 * (height > 0) * height + 1.9 * np.exp((window - 1) / 0.05) + 0.28 * np.exp((fill - 1) / 0.15)
     )
     return directions, radiance * np.where(height < 0, 0.7, 1.0)
 
 
-def irradiance(
-    points: np.ndarray, normals: np.ndarray, vertices: np.ndarray, faces: np.ndarray
-) -> np.ndarray:
+def irradiance(points: np.ndarray, normals: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Light (N,) that reaches points and normals (N, 3), y up, past the occluding mesh (V, 3), (F, 3)."""
     total = np.zeros(len(points))
     low, high = vertices.min(0), vertices.max(0)

@@ -25,9 +25,7 @@ def symmetrize(vertices: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     return (vertices + vertices[..., mirror, :] * MIRROR) / 2
 
 
-def decimate(
-    vertices: np.ndarray, faces: np.ndarray, vertex_count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decimate(vertices: np.ndarray, faces: np.ndarray, vertex_count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decimate a closed symmetric mesh (V, 3), (F, 3) to `vertex_count` vertices.
 
     One half is decimated with its border in the plane x = 0 kept, then mirrored: symmetric and closed. A
@@ -40,9 +38,7 @@ def decimate(
     simplifier = pyfqmr.Simplify()  # pyright: ignore[reportAttributeAccessIssue]
     used, local = np.unique(faces[left], return_inverse=True)
     simplifier.setMesh(vertices[used], local.reshape(-1, 3))
-    simplifier.simplify_mesh(
-        target_count=vertex_count - 2, aggressiveness=3, preserve_border=True, verbose=False
-    )
+    simplifier.simplify_mesh(target_count=vertex_count - 2, aggressiveness=3, preserve_border=True, verbose=False)
     half, half_faces, _ = simplifier.getMesh()
     half = np.asarray(half, np.float64)
     half_faces = np.asarray(half_faces, np.int64)

@@ -10,9 +10,7 @@ SUPERSAMPLING = 3
 
 
 @njit(cache=True)
-def rasterize(
-    corners: np.ndarray, faces: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
+def rasterize(corners: np.ndarray, faces: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Nearest face and its screen barycentrics at each pixel's centre.
 
     Args:
@@ -30,12 +28,8 @@ def rasterize(
         area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
         if area == 0.0:
             continue
-        for y in range(
-            max(0, int(min(a[1], b[1], c[1]) - 0.5)), min(height, int(max(a[1], b[1], c[1]) + 1.5))
-        ):
-            for x in range(
-                max(0, int(min(a[0], b[0], c[0]) - 0.5)), min(width, int(max(a[0], b[0], c[0]) + 1.5))
-            ):
+        for y in range(max(0, int(min(a[1], b[1], c[1]) - 0.5)), min(height, int(max(a[1], b[1], c[1]) + 1.5))):
+            for x in range(max(0, int(min(a[0], b[0], c[0]) - 0.5)), min(width, int(max(a[0], b[0], c[0]) + 1.5))):
                 px, py = x + 0.5, y + 0.5
                 u = ((b[0] - px) * (c[1] - py) - (b[1] - py) * (c[0] - px)) / area
                 v = ((c[0] - px) * (a[1] - py) - (c[1] - py) * (a[0] - px)) / area
@@ -54,15 +48,11 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit outward normals (V, 3), area weighted."""
     corner = vertices[faces]
     normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    total = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(normal[:, i], 3), len(vertices)) for i in range(3)], 1
-    )
+    total = np.stack([np.bincount(faces.ravel(), np.repeat(normal[:, i], 3), len(vertices)) for i in range(3)], 1)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-def interpolate(
-    values: np.ndarray, faces: np.ndarray, face_map: np.ndarray, bary_map: np.ndarray
-) -> np.ndarray:
+def interpolate(values: np.ndarray, faces: np.ndarray, face_map: np.ndarray, bary_map: np.ndarray) -> np.ndarray:
     """Vertex values (V, C) at each covered pixel (H, W, C); 0 elsewhere."""
     out = np.einsum("hwk,hwkc->hwc", bary_map, values[faces[face_map]])
     out[face_map < 0] = 0.0

@@ -38,13 +38,9 @@ POSES = {
     "arms forward": make_pose({"shoulder": (0, -75, 0), "collar": (0, -10, 0)}),
     "elbows at 90": make_pose({"elbow": (0, -90, 0)}),
     "elbows bent, arms down": make_pose(ARMS_DOWN | {"elbow": (0, -110, 0)}),
-    "squat": make_pose(
-        {"hip": (-105, 0, 15), "knee": (115, 0, 0), "ankle": (-20, 0, 0), "shoulder": (0, -75, 0)}
-    ),
+    "squat": make_pose({"hip": (-105, 0, 15), "knee": (115, 0, 0), "ankle": (-20, 0, 0), "shoulder": (0, -75, 0)}),
     "sitting": make_pose(ARMS_DOWN | {"hip": (-90, 0, 0), "knee": (88, 0, 0), "elbow": (0, -60, 0)}),
-    "twist and bend": make_pose(
-        ARMS_DOWN | {"spine1": (12, 15, 8), "spine2": (12, 15, 8), "spine3": (12, 15, 0)}
-    ),
+    "twist and bend": make_pose(ARMS_DOWN | {"spine1": (12, 15, 8), "spine2": (12, 15, 8), "spine3": (12, 15, 0)}),
 }
 
 
@@ -57,16 +53,11 @@ def pose_sheet(
     def tile(label: str, body: np.ndarray, pose: np.ndarray, turn: float) -> np.ndarray:
         posed = skin(body, regressor @ body, weights, pose)
         picture = portrait(posed, faces, TILE, PIXELS_PER_METRE, turn)
-        return cv2.putText(
-            picture, label, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (90, 90, 90), 1, cv2.LINE_AA
-        )
+        return cv2.putText(picture, label, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (90, 90, 90), 1, cv2.LINE_AA)
 
     heavy, thin = space.decode(np.array([[0, 2.5, 0, 0, 0, 0, 0, 0, 0, 0], [0, -2, 0, 0, 0, 0, 0, 0, 0, 0]]))
     views = [("", space.v_template, turn) for turn in TURNS] + [(", heavy", heavy, 40), (", thin", thin, 40)]
-    rows = [
-        np.hstack([tile(name + kind, body, p, turn) for name, p in POSES.items()])
-        for kind, body, turn in views
-    ]
+    rows = [np.hstack([tile(name + kind, body, p, turn) for name, p in POSES.items()]) for kind, body, turn in views]
     down = make_pose(ARMS_DOWN)
     for sign in (2.0, -2.0):
         shapes = space.decode(sign * np.eye(10)[: len(POSES)])

@@ -153,9 +153,7 @@ def keypoint_regressor(
     return sparse.csr_matrix(sparse.vstack([rows[part] for part in KEYPOINT_PARTS]))
 
 
-def shift_row(
-    template: np.ndarray, row: sparse.csr_matrix, offset: np.ndarray, count: int = 32
-) -> sparse.csr_matrix:
+def shift_row(template: np.ndarray, row: sparse.csr_matrix, offset: np.ndarray, count: int = 32) -> sparse.csr_matrix:
     """A row (1, V) whose template point is moved by `offset` (3,), with the least change of weights."""
     point = np.asarray(row @ template).ravel()
     near = np.union1d(row.indices, np.argsort(np.linalg.norm(template - point, axis=1))[:count])

@@ -34,9 +34,7 @@ class ShapeSpace:
         return self.v_template + np.einsum("vik,nk->nvi", self.shapedirs, betas)
 
 
-def build_shape_space(
-    vertices: np.ndarray, area: np.ndarray, mirror: np.ndarray, count: int = 10
-) -> ShapeSpace:
+def build_shape_space(vertices: np.ndarray, area: np.ndarray, mirror: np.ndarray, count: int = 10) -> ShapeSpace:
     """Area-weighted PCA of bodies (N, V, 3), so that the head's many vertices do not outvote the torso.
 
     Signs: a larger first beta is a taller body, a larger other one a wider body.

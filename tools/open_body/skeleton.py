@@ -10,9 +10,7 @@ from dsr_fit.joints import SMPL_PARENTS as PARENTS
 
 JOINT = {name: index for index, name in enumerate(SMPL_JOINTS)}
 _SWAP = {"left": "right", "right": "left"}
-MIRROR_JOINT = np.array(
-    [JOINT["_".join(_SWAP.get(word, word) for word in name.split("_"))] for name in SMPL_JOINTS]
-)
+MIRROR_JOINT = np.array([JOINT["_".join(_SWAP.get(word, word) for word in name.split("_"))] for name in SMPL_JOINTS])
 """The joint on the other side of each of the 24."""
 
 
