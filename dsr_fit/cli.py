@@ -111,7 +111,21 @@ def info(argv: list[str]) -> None:
     print_info()
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "info": info}
+def evaluate(argv: list[str]) -> None:
+    """Measure fits against known truth."""
+    from dsr_fit.evaluate.commands import EVALUATIONS
+
+    if not argv or argv[0] in ("-h", "--help"):
+        lines = ["usage: dsr-fit evaluate WHAT ...", "", "what:"]
+        lines += [f"  {name:8} {(run.__doc__ or '').splitlines()[0]}" for name, run in EVALUATIONS.items()]
+        sys.stdout.write("\n".join(lines) + "\n")
+        raise SystemExit(0 if argv else 2)
+    if argv[0] not in EVALUATIONS:
+        raise UsageError(f"nothing to evaluate is called {argv[0]!r}; choose one of {', '.join(EVALUATIONS)}")
+    EVALUATIONS[argv[0]](argv[1:])
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "info": info, "evaluate": evaluate}
 
 
 def main(argv: list[str] | None = None) -> int:

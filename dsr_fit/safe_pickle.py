@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
-from numpy.core.multiarray import _reconstruct, scalar
+from numpy.core.multiarray import _reconstruct, scalar  # pyright: ignore[reportAttributeAccessIssue]
 from scipy import sparse
 
 from dsr_fit.errors import InputError

@@ -32,7 +32,7 @@ def test_transforms_agree_with_their_twin(scale: float) -> None:
     gradients = []
     for function, dtype in ((transforms, torch.float32), (transforms_reference, torch.float64)):
         inputs = [pose.to(dtype).requires_grad_(), rest.to(dtype).requires_grad_()]
-        outputs = function(*inputs, skeleton.to(dtype=dtype))
+        outputs = function(inputs[0], inputs[1], skeleton.to(dtype=dtype))
         loss = sum((output * weight.to(dtype)).sum() for output, weight in zip(outputs, pull, strict=True))
         assert isinstance(loss, torch.Tensor)
         gradients.append([*outputs, *torch.autograd.grad(loss, inputs)])

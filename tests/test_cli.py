@@ -397,7 +397,8 @@ def test_every_option_has_a_help_text_and_is_documented() -> None:
 @pytest.mark.filterwarnings("ignore:get_parser")
 def test_no_option_is_documented_that_does_not_exist() -> None:
     options = _options()
-    for row in (ROOT / "docs" / "command_line.md").read_text().splitlines():
+    chapters = (ROOT / "docs" / "command_line.md").read_text().split("\n## ")
+    for row in "\n".join(text for text in chapters if not text.startswith("`dsr-fit evaluate")).splitlines():
         if row.startswith("| `--"):
             assert row.split("`")[1].split()[0].rstrip(",") in options, row
 

@@ -50,7 +50,7 @@ def detect(folder: Path, count: int, seed: int) -> list[Observation]:
         for detection in detector.detect(image)[:1]:
             labels = np.zeros(image.shape[:2], np.uint8)
             blank = np.broadcast_to(np.uint8(0), image.shape)  # only its size is needed, not the pixels of them all
-            found.append(Observation(blank, detection, labels, "none", float(np.hypot(*image.shape[:2]))))
+            found.append(Observation(blank, detection, labels, "none", float(np.hypot(image.shape[0], image.shape[1]))))
     return found
 
 

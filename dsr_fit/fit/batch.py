@@ -60,7 +60,7 @@ def crop_labels(labels: np.ndarray, crop: Crop, resolution: int) -> np.ndarray:
     matrix = np.array([[scale, 0, -x * scale + 0.5 * scale - 0.5], [0, scale, -y * scale + 0.5 * scale - 0.5]])
     return cv2.warpAffine(
         labels, matrix, (resolution, resolution), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT,
-        borderValue=UNKNOWN,
+        borderValue=(UNKNOWN,),
     )  # fmt: skip
 
 

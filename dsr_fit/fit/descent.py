@@ -42,7 +42,7 @@ class ParameterVariables:
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) with torch's defaults; `torch.optim` takes over a second to import, a fit takes less."""
+    """Adam (Kingma and Ba 2015) with the defaults of `torch.optim`, whose import takes longer than a fit."""
 
     def __init__(self, tensors: list[Tensor], learning_rate: float) -> None:
         self.tensors, self.learning_rate, self.steps = tensors, learning_rate, 0

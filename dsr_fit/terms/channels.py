@@ -54,11 +54,11 @@ class _ReadChannels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         classes, peaks = ctx.saved_tensors
+        d_seen, d_peak, d_minimal = (grad.contiguous().view(-1).numpy() for grad in grads)
         gradient = grads[0].new_empty(*classes.shape, ctx.channels)
         arrays = (
             classes.view(-1).numpy(), peaks.view(-1).numpy(),
-            *(grad.contiguous().view(-1).numpy() for grad in grads),
-            gradient.view(-1, ctx.channels).numpy(),
+            d_seen, d_peak, d_minimal, gradient.view(-1, ctx.channels).numpy(),
         )  # fmt: skip
         size = classes[0].numel()
         over_images(lambda start, stop: _scatter(start * size, stop * size, *arrays), len(classes))

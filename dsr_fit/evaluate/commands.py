@@ -1,0 +1,16 @@
+"""What `dsr-fit evaluate` can measure; each entry parses its own words, and imports what is heavy when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def spin(argv: list[str]) -> None:
+    """A dataset in SPIN's format: 3DPW, Human3.6M, MPI-INF-3DHP."""
+    from dsr_fit.evaluate.spin_command import main
+
+    main(argv)
+
+
+EVALUATIONS: dict[str, Callable[[list[str]], None]] = {"spin": spin}
+"""Second word of the command -> what it runs with the words after it."""

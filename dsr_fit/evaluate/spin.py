@@ -1,0 +1,297 @@
+"""Joint and vertex errors under the protocols of SPIN (Kolotouros et al. 2019, section 5), row by row of its files.
+
+Joints are compared about the pelvis. From vertices of SMPL, 17 joints come from `J_regressor_h36m.npy`, the pelvis
+being its first row. From stored joints (`S`) they are picked from SPIN's 24; a body that is not SMPL gives them by its
+own keypoints of the same names. The first 14 of the 17 are those that the LSP, Human3.6M and 3DPW protocols share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsr_fit.body import Body
+from dsr_fit.errors import DsrFitError
+from dsr_fit.evaluate.metrics import mpjpe, pa_mpjpe, pve
+from dsr_fit.evaluate.spin_file import SpinFile
+from dsr_fit.fit.fitter import FitResult
+from dsr_fit.joints import SPIN_24, empty_keypoints
+from dsr_fit.pipeline import MIN_KEYPOINTS, Inputs, Perception
+from dsr_fit.types import Detection, Observation
+
+BATCH_SIZE = 16
+SMPL_VERTICES = 6890
+
+J17_OF_H36M: tuple[int, ...] = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10, 0, 7, 9)
+"""Row of J_regressor_h36m of each of the 17 joints: legs, arms, neck, top of the head; pelvis, spine, jaw."""
+
+J17_OF_24: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 18, 14, 16, 17)
+"""Slot among SPIN's 24 joints of each of the 17; the head is Human3.6M's (18), not LSP's (13)."""
+
+PELVIS_OF_H36M = 0
+PELVIS_OF_24 = SPIN_24.index("Pelvis (MPII)")
+_HIPS_OF_24 = [SPIN_24.index("Right Hip"), SPIN_24.index("Left Hip")]
+
+PELVIS_TOLERANCE = 0.3
+"""Metres from the origin within which the middle of the hips must lie where `S` doesn't hold the pelvis."""
+
+Protocol = Literal[14, 17]
+Kind = Literal["missing image", "not observed", "no ground truth", "fit failed"]
+
+
+class RowError(Exception):
+    """A row that can't be evaluated: of which kind, and why."""
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind: Kind = kind
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One person's joints and surface about the pelvis, float64 metres, camera axes."""
+
+    joints: Tensor  # (17, 3), NaN where unknown
+    vertices: Tensor | None = None  # (6890, 3)
+
+
+class Errors(NamedTuple):
+    """Millimetres."""
+
+    mpjpe: float
+    pa_mpjpe: float
+    pve: float | None
+    """None where a side has no SMPL surface."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that was evaluated: errors in millimetres."""
+
+    row: int
+    imgname: str
+    keypoints: str
+    """Whose keypoints the fit saw: `part`, or the detector's name."""
+    stop_reason: str
+    mpjpe: float
+    pa_mpjpe: float
+    pve: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that could not be evaluated."""
+
+    row: int
+    imgname: str
+    kind: Kind
+    reason: str
+
+
+def figure_from_vertices(vertices: Tensor, regressor: Tensor) -> Figure:
+    """SMPL's vertices (6890, 3), metres, by the regressor (17, 6890)."""
+    joints = regressor @ vertices
+    pelvis = joints[PELVIS_OF_H36M]
+    return Figure(joints[list(J17_OF_H36M)] - pelvis, vertices - pelvis)
+
+
+def figure_from_24(joints: Tensor, known: Tensor) -> Figure:
+    """SPIN's 24 joints (24, 3), metres, and which of them are known (24,) bool.
+
+    SPIN's files are centred on the pelvis; so is what comes back, also where a file isn't and holds the pelvis.
+    Raises RowError where it isn't and doesn't.
+    """
+    if known[PELVIS_OF_24]:
+        pelvis = joints[PELVIS_OF_24]
+    else:
+        pelvis = torch.zeros_like(joints[0])
+        hips = joints[_HIPS_OF_24].mean(0)
+        if bool(known[_HIPS_OF_24].all()) and float(hips.norm()) > PELVIS_TOLERANCE:
+            raise RowError(
+                "no ground truth",
+                f"S doesn't hold the pelvis and is not centred on it, the hips are {float(hips.norm()):.2f} m away",
+            )
+    centred = torch.where(known[:, None], joints - pelvis, torch.nan)
+    return Figure(centred[list(J17_OF_24)])
+
+
+def errors(found: Figure, true: Figure, protocol: Protocol) -> Errors:
+    """The errors of one person: MPJPE and PVE with the pelvises on each other, PA-MPJPE after Procrustes alignment."""
+    joints, true_joints = found.joints[None, :protocol], true.joints[None, :protocol]
+    surface = None
+    if found.vertices is not None and true.vertices is not None:
+        origin = torch.zeros(1, 3, dtype=found.vertices.dtype)
+        surface = float(pve(found.vertices[None], true.vertices[None], origin, origin))
+    posed, aligned = mpjpe(joints, true_joints, root=None), pa_mpjpe(joints, true_joints)
+    return Errors(float(posed), float(aligned), surface)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Knows the ground truth of a file's rows, and the protocol's joints of a fit."""
+
+    file: SpinFile
+    protocol: Protocol
+    from_bodies: bool
+    """True joints from posed SMPL by the regressor, as for 3DPW; else the stored ones, `S`."""
+    regressor: Tensor | None  # (17, 6890) float64; None where the fitted body isn't SMPL and `S` is the truth
+    bodies: dict[str, Body]
+    """SMPL by gender, `m` and `f`; under the empty name the body for files without genders."""
+    smpl: bool
+    """The fitted body is SMPL: its joints come from its vertices."""
+
+    def truth(self, row: int) -> Figure:
+        """Raises RowError where the file doesn't hold all of the protocol's joints of this row."""
+        surface = self._true_surface(row)
+        if self.from_bodies:
+            if surface is None:
+                raise RowError("no ground truth", self._why_no_body(row))
+            figure = surface
+        else:
+            assert self.file.joints is not None
+            stored = torch.from_numpy(self.file.joints[row])
+            figure = figure_from_24(stored[:, :3], (stored[:, 3] > 0) & stored.isfinite().all(1))
+            figure = Figure(figure.joints, None if surface is None else surface.vertices)
+        unknown = (~figure.joints[: self.protocol].isfinite().all(1)).nonzero()[:, 0].tolist()
+        if unknown:
+            names = ", ".join(SPIN_24[J17_OF_24[joint]] for joint in unknown)
+            raise RowError("no ground truth", f"the true place of {names} is unknown")
+        return figure
+
+    def found(self, result: FitResult) -> Figure:
+        """The fit's joints, and its surface where it is SMPL."""
+        if self.smpl:
+            assert self.regressor is not None
+            return figure_from_vertices(torch.from_numpy(result.vertices).double(), self.regressor)
+        joints = torch.from_numpy(result.joints[-len(SPIN_24) :]).double()
+        return figure_from_24(joints, torch.ones(len(joints), dtype=torch.bool))
+
+    def _true_surface(self, row: int) -> Figure | None:
+        file = self.file
+        gender = file.gender[row] if file.gender is not None else ""
+        body = self.bodies.get(gender[:1].lower())
+        if body is None or self.regressor is None or file.pose is None or file.betas is None:
+            return None
+        values = (torch.from_numpy(each[row]).float()[None] for each in (file.pose, file.betas))
+        pose, betas = values
+        if not (file.has_smpl[row] and bool(pose.isfinite().all() and betas.isfinite().all())):
+            return None
+        with torch.no_grad():
+            posed = body(pose[:, :3], pose[:, 3:], betas, torch.zeros(1, 3))
+            return figure_from_vertices(posed.vertices()[0].double(), self.regressor)
+
+    def _why_no_body(self, row: int) -> str:
+        if not self.file.has_smpl[row]:
+            return "its pose and shape are unknown (has_smpl is 0)"
+        if self.file.gender is not None and self.file.gender[row][:1].lower() not in self.bodies:
+            return f"its gender is {self.file.gender[row]!r}, not m or f"
+        return "its pose or shape isn't finite"
+
+
+def evaluate_rows(
+    judge: Judge,
+    rows: Iterable[int],
+    observe: Callable[[int], Observation],
+    fit: Callable[[list[Observation]], list[FitResult]],
+) -> Iterator[Row | Failure]:
+    """Fit and judge rows in batches. Each row comes back once, as a `Row` or as a `Failure`; the order may differ."""
+    names = judge.file.imgname
+    waiting: list[tuple[int, Figure, Observation]] = []
+    for row in rows:
+        try:
+            waiting.append((row, judge.truth(row), observe(row)))
+        except RowError as error:
+            yield Failure(row, names[row], error.kind, str(error))
+        if len(waiting) == BATCH_SIZE:
+            yield from _judged(judge, waiting, fit)
+            waiting = []
+    yield from _judged(judge, waiting, fit)
+
+
+def _judged(
+    judge: Judge,
+    waiting: list[tuple[int, Figure, Observation]],
+    fit: Callable[[list[Observation]], list[FitResult]],
+) -> Iterator[Row | Failure]:
+    results = _fit_each(fit, [observation for _, _, observation in waiting])
+    for (row, truth, observation), result in zip(waiting, results, strict=True):
+        name = judge.file.imgname[row]
+        if isinstance(result, str):
+            yield Failure(row, name, "fit failed", result)
+            continue
+        measured = errors(judge.found(result), truth, judge.protocol)
+        if not all(value is None or np.isfinite(value) for value in measured):
+            yield Failure(row, name, "fit failed", "the fitted body isn't finite")
+            continue
+        yield Row(row, name, observation.detection.source, result.stop_reason, *measured)
+
+
+def _fit_each(
+    fit: Callable[[list[Observation]], list[FitResult]], observations: list[Observation]
+) -> list[FitResult | str]:
+    """Results in order, a reason in place of those that fail: then the batch is tried one by one."""
+    if not observations:
+        return []
+    try:
+        return list(fit(observations))
+    except Exception as error:  # whatever it is, it must not cost the other people of a long run
+        if len(observations) == 1:
+            return [_reason(error)]
+    return [result for observation in observations for result in _fit_each(fit, [observation])]
+
+
+@dataclass(frozen=True)
+class RowObserver:
+    """Looks at the images of a file's rows."""
+
+    file: SpinFile
+    images: Path
+    """Folder that `imgname` is relative to."""
+    perception: Perception
+    use_part: bool = True
+    """Take the keypoints of `part` where it has enough of them; else the detector's in the row's box."""
+    focal: float | None = None
+
+    def __call__(self, row: int) -> Observation:
+        """Raises RowError where the image is missing or shows nobody in the box."""
+        name = self.file.imgname[row]
+        relative = PurePosixPath(name.replace("\\", "/"))
+        if relative.is_absolute() or ".." in relative.parts:
+            raise RowError("missing image", "the name leads out of the folder of images")
+        path = self.images / relative
+        if not path.is_file():
+            raise RowError("missing image", f"no such image: {path}")
+        given = self._part(row)
+        inputs = (
+            Inputs(bbox=self.file.box(row), focal=self.focal)
+            if given is None
+            else Inputs(keypoints=given, focal=self.focal)
+        )
+        try:
+            return self.perception.observe(path, inputs)
+        except Exception as error:  # see _fit_each
+            raise RowError("not observed", _reason(error)) from None
+
+    def _part(self, row: int) -> Detection | None:
+        """The row's own keypoints, if they are enough for a fit."""
+        if self.file.part is None or not self.use_part:
+            return None
+        part = self.file.part[row]
+        seen = np.isfinite(part).all(1) & (part[:, 2] > 0)
+        keypoints = empty_keypoints()
+        keypoints[-len(SPIN_24) :][seen] = part[seen]
+        keypoints[:, 2] = keypoints[:, 2].clip(0, 1)
+        if (keypoints[:, 2] > 0.2).sum() < MIN_KEYPOINTS:
+            return None
+        return Detection(keypoints, source="part")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, DsrFitError) and text else f"{type(error).__name__}: {text}"
