@@ -30,9 +30,9 @@ class Weights:
     """Reprojection of the observed keypoints."""
     world_landmarks: float = 0.1
     """Agreement with the detector's 3D landmarks."""
-    dsr_mc: float = 3.0
+    dsr_mc: float = 2.0
     """DSR-MC: the rendered body matches the minimally clothed regions tightly."""
-    dsr_c: float = 2.0
+    dsr_c: float = 3.0
     """DSR-C: the body stays inside its clothing."""
     silhouette: float = 0.0
     """The baseline that the paper improves on: match of the body and the clothed person."""
