@@ -26,7 +26,7 @@ from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import ccp
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.fitter import Fitter, FitResult
+from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.types import Observation
 
