@@ -12,5 +12,19 @@ def spin(argv: list[str]) -> None:
     main(argv)
 
 
-EVALUATIONS: dict[str, Callable[[list[str]], None]] = {"spin": spin}
+def clothed(argv: list[str]) -> None:
+    """Rendered clothed people whose bodies are known."""
+    from dsr_fit.evaluate import clothed_command
+
+    clothed_command.clothed(argv)
+
+
+def ablation(argv: list[str]) -> None:
+    """The same people with every combination of terms."""
+    from dsr_fit.evaluate import clothed_command
+
+    clothed_command.ablation(argv)
+
+
+EVALUATIONS: dict[str, Callable[[list[str]], None]] = {"clothed": clothed, "ablation": ablation, "spin": spin}
 """Second word of the command -> what it runs with the words after it."""

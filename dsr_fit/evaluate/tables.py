@@ -1,0 +1,76 @@
+"""Figures of a benchmark as tables: means with bootstrap intervals, differences by pairs, and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dsr_fit.evaluate.benchmark import METRICS
+from dsr_fit.evaluate.metrics import Interval, bootstrap, paired_difference
+
+SPLIT_METRICS = ("area_inflation", "t_pose_pve_sc", "pve", "mask_iou")
+Columns = Mapping[str, Sequence[float]]
+
+
+def columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Metric -> one value a case, rounded to what a reader can use."""
+    return {name: [round(row[name], 4) for row in rows] for name in METRICS}
+
+
+def summary(values: Columns) -> dict[str, Any]:
+    """Metric -> mean with its interval."""
+    return {name: as_dict(bootstrap(values[name])) for name in METRICS}
+
+
+def differences(values: Columns, baseline: Columns) -> dict[str, Any]:
+    """Metric -> mean difference to a baseline, case by case, and in % of the baseline's mean."""
+    found = {}
+    for name in METRICS:
+        found[name] = as_dict(paired_difference(values[name], baseline[name]))
+        mean = float(np.mean(baseline[name]))
+        found[name]["percent"] = round(100 * found[name]["mean"] / mean, 1) if mean else None
+    return found
+
+
+def splits(values: Columns, tags: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Group -> metric -> mean with its interval: by looseness (thirds), occlusion, second person, view, frame."""
+    looseness = np.array([tag["looseness"] for tag in tags])
+    low, high = np.quantile(looseness, [1 / 3, 2 / 3])
+    groups: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+        f"tight, below {1000 * low:.0f} mm": lambda tag: tag["looseness"] < low,
+        "medium": lambda tag: low <= tag["looseness"] < high,
+        f"loose, above {1000 * high:.0f} mm": lambda tag: tag["looseness"] >= high,
+        "something in front": lambda tag: tag["occluded"] is not None,
+        "second person": lambda tag: tag["second_person"],
+        "cropped": lambda tag: tag["cropped"],
+        **{f"from the {view}": (lambda tag, view=view: tag["view"] == view) for view in ("front", "side", "back")},
+    }
+    found = {}
+    for name, belongs in groups.items():
+        chosen = [index for index, tag in enumerate(tags) if belongs(tag)]
+        if chosen:
+            found[name] = {
+                metric: as_dict(bootstrap([values[metric][index] for index in chosen])) for metric in SPLIT_METRICS
+            }
+    return found
+
+
+def as_dict(interval: Interval) -> dict[str, Any]:
+    """Rounded; `low` and `high` are null where one value gives no interval."""
+    low, high = (None if np.isnan(x) else round(x, 3) for x in (interval.low, interval.high))
+    return {"mean": round(interval.mean, 3), "low": low, "high": high, "count": interval.count}
+
+
+def cell(value: Mapping[str, Any]) -> str:
+    """mean [low, high]."""
+    if value["low"] is None:
+        return f"{value['mean']:.1f}"
+    return f"{value['mean']:.1f} [{value['low']:.1f}, {value['high']:.1f}]"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
