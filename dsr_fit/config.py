@@ -26,19 +26,19 @@ T = TypeVar("T")
 class Weights:
     """Weight of each energy term; 0 switches a term off. Energies are averages, see `docs/terms.md`."""
 
-    keypoints: float = 1.0
+    keypoints: float = 1.5
     """Reprojection of the observed keypoints."""
-    world_landmarks: float = 0.1
+    world_landmarks: float = 0.2
     """Agreement with the detector's 3D landmarks."""
-    dsr_mc: float = 2.0
+    dsr_mc: float = 4.0
     """DSR-MC: the rendered body matches the minimally clothed regions tightly."""
     dsr_c: float = 3.0
     """DSR-C: the body stays inside its clothing."""
     silhouette: float = 0.0
     """The baseline that the paper improves on: match of the body and the clothed person."""
-    betas: float = 0.08
+    betas: float = 0.1
     """Shape prior."""
-    pose: float = 0.3
+    pose: float = 1.0
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
@@ -78,9 +78,9 @@ class Semantics:
 class LeastSquares:
     """The first stage: Levenberg-Marquardt on keypoints, 3D landmarks and priors."""
 
-    pose_steps: int = 5
+    pose_steps: int = 15
     """Steps on pose alone, against the 3D landmarks."""
-    steps: int = 12
+    steps: int = 20
     """Steps on pose, betas and translation, against everything but the rendered terms."""
     damping: float = 1e-3
     """First damping, relative to the normal matrix's diagonal."""

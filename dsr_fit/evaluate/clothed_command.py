@@ -22,8 +22,8 @@ from dsr_fit.export import versions
 from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import Fitter
 
-SILHOUETTE = 3.0
-"""Weight of the baseline; a weak one is a third of it."""
+SILHOUETTE, WEAK_SILHOUETTE = 10.0, 1.0
+"""Weights of the baseline, strong enough to be followed, and of a slight help."""
 STIFF = 1e4
 """Weight of priors that leave nothing but orientation and place."""
 TAGS = ("looseness", "occluded", "second_person", "cropped", "view")
@@ -90,7 +90,7 @@ def variants(config: FitConfig) -> dict[str, FitConfig]:
         "c plain, detached": forms(c_form="plain", c_normaliser="detached"),
         "c released": forms(c_form="released"),
         "default": config,
-        "both and weak silhouette": only(dsr_mc=mc, dsr_c=c, silhouette=SILHOUETTE / 3),
+        "both and weak silhouette": only(dsr_mc=mc, dsr_c=c, silhouette=WEAK_SILHOUETTE),
     }
 
 
@@ -110,7 +110,7 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
         values[name] = tables.columns(list(track(fitted, name, count, **shown)))
     found = report(arguments, configs, seen, values)
     with replacing(arguments.out) as temporary:
-        temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
     text = markdown(found)
     with replacing(arguments.out.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
