@@ -149,9 +149,9 @@ The {WORST} largest posed errors with perfect perception: picture, fit, truth.
 ## Limits
 
 The people are drawn, not photographed: one painted face, flat backgrounds, arms that pass through skirts. Their poses
-come from twelve clips, many of them climbing, jumping and crouching, so posed errors are larger than on people who stand
-in the street; much of it is the noise of the 3D landmarks, which no image term can see. The truth is the
-open body, so nothing here says how well its shapes cover real people.
+come from twelve clips, many of them climbing, jumping and crouching, so posed errors are larger than on people who
+stand in the street; much of it is the noise of the 3D landmarks, which no image term can see. The truth is the open
+body, so nothing here says how well its shapes cover real people.
 """
 
 
