@@ -78,7 +78,7 @@ class Semantics:
 class LeastSquares:
     """The first stage: Levenberg-Marquardt on keypoints, 3D landmarks and priors."""
 
-    pose_steps: int = 15
+    pose_steps: int = 8
     """Steps on pose alone, against the 3D landmarks."""
     steps: int = 20
     """Steps on pose, betas and translation, against everything but the rendered terms."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from bodies import stick_body
+from scenes import open_body
 
 from dsr_fit.camera import project
 from dsr_fit.config import LeastSquares, Scales, Weights
 from dsr_fit.fit.batch import Points
 from dsr_fit.fit.least_squares import Problem, State, keypoint_jacobian, solve
+from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.priors import load_pose_prior
 from dsr_fit.regressor import kinematic
 from dsr_fit.rotation import axis_angle_to_matrix
@@ -112,3 +115,28 @@ def test_energy_never_rises_and_each_person_is_alone() -> None:
     )  # fmt: skip
     alone = solve(single, start.rows(row), 6, 1e-3)
     torch.testing.assert_close(alone.rotations, together.rotations[row], atol=1e-8, rtol=0)
+
+
+def test_a_side_view_with_half_a_torso_is_turned_right() -> None:
+    """One shoulder and one hip leave the heading open: the rest of the body decides it."""
+    skeleton = open_body().skeleton.to(dtype=torch.float64)
+    truth = _state(8, 0.3, seed=3)
+    heading = 2 * math.pi * torch.arange(8, dtype=torch.float64) / 8
+    zero = torch.zeros_like(heading)
+    upright = axis_angle_to_matrix(torch.stack([zero + math.pi, zero, zero], 1))
+    turned = upright @ axis_angle_to_matrix(torch.stack([zero, heading, zero], 1))
+    truth = replace(truth, rotations=torch.cat([turned[:, None], truth.rotations[:, 1:]], 1))
+    problem = replace(_problem(truth, world=True), skeleton=skeleton)
+    keypoints = skeleton.keypoints(truth.rotations, truth.betas)
+    pixels = project(keypoints + truth.cam_t[:, None], problem.points.intrinsics)
+    seen = torch.zeros_like(problem.points.confidence)
+    seen[:, :25] = 1
+    seen[:, [KEYPOINT_INDEX[name] for name in ("RShoulder", "RElbow", "RWrist", "RHip", "REye", "REar", "Neck")]] = 0
+    box = (pixels.amax(1) - pixels.amin(1)).amax(1)
+    problem = replace(problem, points=Points(pixels, seen, box, keypoints, seen, problem.points.intrinsics))
+    estimate = kinematic.estimate(problem, LeastSquares())
+    turn = estimate.rotations[:, 0].mT @ truth.rotations[:, 0]
+    cosine = (turn.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
+    assert float(torch.rad2deg(torch.acos(cosine.clamp(-1, 1))).max()) < 45
+    depth = estimate.cam_t[:, 2] / truth.cam_t[:, 2]
+    assert float((depth - 1).abs().max()) < 0.3

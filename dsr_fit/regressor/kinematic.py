@@ -21,6 +21,7 @@ from dsr_fit.rotation import axis_angle_to_matrix
 
 SHOULDERS = [KEYPOINT_INDEX[name] for name in ("LShoulder", "RShoulder", "Left Shoulder", "Right Shoulder")]
 HIPS = [KEYPOINT_INDEX[name] for name in ("LHip", "RHip", "Left Hip", "Right Hip")]
+LIMB_SHARE = 0.05
 
 
 def estimate(problem: Problem, settings: LeastSquares) -> State:
@@ -62,13 +63,15 @@ def _start_rotations(problem: Problem, has_world: Tensor, headings: int) -> Tens
 
 
 def _align(keypoints: Tensor, points: Points) -> Tensor:
-    """Rotation (B, 3, 3) that best turns the torso of `keypoints` (B, 49, 3) to the 3D landmarks (Kabsch)."""
-    torso = SHOULDERS + HIPS
-    weights = points.world_confidence[:, torso, None].square()
-    share = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
-    source, target = keypoints[:, torso], points.world[:, torso]
-    source = source - (share * source).sum(1, keepdim=True)
-    target = target - (share * target).sum(1, keepdim=True)
+    """Rotation (B, 3, 3) that best turns `keypoints` (B, 49, 3), its torso above all, to the 3D landmarks (Kabsch).
+
+    Limbs have a pose of their own and count little; they decide where fewer than three points of the torso are seen.
+    """
+    weights = points.world_confidence.square() * LIMB_SHARE
+    weights[:, SHOULDERS + HIPS] /= LIMB_SHARE
+    share = (weights / weights.sum(1, keepdim=True).clamp(min=1e-9))[..., None]
+    source = keypoints - (share * keypoints).sum(1, keepdim=True)
+    target = points.world - (share * points.world).sum(1, keepdim=True)
     u, _, vh = torch.linalg.svd((share * target).transpose(1, 2) @ source)
     sign = torch.linalg.det(u @ vh)
     flip = torch.diag_embed(torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1))
