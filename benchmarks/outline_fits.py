@@ -19,15 +19,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from machine import describe_machine
-from photos import fit_all, observe_all
+from photos import observe_all
 
 from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import ccp
+from dsr_fit.evaluate.benchmark import fit_all
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.energy import Energy
 from dsr_fit.fit.fitter import FitResult, Fitter
-from dsr_fit.fit.parameters import Parameters
 from dsr_fit.types import Observation
 
 JUDGE_RESOLUTION = 4 * 224
@@ -38,8 +38,7 @@ def judged(fitter: Fitter, results: list[FitResult]) -> np.ndarray:
     totals = []
     for result in results:
         batch = Batch([result.observation], crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
-        values = (getattr(result, name) for name in ("global_orient", "body_pose", "betas", "cam_t"))
-        parameters = Parameters(*(torch.from_numpy(value)[None] for value in values))
+        parameters = result.parameters()
         energy = Energy(
             fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config,
             JUDGE_RESOLUTION, parameters,
@@ -65,7 +64,7 @@ def main() -> None:
     energies: dict[str, np.ndarray] = {}
     table: dict[str, dict[str, float]] = {}
     for outline in ("dense", "antialias"):
-        results = fit_all(Fitter(body, replace(FitConfig(), outline=outline)), found, 16)
+        results = list(fit_all(Fitter(body, replace(FitConfig(), outline=outline)), found))
         energies[outline] = judged(judge, results)
         table[outline] = {
             "median_energy": float(np.median(energies[outline])),

@@ -24,9 +24,9 @@ from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import ccp
+from dsr_fit.evaluate.benchmark import fit_all
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.fitter import FitResult, Fitter
-from dsr_fit.fit.parameters import Parameters
 from dsr_fit.fit.quality import hard_masks, metrics
 from dsr_fit.pipeline import Perception
 from dsr_fit.types import Observation
@@ -71,21 +71,12 @@ def observe_all(folder: Path, numbers: list[str], cache: Path | None) -> dict[st
     return seen
 
 
-def fit_all(fitter: Fitter, observations: list[Observation], batch_size: int) -> list[FitResult]:
-    results = []
-    for start in range(0, len(observations), batch_size):
-        results += fitter.fit(observations[start : start + batch_size])
-    return results
-
-
 def judge(fitter: Fitter, results: list[FitResult], annotated: list[Observation]) -> dict[str, np.ndarray]:
     """Metrics against the annotation, name -> (N,)."""
     rows: dict[str, list[float]] = {name: [] for name in JUDGED}
     for result, truth in zip(results, annotated, strict=True):
         batch = Batch([truth], crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
-        values = (getattr(result, name) for name in ("global_orient", "body_pose", "betas", "cam_t"))
-        parameters = Parameters(*(torch.from_numpy(value)[None] for value in values))
-        shared = (parameters, fitter.body, batch, fitter.renderer, fitter.semantic_prior)
+        shared = (result.parameters(), fitter.body, batch, fitter.renderer, fitter.semantic_prior)
         with torch.no_grad():
             measured = {name: float(value) for name, value in metrics(*shared).items()}
             masks = hard_masks(*shared)
@@ -122,7 +113,7 @@ def main() -> None:
     for name in arguments.variants.split(",") if arguments.variants else chosen:
         fitter = Fitter(body, chosen[name])
         started = time.perf_counter()
-        results = fit_all(fitter, list(found.values()), arguments.batch)
+        results = list(fit_all(fitter, list(found.values()), arguments.batch))
         seconds = (time.perf_counter() - started) / len(results)
         judged = judge(fitter, results, truth)
         table[name] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,24 @@ def photos() -> str:
     return "\n".join([*rows, "", f"{count['fitted']} of {count['asked']} photos gave a mesh."])
 
 
+def clothed() -> str:
+    """The ablation on rendered people whose bodies are known."""
+    result = _result("ablation")
+    names = {**VARIANTS, "floor": "mean shape and pose", "c plain": "+ DSR-C, plain", "c released": "+ DSR-C, released"}
+    rows = [
+        "| terms | area inflation, mean (median) | T-pose error, scale removed | posed error (PVE) | IoU with body |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, title in names.items():
+        mean = {metric: value["mean"] for metric, value in result["variants"][name]["summary"].items()}
+        middle = statistics.median(result["values"][name]["area_inflation"])
+        rows.append(
+            f"| {title} | {mean['area_inflation']:+.1f} % ({middle:+.1f}) | {mean['t_pose_pve_sc']:.1f} mm "
+            f"| {mean['pve']:.0f} mm | {mean['mask_iou']:.1f} % |"
+        )
+    return "\n".join([*rows, "", f"{result['cases']} people, seeds from {result['first_seed']}."])
+
+
 def speed() -> str:
     """Seconds and memory of one fit, and an iteration's cost."""
     process, step = _result("process"), _result("step")
@@ -63,7 +82,7 @@ def speed() -> str:
     return "\n".join(rows)
 
 
-FIGURES = {"photos": photos, "speed": speed}
+FIGURES = {"photos": photos, "clothed": clothed, "speed": speed}
 
 
 def filled(page: str) -> str:

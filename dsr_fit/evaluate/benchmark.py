@@ -151,8 +151,7 @@ def judge(fitter: Fitter, case: ClothedCase, found: Parameters) -> dict[str, flo
 
 def parameters_of(result: FitResult, focal_length: float) -> Parameters:
     """A result's parameters with a batch of 1, its depth rescaled to another focal length: the same size in pixels."""
-    values = (getattr(result, name) for name in ("global_orient", "body_pose", "betas", "cam_t"))
-    parameters = Parameters(*(torch.from_numpy(value)[None] for value in values))
+    parameters = result.parameters()
     depth = parameters.cam_t * torch.tensor([1.0, 1.0, focal_length / result.focal_length])
     return replace(parameters, cam_t=depth)
 

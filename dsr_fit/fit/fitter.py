@@ -57,6 +57,11 @@ class FitResult:
     timings_s: dict[str, float]
     """`regress` and `fit`, seconds, shared evenly by the batch."""
 
+    def parameters(self) -> Parameters:
+        """The fitted parameters, a batch of 1 on the CPU."""
+        values = (self.global_orient, self.body_pose, self.betas, self.cam_t)
+        return Parameters(*(torch.from_numpy(value)[None] for value in values))
+
 
 class Fitter:
     """Fits batches of people with one body, one set of priors and one configuration."""
