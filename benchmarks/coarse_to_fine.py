@@ -33,7 +33,8 @@ from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.descent import ParameterVariables, descend
 from dsr_fit.fit.energy import Energy
 from dsr_fit.fit.parameters import Parameters
-from dsr_fit.priors import load_pose_prior, load_semantic_prior
+from dsr_fit.priors.pose import load_pose_prior
+from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render import Renderer
 from dsr_fit.types import Detection, Observation
 

@@ -75,7 +75,7 @@ def run_fit(arguments: FitArguments) -> None:
     from dsr_fit.export import write_result
     from dsr_fit.fit.fitter import Fitter, choose_device
     from dsr_fit.pipeline import Inputs, Perception
-    from dsr_fit.priors import load_semantic_prior
+    from dsr_fit.priors.semantic import load_semantic_prior
     from dsr_fit.view.overlay import draw
 
     device = choose_device(arguments.device)

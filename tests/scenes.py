@@ -12,7 +12,8 @@ from dsr_fit.body import Body
 from dsr_fit.body_files import load_body
 from dsr_fit.camera import project
 from dsr_fit.fit.parameters import Parameters
-from dsr_fit.priors import load_pose_prior, load_semantic_prior
+from dsr_fit.priors.pose import load_pose_prior
+from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.types import Detection, Observation
 

@@ -15,7 +15,7 @@ from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.fit.quality import RESOLUTION, Masks, hard_masks, keypoint_errors, metrics
 from dsr_fit.labels import LABEL_INDEX, MC_LABELS, OCCLUDER, UNKNOWN
-from dsr_fit.priors import SemanticPrior, load_semantic_prior
+from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.types import Observation
 

@@ -14,7 +14,7 @@ from scenes import open_body
 from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError
 from dsr_fit.labels import LABEL_INDEX, LABEL_SETS, LABELS, MC_LABELS
-from dsr_fit.priors import load_semantic_prior
+from dsr_fit.priors.semantic import load_semantic_prior
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "build_semantic_prior.py"
 

@@ -31,7 +31,7 @@ from dsr_fit.fit.least_squares import Problem, State, solve
 from dsr_fit.joints import BODY_25
 from dsr_fit.perception.detector import MediaPipeDetector
 from dsr_fit.perception.images import read_image
-from dsr_fit.priors import load_pose_prior
+from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.regressor import kinematic
 from dsr_fit.types import Observation
 

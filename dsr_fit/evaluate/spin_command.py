@@ -28,7 +28,7 @@ from dsr_fit.export import versions
 from dsr_fit.files import read_arrays, replacing
 from dsr_fit.fit.fitter import Fitter, choose_device
 from dsr_fit.pipeline import Perception
-from dsr_fit.priors import load_semantic_prior
+from dsr_fit.priors.semantic import load_semantic_prior
 
 MIN_FOLDERS = 10
 """Images of this many folders or more are resampled by folder, since the frames of one video are alike."""

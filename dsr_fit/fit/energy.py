@@ -13,7 +13,8 @@ from dsr_fit.config import FitConfig
 from dsr_fit.fit.batch import Batch, Targets
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.labels import LABEL_SETS
-from dsr_fit.priors import PosePrior, SemanticPrior
+from dsr_fit.priors.pose import PosePrior
+from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.terms import keypoints as point_terms
 from dsr_fit.terms import priors as prior_terms

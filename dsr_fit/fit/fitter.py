@@ -21,7 +21,8 @@ from dsr_fit.fit.energy import Energy
 from dsr_fit.fit.least_squares import Problem, solve
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.fit.quality import RESOLUTION, metrics
-from dsr_fit.priors import PosePrior, SemanticPrior, load_pose_prior, load_semantic_prior
+from dsr_fit.priors.pose import PosePrior, load_pose_prior
+from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.regressor import kinematic
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle

@@ -18,7 +18,7 @@ from dsr_fit.camera import project
 from dsr_fit.config import Scales, Weights
 from dsr_fit.fit.batch import Points
 from dsr_fit.fit.parameters import Parameters
-from dsr_fit.priors import PosePrior
+from dsr_fit.priors.pose import PosePrior
 from dsr_fit.rotation import axis_angle_to_matrix, log_jacobian, matrix_to_axis_angle, skew
 from dsr_fit.terms import keypoints as point_terms
 from dsr_fit.terms import priors as prior_terms

@@ -12,7 +12,7 @@ from dsr_fit.camera import crop_intrinsics, project
 from dsr_fit.fit.batch import Batch, Points
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.labels import MC_LABELS
-from dsr_fit.priors import SemanticPrior
+from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.render.renderer import Renderer
 
 RESOLUTION = 224
