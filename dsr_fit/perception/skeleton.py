@@ -9,7 +9,7 @@ import numpy as np
 from dsr_fit.joints import KEYPOINT_INDEX
 
 # Each point's slots: BODY_25 and MediaPipe fill the first block, COCO the second.
-_POINT_SLOTS: dict[str, tuple[int, ...]] = {
+POINT_SLOTS: dict[str, tuple[int, ...]] = {
     name: tuple(KEYPOINT_INDEX[slot] for slot in slots)
     for name, slots in {
         "nose": ("Nose", "Nose (COCO)"),
@@ -107,13 +107,19 @@ class Skeleton:
         return None
 
 
+def point_array(keypoints: np.ndarray) -> np.ndarray:
+    """(49, 3) keypoints -> (21, 3) float32 in the order of `POINT_SLOTS`, each from its more confident slot."""
+    slots = [max(slots, key=lambda slot: keypoints[slot, 2]) for slots in POINT_SLOTS.values()]
+    return keypoints[slots].astype(np.float32)
+
+
 def make_skeleton(keypoints: np.ndarray, min_confidence: float = 0.3) -> Skeleton:
     """The skeleton of (49, 3) keypoints, in their pixels; points at or below the confidence are unseen."""
-    points: dict[str, np.ndarray] = {}
-    for name, slots in _POINT_SLOTS.items():
-        best = max(slots, key=lambda slot: keypoints[slot, 2])
-        if keypoints[best, 2] > min_confidence:
-            points[name] = keypoints[best, :2].astype(np.float64)
+    points = {
+        name: point[:2].astype(np.float64)
+        for name, point in zip(POINT_SLOTS, point_array(keypoints), strict=True)
+        if point[2] > min_confidence
+    }
     ratios = [float(np.linalg.norm(points[a] - points[b])) / metres
               for a, b, metres in _BONE_METRES if a in points and b in points]  # fmt: skip
     if ratios:

@@ -1,0 +1,1 @@
+"""What trains the parser: annotated photos, what is done to them, and the loop."""

@@ -1,0 +1,69 @@
+"""Train the human parser on annotated photos.
+
+    PYTHONPATH=tools python tools/train_parser.py --photos ../shared/data/ccp --work parser_run
+
+The photos are those of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014). Progress is kept in the folder of --work: the
+same command goes on where it stopped. At the end the averaged weights are written to --out in half precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from parser_training.learning import ParserTraining, Settings
+from parser_training.photos import load_photos
+from safetensors.torch import save_file
+
+from dsr_fit.files import replacing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints, log and the detector's findings")
+    parser.add_argument("--out", type=Path, default=Path("priors/parser/parser.safetensors"))
+    parser.add_argument("--epochs", type=int, default=Settings.epochs)
+    parser.add_argument("--detections", type=Path, help="folder of the detector's findings (default: in --work)")
+    arguments = parser.parse_args()
+    settings = replace(Settings(), epochs=arguments.epochs)
+    lightning.seed_everything(settings.seed)
+    cache = arguments.detections or arguments.work / "detections"
+    train, tune = (load_photos(arguments.photos, split, cache) for split in ("train", "tune"))
+    module = ParserTraining(train, tune, settings)
+    trainer = lightning.Trainer(
+        max_epochs=settings.epochs,
+        precision="bf16-mixed",
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        reload_dataloaders_every_n_epochs=1,
+        check_val_every_n_epoch=5,
+        num_sanity_val_steps=0,
+        logger=CSVLogger(arguments.work, name="log", version=0),
+        callbacks=[
+            RichProgressBar(),
+            EMAWeightAveraging(decay=0.998),
+            ModelCheckpoint(arguments.work, "last", every_n_epochs=1, save_on_train_epoch_end=True, save_top_k=1),
+        ],
+        log_every_n_steps=20,
+    )
+    kept = arguments.work / "last.ckpt"
+    trainer.fit(module, ckpt_path=str(kept) if kept.exists() else None)
+    weights = {name: value.detach().half().contiguous() for name, value in module.network.state_dict().items()}
+    weights = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(arguments.out) as temporary:
+        save_file(weights, temporary)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    main()
