@@ -32,6 +32,12 @@ class FitArguments:
     """Keypoints instead of the detector's: OpenPose, COCO or MediaPipe .json, or an earlier mesh.npz."""
     labels: Path | None = None
     """Label map instead of the parser's: Graphonomy colours or indices, .png or .npy, of the image's size."""
+    label_scheme: Literal["lip", "atr"] = "lip"
+    """What the indices in --labels mean: LIP's 20 labels (Graphonomy, SCHP), or ATR's 18."""
+    parser: str = "open"
+    """Who labels the clothes: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
+    parsing_protocol: Literal["fast", "paper"] = "fast"
+    """One look of the parser, or DSR's average over four scales and their mirror images."""
     bbox: str | None = None
     """Look for the person in this box only: x,y,w,h in pixels."""
     person: int = 0
@@ -74,6 +80,7 @@ def run_fit(arguments: FitArguments) -> None:
     from dsr_fit.body_files import load_body
     from dsr_fit.export import write_result
     from dsr_fit.fit.fitter import Fitter, choose_device
+    from dsr_fit.perception.parser import load_parser
     from dsr_fit.pipeline import Inputs, Perception
     from dsr_fit.priors.semantic import load_semantic_prior
     from dsr_fit.view.overlay import draw
@@ -91,8 +98,11 @@ def run_fit(arguments: FitArguments) -> None:
         device=device,
         crop_camera=arguments.camera == "crop",
     )
-    perception = Perception()
-    inputs = Inputs(arguments.keypoints, arguments.labels, bbox, arguments.person, arguments.focal)
+    parser = None if arguments.labels else load_parser(arguments.parser, arguments.parsing_protocol)
+    perception = Perception(parser=parser)
+    inputs = Inputs(
+        arguments.keypoints, arguments.labels, arguments.label_scheme, bbox, arguments.person, arguments.focal
+    )
     observation = perception.observe(arguments.image, inputs)
     result = fitter.fit([observation])[0]
     started = time.perf_counter()

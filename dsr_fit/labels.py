@@ -35,6 +35,18 @@ LEFT_RIGHT_PAIRS: tuple[tuple[int, int], ...] = ((14, 15), (16, 17), (18, 19))
 """Labels that trade places when an image is flipped."""
 
 
+ATR_LABELS: tuple[str, ...] = (
+    "Background", "Hat", "Hair", "Sunglasses", "Upper-clothes", "Skirt", "Pants", "Dress", "Belt", "Left-shoe",
+    "Right-shoe", "Face", "Left-leg", "Right-leg", "Left-arm", "Right-arm", "Bag", "Scarf",
+)  # fmt: skip
+"""The 18 labels of ATR (Liang et al. 2015) in the order of its index maps."""
+
+ATR_TO_LABEL: np.ndarray = np.array(
+    [0, 1, 2, 4, 5, 12, 9, 6, UNKNOWN, 18, 19, 13, 16, 17, 14, 15, OCCLUDER, 11], dtype=np.uint8
+)
+"""(18,) our label of each of ATR's. A belt lies on tops and trousers alike, so it is unknown; a bag hides the body."""
+
+
 @dataclass(frozen=True)
 class LabelSet:
     """A merge of the 20 labels into the classes of DSR-C; class 0 is the background."""

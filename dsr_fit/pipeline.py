@@ -14,8 +14,8 @@ from dsr_fit.perception.boxes import area, keypoint_box, shared_area
 from dsr_fit.perception.detector import KeypointDetector, MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.keypoint_files import read_keypoints
-from dsr_fit.perception.label_files import keep_own_labels, read_labels
-from dsr_fit.perception.parser import HumanParser, RuleParser
+from dsr_fit.perception.label_files import LabelScheme, keep_own_labels, read_labels
+from dsr_fit.perception.parser import HumanParser, load_parser
 from dsr_fit.types import Detection, Observation
 
 SAME_PERSON = 0.6
@@ -32,6 +32,8 @@ class Inputs:
     keypoints: Path | Detection | None = None
     """A keypoint file, or the person of interest as somebody else has found it."""
     labels: Path | None = None
+    label_scheme: LabelScheme = "lip"
+    """What the indices of a label map's file mean."""
     bbox: tuple[float, float, float, float] | None = None
     """x, y, width, height in pixels."""
     person: int = 0
@@ -45,7 +47,7 @@ class Perception:
     """Detector and parser, made when first needed and reused from image to image."""
 
     detector: KeypointDetector | None = None
-    parser: HumanParser = field(default_factory=RuleParser)
+    parser: HumanParser | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds that the last image took: `detect`, `parse`."""
 
@@ -58,9 +60,10 @@ class Perception:
         detection = self._detect(path, image, inputs)
         detected = time.perf_counter()
         if inputs.labels is None:
+            self.parser = self.parser or load_parser()
             labels, source = self.parser.parse(image, detection), self.parser.name
         else:
-            labels, source = read_labels(inputs.labels, size), inputs.labels.name
+            labels, source = read_labels(inputs.labels, size, inputs.label_scheme), inputs.labels.name
         labels = keep_own_labels(labels, detection.keypoints, Crop.around(detection.keypoints).side)
         self.timings_s = {"detect": detected - started, "parse": time.perf_counter() - detected}
         focal = inputs.focal or exif_focal or float(np.hypot(*size))

@@ -2,8 +2,8 @@
 
     PYTHONPATH=tools python tools/train_parser.py --photos ../shared/data/ccp --work parser_run
 
-The photos are those of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014). Progress is kept in the folder of --work: the
-same command goes on where it stopped. At the end the averaged weights are written to --out in half precision.
+The photos are those of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014). Progress is kept in the folder of --work:
+the same command goes on where it stopped. At the end the averaged weights are written to --out in half precision.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from dsr_fit.files import replacing
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints, log and the detector's findings")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of checkpoints, log and the detector's findings"
+    )
     parser.add_argument("--out", type=Path, default=Path("priors/parser/parser.safetensors"))
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--detections", type=Path, help="folder of the detector's findings (default: in --work)")

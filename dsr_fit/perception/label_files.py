@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from dsr_fit.errors import InputError
 from dsr_fit.files import read_arrays, replacing
-from dsr_fit.labels import BOX_MARGIN_AT_224, COLOURS, LABELS, OCCLUDER, UNKNOWN
+from dsr_fit.labels import ATR_TO_LABEL, BOX_MARGIN_AT_224, COLOURS, LABELS, OCCLUDER, UNKNOWN
 from dsr_fit.perception.boxes import keypoint_box
 from dsr_fit.perception.images import open_image
 
 OCCLUDER_COLOUR = (128, 128, 128)
 UNKNOWN_COLOUR = (255, 255, 255)
 
-_ALLOWED = np.isin(np.arange(256), [*range(len(LABELS)), OCCLUDER, UNKNOWN])
+_COLOURED = (*range(len(LABELS)), OCCLUDER, UNKNOWN)
 
 
-def read_labels(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
+LabelScheme = Literal["lip", "atr"]
+"""What indices mean: the 20 labels of LIP, which Graphonomy and SCHP's LIP model write, or the 18 of ATR."""
+
+_INDICES: dict[LabelScheme, np.ndarray] = {"lip": np.arange(len(LABELS), dtype=np.uint8), "atr": ATR_TO_LABEL}
+
+
+def read_labels(path: str | Path, image_size: tuple[int, int], scheme: LabelScheme = "lip") -> np.ndarray:
     """A label map for an image of `image_size` = (width, height).
 
     Reads greyscale and palette PNGs whose values are label indices (0..19, 254 occluder, 255 unknown), PNGs
     in Graphonomy's exact colours (occluder grey 128, unknown white; alpha is ignored), and integer `.npy`
-    arrays.
+    arrays. With `scheme` "atr" indices are ATR's 18 labels; colours are Graphonomy's all the same.
 
     Returns: (H, W) uint8.
     Raises: InputError where the file can't be read, is no label map, or has another size than the image.
     """
     path = Path(path)
-    labels = _read_npy(path) if path.suffix == ".npy" else _read_picture(path)
+    labels = _read_npy(path, scheme) if path.suffix == ".npy" else _read_picture(path, scheme)
     if labels.shape != image_size[::-1]:
         raise InputError(
             f"the label map {path} is {labels.shape[1]} x {labels.shape[0]} pixels, "
@@ -79,7 +86,7 @@ def _colour_table() -> np.ndarray:
     return table
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _read_npy(path: Path, scheme: LabelScheme) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"no such label map: {path}")
     try:
@@ -90,34 +97,38 @@ def _read_npy(path: Path) -> np.ndarray:
         raise InputError(f"{path} holds {len(labels)} arrays; a label map is one of (height, width) integers")
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path} is {labels.dtype} of shape {labels.shape}; a label map is (height, width) integers")
-    return _checked(path, labels)
+    return _from_indices(path, labels, scheme)
 
 
-def _read_picture(path: Path) -> np.ndarray:
+def _read_picture(path: Path, scheme: LabelScheme) -> np.ndarray:
     with open_image(path) as picture:
         if picture.mode in ("L", "P", "I") or picture.mode.startswith("I;16"):
-            return _checked(path, np.asarray(picture))
+            return _from_indices(path, np.asarray(picture), scheme)
         if picture.mode in ("RGB", "RGBA"):
             return _from_colours(path, np.asarray(picture.convert("RGB")), picture.format == "JPEG")
         raise InputError(f"{path} has Pillow mode {picture.mode}; label maps are index or colour PNGs, or .npy arrays")
 
 
-def _checked(path: Path, labels: np.ndarray) -> np.ndarray:
-    values = np.unique(labels)
-    wrong = [int(value) for value in values if not (0 <= value <= 255 and _ALLOWED[value])]
+def _from_indices(path: Path, indices: np.ndarray, scheme: LabelScheme) -> np.ndarray:
+    meaning = _INDICES[scheme]
+    table = np.arange(256, dtype=np.uint8)
+    table[: len(meaning)] = meaning
+    allowed = np.isin(np.arange(256), [*range(len(meaning)), OCCLUDER, UNKNOWN])
+    values = np.unique(indices)
+    wrong = [int(value) for value in values if not (0 <= value <= 255 and allowed[value])]
     if wrong:
         raise InputError(
-            f"{path} holds {wrong[0]}, which is no label; 0 to {len(LABELS) - 1}, "
+            f"{path} holds {wrong[0]}, which is no label; 0 to {len(meaning) - 1}, "
             f"{OCCLUDER} (occluder) and {UNKNOWN} (unknown) are"
         )
-    return labels.astype(np.uint8)
+    return table[indices]
 
 
 def _from_colours(path: Path, image: np.ndarray, lossy: bool) -> np.ndarray:
     codes = (image.astype(np.int32) << np.array([16, 8, 0])).sum(axis=2)
     found, inverse = np.unique(codes, return_inverse=True)
     known = (_colour_table().astype(np.int32) << np.array([16, 8, 0])).sum(axis=1)
-    index_of = {int(known[index]): index for index in np.flatnonzero(_ALLOWED)}
+    index_of = {int(known[index]): index for index in _COLOURED}
     for code in found:
         if int(code) not in index_of:
             hint = "; JPEG changes colours, save it as PNG" if lossy else "; Graphonomy's 20 colours are"

@@ -25,6 +25,13 @@ _BONES = tuple(
     for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"), ("heel", "toe"))
 ) + tuple((POINTS.index(f"left_{joint}"), POINTS.index(f"right_{joint}")) for joint in ("shoulder", "hip"))
 
+_OTHER_SIDE = {"left": "right", "right": "left"}
+MIRRORED_POINTS = [POINTS.index("_".join(_OTHER_SIDE.get(word, word) for word in name.split("_"))) for name in POINTS]
+_MIRRORED_GUIDES = MIRRORED_POINTS + [
+    len(POINTS) + next(k for k, other in enumerate(_BONES) if {*other} == {MIRRORED_POINTS[a], MIRRORED_POINTS[b]})
+    for a, b in _BONES
+]
+
 POINT_SPREAD, BONE_SPREAD = 0.02, 0.025
 """Standard deviation of a heatmap's bell, over the window's side."""
 
@@ -52,6 +59,11 @@ def heatmaps(points: Tensor, size: int) -> Tensor:
     squared = (pixels - nearest).square().sum(-1) / spread[:, None].square()
     height = torch.minimum(start[..., 2], end[..., 2])
     return (height[..., None] * torch.exp(-0.5 * squared)).unflatten(-1, (size, size))
+
+
+def mirrored(picture: Tensor, mask: Tensor, guides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The network's input for the mirror image: left trades places with right."""
+    return picture.flip(-1), mask.flip(-1), guides.flip(-1)[:, _MIRRORED_GUIDES]
 
 
 def prepare(pictures: Tensor, masks: Tensor, mask_seen: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:

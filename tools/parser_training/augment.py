@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from parser_training.photos import Photo
 
 from dsr_fit.labels import LEFT_RIGHT_PAIRS, UNKNOWN
-from dsr_fit.perception.network import CLASSES
+from dsr_fit.perception.network import CLASSES, MIRRORED_POINTS
 from dsr_fit.perception.network_parser import OUTSIDE
-from dsr_fit.perception.skeleton import POINT_SLOTS
+from parser_training.photos import Photo
 
 OCCLUDER_CLASS = CLASSES - 1
 MOST_HIDDEN = 0.6
@@ -21,10 +20,6 @@ MOST_HIDDEN = 0.6
 _FLIP_CLASS = np.arange(256, dtype=np.uint8)
 for _left, _right in LEFT_RIGHT_PAIRS:
     _FLIP_CLASS[[_left, _right]] = _right, _left
-_NAMES = list(POINT_SLOTS)
-_FLIP_POINT = [
-    _NAMES.index(n.replace("left", "right") if "left" in n else n.replace("right", "left")) for n in _NAMES
-]
 
 
 @dataclass
@@ -58,11 +53,11 @@ def augmented(photos: Sequence[Photo], index: int, size: int, rng: np.random.Gen
     sample = _cut(photo, _similarity((center[0], center[1]), zoom * size / photo.side, angle, flip, size), size)
     if flip:
         sample.classes = _FLIP_CLASS[sample.classes]
-        sample.points = sample.points[_FLIP_POINT]
+        sample.points = sample.points[MIRRORED_POINTS]
     if rng.random() < 0.35:
-        _paste_person(sample, photos[rng.integers(len(photos))], rng)
+        paste_person(sample, photos[rng.integers(len(photos))], rng)
     if rng.random() < 0.35:
-        _paste_thing(sample, photos[rng.integers(len(photos))], rng)
+        paste_thing(sample, photos[rng.integers(len(photos))], rng)
     if rng.random() < 0.15:
         _cut_by_frame(sample, rng)
     _disturb_hints(sample, rng)
@@ -84,7 +79,9 @@ def _warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int, smooth:
     shifted[:, 2] += 0.5 * matrix[:, :2].sum(1) - 0.5
     flags = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
     borders = (border,) * 3
-    return cv2.warpAffine(image, shifted, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=borders)
+    return cv2.warpAffine(
+        image, shifted, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=borders
+    )
 
 
 def _cut(photo: Photo, matrix: np.ndarray, size: int) -> Sample:
@@ -99,8 +96,8 @@ def _cut(photo: Photo, matrix: np.ndarray, size: int) -> Sample:
     )
 
 
-def _paste_person(sample: Sample, other: Photo, rng: np.random.Generator) -> None:
-    """Somebody from another photo, beside, behind or before the person."""
+def paste_person(sample: Sample, other: Photo, rng: np.random.Generator) -> np.ndarray:
+    """Somebody from another photo, beside, behind or before the person; returns their pixels (S, S) bool."""
     size = len(sample.picture)
     scale = rng.uniform(0.6, 1.25) * size / other.side
     offset = rng.uniform(0.08, 0.45) * rng.choice([-1, 1]) * size, rng.normal(0, 0.08) * size
@@ -117,9 +114,10 @@ def _paste_person(sample: Sample, other: Photo, rng: np.random.Generator) -> Non
     if rng.random() < 0.35:  # the detector's mask may take in somebody else
         leak = figure & (cv2.blur(rng.random((size, size), np.float32), (31, 31)) > rng.uniform(0.4, 0.55))
         sample.mask[leak] = np.maximum(sample.mask[leak], np.uint8(rng.uniform(80, 255)))
+    return figure
 
 
-def _paste_thing(sample: Sample, other: Photo, rng: np.random.Generator) -> None:
+def paste_thing(sample: Sample, other: Photo, rng: np.random.Generator) -> None:
     """A bag from another photo, or a shape with some texture, before the person."""
     size = len(sample.picture)
     person = sample.person()
@@ -151,15 +149,15 @@ def _shape(size: int, centre: np.ndarray, rng: np.random.Generator) -> np.ndarra
     turn = rng.uniform(0, 180)
     middle = (float(centre[0]), float(centre[1]))
     if kind == 0:
-        cv2.ellipse(canvas, (middle, (2 * extent[0], 2 * extent[1]), turn), 1, -1)
+        cv2.ellipse(canvas, (middle, (2 * extent[0], 2 * extent[1]), turn), (1,), -1)
     elif kind == 1:
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 9)))
         reach = rng.uniform(0.5, 1, len(angles))[:, None] * extent
         corners = centre + reach * np.stack([np.cos(angles), np.sin(angles)], 1)
-        cv2.fillPoly(canvas, [np.rint(corners).astype(np.int32)], 1)
+        cv2.fillPoly(canvas, [np.rint(corners).astype(np.int32)], (1,))
     else:
         sides = (2 * extent[0], 2 * extent[1]) if kind == 2 else (float(size), size * rng.uniform(0.02, 0.12))
-        cv2.fillPoly(canvas, [np.rint(cv2.boxPoints((middle, sides, turn))).astype(np.int32)], 1)
+        cv2.fillPoly(canvas, [np.rint(cv2.boxPoints((middle, sides, turn))).astype(np.int32)], (1,))
     return canvas > 0
 
 
@@ -183,9 +181,7 @@ def _texture(size: int, other: Photo, rng: np.random.Generator) -> np.ndarray:
     return (picture * shading[..., None]).clip(0, 255).astype(np.uint8)
 
 
-def _blend(
-    sample: Sample, picture: np.ndarray, figure: np.ndarray, in_front: bool, rng: np.random.Generator
-) -> None:
+def _blend(sample: Sample, picture: np.ndarray, figure: np.ndarray, in_front: bool, rng: np.random.Generator) -> None:
     """Put the figure's pixels into the sample, and settle what it is to the person and to the hints."""
     alpha = cv2.GaussianBlur(figure.astype(np.float32), (3, 3), 0)[..., None]
     if not in_front:

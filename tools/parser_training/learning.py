@@ -9,8 +9,6 @@ import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
-from parser_training.augment import Sample, augmented, plain
-from parser_training.photos import Photo
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,6 +16,8 @@ from dsr_fit.evaluate.parsing import Confusion
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.perception.network import CLASSES, ParserNetwork, prepare
 from dsr_fit.perception.network_parser import SIZE
+from parser_training.augment import Sample, augmented, plain
+from parser_training.photos import Photo
 
 Batch = dict[str, Tensor]
 
@@ -26,13 +26,13 @@ Batch = dict[str, Tensor]
 class Settings:
     """How long and how fast."""
 
-    epochs: int = 120
+    epochs: int = 90
     batch: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     dice: float = 0.5
     """Share of the Dice loss beside the cross entropy."""
-    sizes: tuple[int, ...] = (160, 192, 224, 256)
+    sizes: tuple[int, ...] = (160, 192, 224)
     """Window sides of the first part, drawn batch by batch."""
     last_sizes: tuple[int, ...] = (256, 320)
     """Of the last quarter, near the size that fits use."""
@@ -90,7 +90,7 @@ class ParserTraining(lightning.LightningModule):
     def __init__(self, train: Sequence[Photo], tune: Sequence[Photo], settings: Settings) -> None:
         super().__init__()
         self.train_photos, self.tune_photos, self.settings = train, tune, settings
-        self.network = ParserNetwork().to(memory_format=torch.channels_last)
+        self.network = ParserNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("weights", class_weights(train), persistent=False)
         self.confusion = Confusion()
 
@@ -125,7 +125,7 @@ class ParserTraining(lightning.LightningModule):
         self.log_dict(self.confusion.scores(), prog_bar=False)
         self.confusion = Confusion()
 
-    def configure_optimizers(self):  # noqa: ANN201 (Lightning's dictionary)
+    def configure_optimizers(self):
         settings = self.settings
         optimizer = torch.optim.AdamW(self.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         steps = settings.epochs * (len(self.train_photos) // settings.batch)

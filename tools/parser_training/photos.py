@@ -50,11 +50,13 @@ def detect(folder: Path, number: str, detector: MediaPipeDetector, cache: Path |
     found = detector.detect(read_image(ccp.photo_path(folder, number))[0])
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        if found:
-            mask = np.rint(255 * found[0].person_mask).astype(np.uint8)
-            np.savez_compressed(kept, keypoints=found[0].keypoints, world=found[0].world_landmarks, mask=mask)
-        else:
-            np.savez_compressed(kept, missing=np.array(True))
+        arrays = {"missing": np.array(True)}
+        for person in found[:1]:
+            assert person.person_mask is not None
+            assert person.world_landmarks is not None
+            mask = np.rint(255 * person.person_mask).astype(np.uint8)
+            arrays = {"keypoints": person.keypoints, "world": person.world_landmarks, "mask": mask}
+        np.savez_compressed(kept, **arrays)  # type: ignore[arg-type]
     return found[0] if found else None
 
 
@@ -72,7 +74,7 @@ def load_photos(folder: Path, split: str, cache: Path | None) -> list[Photo]:
 
 
 def _shrunk(number: str, image: np.ndarray, labels: np.ndarray, found: Detection) -> Photo:
-    window = window_around(found, image.shape[:2])
+    window = window_around(found, (image.shape[0], image.shape[1]))
     scale = min(1.0, KEPT_SIDE / window.side)
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     zoom = np.array([size[0] / image.shape[1], size[1] / image.shape[0], 1], np.float32)

@@ -1,0 +1,73 @@
+"""SegFormer checkpoints for clothes from Hugging Face (ATR's 18 labels), where the user has one on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dsr_fit.errors import InputError
+from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
+from dsr_fit.perception.network_parser import window_around
+from dsr_fit.types import Detection
+
+DOWNLOAD = "hf download mattmdjaga/segformer_b2_clothes --local-dir FOLDER"
+"""What gets such a checkpoint."""
+
+
+class SegformerParser:
+    """Labels a window around the person. It does not know whose clothes are asked for: other people's leak in."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises InputError where `transformers` or the checkpoint is missing, or it knows other labels than ATR's."""
+        try:
+            import transformers
+        except ImportError:
+            raise InputError(
+                "a SegFormer parser needs the package transformers: pip install transformers; `--parser open` doesn't"
+            ) from None
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder}: holds no config.json of a SegFormer; `{DOWNLOAD}` gets one")
+        self.name = folder.resolve().name
+        try:
+            self._processor = transformers.SegformerImageProcessor.from_pretrained(folder, local_files_only=True)
+            self._model = transformers.SegformerForSemanticSegmentation.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            ).eval()
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{folder}: not a usable SegFormer ({reason}); `{DOWNLOAD}` gets one") from None
+        found = {_plain(name) for name in self._model.config.id2label.values()}
+        missing = [name for name in ATR_LABELS if _plain(name) not in found]
+        if missing:
+            raise InputError(f"{folder}: knows no label {missing[0]!r}; expected ATR's 18 labels")
+        order = {_plain(name): number for number, name in enumerate(ATR_LABELS)}
+        self._label = np.zeros(len(self._model.config.id2label), np.uint8)
+        for index, name in self._model.config.id2label.items():
+            if _plain(name) in order:
+                self._label[int(index)] = ATR_TO_LABEL[order[_plain(name)]]
+
+    def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
+        """(H, W) uint8 labels; background outside the window around the person."""
+        import torch
+
+        height, width = image.shape[:2]
+        window = window_around(detection, (height, width))
+        left, top = (max(0, int(value)) for value in window.origin)
+        right, bottom = (
+            min(limit, int(np.ceil(value + window.side)))
+            for limit, value in zip((width, height), window.origin, strict=True)
+        )
+        crop = image[top:bottom, left:right]
+        labels = np.zeros((height, width), np.uint8)
+        if crop.size == 0:
+            return labels
+        with torch.inference_mode():
+            logits = self._model(**self._processor(images=crop, return_tensors="pt")).logits
+            fine = torch.nn.functional.interpolate(logits, crop.shape[:2], mode="bilinear", align_corners=False)
+        labels[top:bottom, left:right] = self._label[fine[0].argmax(0).numpy()]
+        return labels
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").replace(" ", "-")
