@@ -97,7 +97,7 @@ class Stage:
     iterations: int
     """At most this many."""
     learning_rate: float
-    """Adam's step: radians, metres and units of beta alike."""
+    """Adam's step: radians and metres alike; betas move `betas_step` times as far."""
 
     def __post_init__(self) -> None:
         if self.resolution < 1 or self.iterations < 1 or not 0 < self.learning_rate < math.inf:
@@ -119,6 +119,8 @@ class FitConfig:
     least_squares: LeastSquares = field(default_factory=LeastSquares)
     stages: tuple[Stage, ...] = (Stage(112, 100, 0.007), Stage(224, 30, 0.002))
     """The gradient stages, coarse to fine."""
+    betas_step: float = 5.0
+    """Steps of the betas over those of the pose: keypoints leave a body's girth open, so it has farther to go."""
     outline: Literal["dense", "antialias"] = "dense"
     """The renderer's outline: every silhouette edge, or nvdiffrast's operator."""
     stop_window: int = 10

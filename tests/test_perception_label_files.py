@@ -105,3 +105,15 @@ def test_labels_beyond_the_margin_become_background(scale: int) -> None:
     expected[30 * scale : 190 * scale, 70 * scale : 170 * scale] = 5
     expected[0, 0], expected[0, 1] = UNKNOWN, OCCLUDER
     np.testing.assert_array_equal(kept, expected)
+
+
+def test_atr_indices_become_our_labels(tmp_path: Path) -> None:
+    """By hand: a skirt, the left shoe, the left arm, a bag, a belt, background; colours stay Graphonomy's."""
+    np.save(tmp_path / "a.npy", np.array([[5, 9, 14, 16, 8, 0]]))
+    labels = read_labels(tmp_path / "a.npy", (6, 1), "atr")
+    np.testing.assert_array_equal(labels, [[12, 18, 14, OCCLUDER, UNKNOWN, 0]])
+    np.save(tmp_path / "b.npy", np.array([[18]]))
+    with pytest.raises(InputError, match="18, which is no label; 0 to 17"):
+        read_labels(tmp_path / "b.npy", (1, 1), "atr")
+    write_labels(tmp_path / "a.png", LABELS, colour=True)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png", SIZE, "atr"), LABELS)

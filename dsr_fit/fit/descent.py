@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -29,16 +29,18 @@ class Variables(Protocol):
 
 
 class ParameterVariables:
-    """SMPL parameters themselves."""
+    """SMPL parameters themselves; betas in units of `betas_step`, so that Adam moves them so much faster."""
 
-    def __init__(self, start: Parameters) -> None:
-        self.parameters = start.map(lambda tensor: tensor.detach().clone().requires_grad_())
+    def __init__(self, start: Parameters, betas_step: float = 1.0) -> None:
+        self.betas_step = betas_step
+        scaled = replace(start, betas=start.betas / betas_step)
+        self.scaled = scaled.map(lambda tensor: tensor.detach().clone().requires_grad_())
 
     def tensors(self) -> list[Tensor]:
-        return self.parameters.tensors()
+        return self.scaled.tensors()
 
     def decode(self) -> Parameters:
-        return self.parameters
+        return replace(self.scaled, betas=self.scaled.betas * self.betas_step)
 
 
 class Adam:

@@ -106,7 +106,9 @@ class Fitter:
         diverged, reasons = [False] * len(batch), ["converged"] * len(batch)
         for stage in self.config.stages:
             energy = self._energy(batch, stage.resolution, current)
-            progress = descend(ParameterVariables(current), energy, stage, self.config, on_iteration)
+            progress = descend(
+                ParameterVariables(current, self.config.betas_step), energy, stage, self.config, on_iteration
+            )
             current, reasons = progress.best, progress.stop_reason
             iterations += progress.iterations.cpu()
             diverged = [old or new == "diverged" for old, new in zip(diverged, reasons, strict=True)]
