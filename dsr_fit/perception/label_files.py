@@ -19,8 +19,8 @@ UNKNOWN_COLOUR = (255, 255, 255)
 _ALLOWED = np.isin(np.arange(256), [*range(len(LABELS)), OCCLUDER, UNKNOWN])
 
 
-def read_labels(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
-    """A label map for an image of `image_size` = (width, height).
+def read_labels(path: str | Path, image_size: tuple[int, int] | None) -> np.ndarray:
+    """A label map for an image of `image_size` = (width, height); None takes any size.
 
     Reads greyscale and palette PNGs whose values are label indices (0..19, 254 occluder, 255 unknown), PNGs
     in Graphonomy's exact colours (occluder grey 128, unknown white; alpha is ignored), and integer `.npy`
@@ -31,7 +31,7 @@ def read_labels(path: str | Path, image_size: tuple[int, int]) -> np.ndarray:
     """
     path = Path(path)
     labels = _read_npy(path) if path.suffix == ".npy" else _read_picture(path)
-    if labels.shape != image_size[::-1]:
+    if image_size is not None and labels.shape != image_size[::-1]:
         raise InputError(
             f"the label map {path} is {labels.shape[1]} x {labels.shape[0]} pixels, "
             f"the image {image_size[0]} x {image_size[1]}; both need the same size"
