@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from machine import describe_machine
+from numpy.typing import ArrayLike
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body
@@ -66,7 +67,7 @@ def judge(photos: AnnotatedPhotos, number: str, folder: Path, fitter: Fitter) ->
     return {name: float(found[name]) for name in JUDGED}
 
 
-def _summary(values: Sequence[float]) -> dict[str, float]:
+def _summary(values: ArrayLike) -> dict[str, float]:
     found = bootstrap(np.array(values))
     return {"mean": found.mean, "low": found.low, "high": found.high, "median": float(np.median(values))}
 
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--prior", type=Path, default=shipped("priors/semantic/prior.npz"))
     parser.add_argument("--splits", default="tune,val")
     parser.add_argument("--fit", default="val", help="splits whose photos are fitted with every prior")
+    parser.add_argument("--limit", type=int, help="only so many photos of each split")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -108,13 +110,15 @@ def main() -> None:
     }
     photos = AnnotatedPhotos(arguments.photos, arguments.findings or arguments.work / "findings")
     # Fits belong to the prior that made them.
-    folders: Callable[[str, str], Path] = lambda name, split: (  # noqa: E731
-        arguments.work / f"{name}-{sha256(rules_path if name == 'rules' else arguments.prior)[:8]}-{split}"
-    )
+    marks = {name: sha256(rules_path if name == "rules" else arguments.prior)[:8] for name in priors}
+
+    def folders(name: str, split: str) -> Path:
+        return arguments.work / f"{name}-{marks[name]}-{split}"
+
     report: dict[str, object] = {"machine": describe_machine(), "labels": {}, "fits": {}}
     judging = Fitter(body, FitConfig(), semantic_prior=priors["average"])
     for split in arguments.splits.split(","):
-        numbers = ccp.photo_numbers(arguments.photos, split)
+        numbers = ccp.photo_numbers(arguments.photos, split)[: arguments.limit]
         for name, prior in priors.items():
             if name == "rules" or split in arguments.fit.split(","):
                 fit_photos(photos, numbers, Fitter(body, semantic_prior=prior), folders(name, split))

@@ -20,7 +20,9 @@ from dsr_fit.priors.semantic import load_semantic_prior
 def shown(**percent: float) -> np.ndarray:
     """(100, 100) label map with these percentages of the area; `occluder` and `unknown` too, background the rest."""
     codes = LABEL_INDEX | {"occluder": OCCLUDER, "unknown": UNKNOWN}
-    pixels = np.concatenate([np.empty(0), *(np.full(round(100 * share), codes[name]) for name, share in percent.items())])
+    pixels = np.concatenate(
+        [np.empty(0), *(np.full(round(100 * share), codes[name]) for name, share in percent.items())]
+    )
     labels = np.zeros(10_000, np.uint8)
     labels[: len(pixels)] = pixels
     return np.random.default_rng(0).permutation(labels).reshape(100, 100)

@@ -129,7 +129,7 @@ REFUSALS = {
     "size": ("prior build --data size --out a.npz", 1, "size/a.npz: `betas` must be 10 finite numbers, not float64"),
     "alone": ("prior build --data alone --out a.npz", 1, "alone/a.npz: neither `focal_length` for a render nor a mesh"),
     "no map": ("prior build --data nomap --out a.npz", 1, "nomap/a.npz: no label map; put a.png beside it"),
-    "counts": ("prior build --data counts --out a.npz", 1, "one whole number for each of counts/a.ply's 7000 vertices"),
+    "counts": ("prior build --data counts --out a.npz", 1, "a whole number for each of counts/a.ply's 7000 vertices"),
     "mesh": ("prior build --data mesh --out a.npz", 1, "mesh/a.obj: not a readable mesh"),
     "apart": ("prior build --data apart --out a.npz", 1, "the scan and the body in it lie apart"),
     "nobody": ("prior build --data nobody --out a.npz", 1, "nothing to make a prior of"),

@@ -55,7 +55,9 @@ def test_the_learned_prior_keeps_its_counts_and_what_a_part_may_wear() -> None:
     assert arrays["labels"].tolist() == list(LABELS)
     count, arms = body.num_vertices, int(on_arms(body).sum())
     assert arrays["observations"].shape == (count,)
-    assert 0 <= arrays["observations"].min() < 0.05 * arrays["photos"] < arrays["observations"].max() <= arrays["photos"]
+    assert (
+        0 <= arrays["observations"].min() < 0.05 * arrays["photos"] < arrays["observations"].max() <= arrays["photos"]
+    )
     assert arrays["trunk_views"].sum() <= arrays["photos"]
     assert arrays["trunks"].shape == (len(TRUNKS), count, len(LABELS))
     assert arrays["sleeves"].shape == (len(SLEEVES), arms, len(LABELS))
@@ -86,7 +88,7 @@ def test_the_learned_prior_puts_things_where_they_are_worn() -> None:
     nose = body.skeleton.keypoint_moments[0, :, :3].sum(0).numpy()
     near_nose = head & (np.linalg.norm(points - nose, axis=1) < 0.04)
     assert rows[near_nose, LABEL_INDEX["face"]].mean() > 0.7
-    crown = head & (points[:, 1] > np.percentile(points[head, 1], 90))
+    crown = head & (points[:, 1] > np.percentile(points[head, 1], 97))
     back = head & (points[:, 2] < joints[SMPL_JOINTS.index("head"), 2] - 0.05) & (points[:, 1] > nose[1])
     for where in (crown, back):
         assert rows[where][:, [LABEL_INDEX["hair"], LABEL_INDEX["hat"]]].sum(1).mean() > 0.6
@@ -95,8 +97,8 @@ def test_the_learned_prior_puts_things_where_they_are_worn() -> None:
 def test_bare_legs_and_short_sleeves_show_skin() -> None:
     outfits = load_semantic_prior(open_body()).outfits
     assert outfits is not None
-    knees = np.isin(open_body().weights.dense().numpy().argmax(1), [SMPL_JOINTS.index("left_knee")])
-    legs = outfits.trunks[:, knees, LABEL_INDEX["leftLeg"]].mean(1)
+    knees = open_body().weights.dense().numpy().argmax(1) == SMPL_JOINTS.index("left_knee")
+    legs = outfits.trunks.numpy()[:, knees, LABEL_INDEX["leftLeg"]].mean(1)
     assert legs[:3].max() < 0.25 < 0.4 < legs[3:6].min()
     arms = outfits.sleeves[:, :, [LABEL_INDEX["leftArm"], LABEL_INDEX["rightArm"]]].sum(-1).mean(1)
     assert arms[0] < arms[1] < arms[2]

@@ -45,7 +45,7 @@ class AnnotatedPhotos:
             return None
         labels = ccp.read_annotation(self.folder, number, detection.keypoints)
         blank = np.broadcast_to(np.uint8(0), (*labels.shape, 3))  # a fit needs its size only
-        return Observation(blank, detection, labels, "annotation", float(np.hypot(*labels.shape)))
+        return Observation(blank, detection, labels, "annotation", float(np.hypot(labels.shape[0], labels.shape[1])))
 
     def _detection(self, number: str) -> Detection | None:
         kept = self.findings / f"{number}.npz" if self.findings else None
@@ -57,15 +57,15 @@ class AnnotatedPhotos:
         people = self.detector.detect(image)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            values = {"keypoints": people[0].keypoints, "world": people[0].world_landmarks} if people else {"missing": 1}
+            values = (
+                {"keypoints": people[0].keypoints, "world": people[0].world_landmarks} if people else {"missing": 1}
+            )
             with replacing(kept) as path:
                 np.savez(path, **values)
         return people[0] if people else None
 
 
-def fit_photos(
-    photos: AnnotatedPhotos, numbers: Sequence[str], fitter: Fitter, folder: Path, batch: int = 16
-) -> None:
+def fit_photos(photos: AnnotatedPhotos, numbers: Sequence[str], fitter: Fitter, folder: Path, batch: int = 16) -> None:
     """Fits of the photos as NNNN.npz in `folder`, parameters and metrics; those that lie there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in numbers if not (folder / f"{number}.npz").exists()]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse.linalg import factorized
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from dsr_fit.body import Body
 from dsr_fit.errors import InputError
@@ -21,7 +21,7 @@ from dsr_fit.labels import LABEL_INDEX, LABELS, LEFT_RIGHT_PAIRS
 BACKGROUND = 0.02
 """Probability of background at every vertex."""
 
-SMOOTHING = 6.0
+SMOOTHING = 20.0
 """Observations that the mean of a vertex's neighbours counts for."""
 
 BORROWED = 2.0
@@ -33,7 +33,7 @@ _SHARE = 0.1
 _TOPS = "upperclothes dress coat jumpsuits"
 _LOWER = "pants skirt dress coat jumpsuits"
 _WORN_ON: dict[str, str] = {
-    "head": "hat hair sunglasses scarf face upperclothes coat",
+    "head": "hat hair sunglasses scarf face",
     "neck": f"hat hair scarf face {_TOPS}",
     "collar": f"hair scarf face arm {_TOPS}",
     "spine": f"hair scarf face pants skirt {_TOPS}",
@@ -79,7 +79,7 @@ def observations_of(counts: np.ndarray) -> np.ndarray:
 def mirror_of(body: Body) -> np.ndarray:
     """(V,) each vertex's mirror image: the vertex nearest to its place with the body's x turned over."""
     points = body.v_template.cpu().numpy()
-    return np.asarray(cKDTree(points).query(points * (-1, 1, 1))[1])
+    return np.asarray(KDTree(points).query(points * (-1, 1, 1))[1])
 
 
 def mirrored_labels() -> np.ndarray:
@@ -107,29 +107,22 @@ def allowed_labels(body: Body) -> np.ndarray:
 
 
 def fronts_of(body: Body) -> np.ndarray:
-    """(V,) for vertices on the back of trunk and limbs the one at the same place in front; -1 elsewhere.
-
-    The head is left out, its back shows hair; so are the feet.
-    """
-    points = body.v_template.cpu().numpy().astype(np.float64)
+    """(V,) for vertices that face backwards in the T-pose the one before them; -1 elsewhere, on neck, head and feet."""
+    points, faces = body.v_template.cpu().numpy().astype(np.float64), body.faces.cpu().numpy()
+    corners = points[faces]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 2]
+    facing = np.bincount(faces.ravel(), across.repeat(3), minlength=len(points))  # z of the normal
     part = body.weights.dense().cpu().numpy().argmax(1)
-    joints = body.skeleton.rest_joints.cpu().numpy()
+    both = ~np.array([name.endswith(("neck", "head", "foot", "ankle")) for name in SMPL_JOINTS])[part]
+    front, back = np.flatnonzero(both & (facing > 0)), np.flatnonzero(both & (facing < 0))
     fronts = np.full(len(points), -1)
-    for joint, name in enumerate(SMPL_JOINTS):
-        if any(word in name for word in ("head", "foot", "ankle")):
-            continue
-        mine = np.flatnonzero(part == joint)
-        middle = points[mine, 2].mean() if len(mine) else joints[joint, 2]
-        back = points[mine, 2] < middle
-        front = mine[~back]
-        if len(front):
-            turned = points[mine[back]] * (1, 1, -1) + (0, 0, 2 * middle)
-            fronts[mine[back]] = front[cKDTree(points[front]).query(turned)[1]]
+    if len(front):
+        fronts[back] = front[KDTree(points[front, :2]).query(points[back, :2])[1]]
     return fronts
 
 
 def neighbours_of(body: Body) -> sparse.csr_matrix:
-    """(V, V) rows that average a vertex's neighbours on the mesh, the nearer the more; unused vertices keep their own."""
+    """(V, V) rows that average a vertex's neighbours on the mesh, near ones more; unused vertices keep their own."""
     faces, points = body.faces.cpu().numpy().astype(np.int64), body.v_template.cpu().numpy().astype(np.float64)
     edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
     length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
@@ -142,11 +135,13 @@ def neighbours_of(body: Body) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.diags(1 / np.maximum(degree, (degree == 0))) @ matrix)
 
 
-def prior_from(observed: np.ndarray, body: Body, towards: np.ndarray | None = None, strength: float = 0.0) -> np.ndarray:
+def prior_from(
+    observed: np.ndarray, body: Body, towards: np.ndarray | None = None, strength: float = 0.0
+) -> np.ndarray:
     """(V, 20) float32 probabilities of the observations (V, 20); rows sum to 1.
 
-    Solves n p + SMOOTHING (p - mean of neighbours) + BORROWED (p - front) + strength (p - towards) = counts, the
-    borrowing on backs alone. `towards` (V, 20) is a prior that thin data fall back to.
+    Solves n p + SMOOTHING (p - mean of neighbours) + BORROWED (p - front) + strength (p - towards) = counts, n the
+    observations of a vertex, the borrowing on backs alone. `towards` (V, 20) is a prior that thin data fall back to.
 
     Raises:
         InputError: nothing was observed.
@@ -171,11 +166,13 @@ def prior_from(observed: np.ndarray, body: Body, towards: np.ndarray | None = No
         solve = factorized(sparse.csc_matrix(smooth + sparse.diags(diagonal)))
         return np.stack([solve(column) for column in np.ascontiguousarray(right.T)], 1)
 
-    first = solved(seen + pull + anywhere, target)
+    first = np.maximum(solved(seen + pull + anywhere, target), 0)
     fronts = fronts_of(body)
     back = fronts >= 0
-    borrowed = np.where(back, BORROWED, 0.0)
-    found = solved(seen + pull + anywhere + borrowed, target + borrowed[:, None] * first[np.where(back, fronts, 0)])
+    lent = first[np.where(back, fronts, 0)]
+    lent[:, LABEL_INDEX["face"]] = 0  # necklines are in front
+    lent *= np.where(back, BORROWED, 0.0)[:, None] / np.maximum(lent.sum(1, keepdims=True), 1e-9)
+    found = solved(seen + pull + anywhere + lent.sum(1), target + lent)
     found = np.maximum(found, 1e-6) * allowed_labels(body)  # no row is empty
     found[:, 0] = 0
     found = (found + found[mirror_of(body)][:, mirrored_labels()]) / 2

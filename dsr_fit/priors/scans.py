@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,14 +97,16 @@ def _render(path: Path, arrays: dict[str, np.ndarray], vertices: Tensor) -> View
 def _scan(path: Path, mesh: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vertices (N, 3), faces (M, 3) and labels (N,) of a scan."""
     try:
-        scan = trimesh.load(mesh, force="mesh", process=False, maintain_order=True)
+        scan: Any = trimesh.load(mesh, force="mesh", process=False, maintain_order=True)
     except Exception as error:  # trimesh's readers raise anything on damaged files
         raise InputError(f"{mesh}: not a readable mesh ({' '.join(str(error).split())})") from None
     vertices, faces = np.asarray(scan.vertices, np.float32), np.asarray(scan.faces)
     labels = arrays.get("labels")
     if labels is None or labels.shape != (len(vertices),) or labels.dtype.kind not in "iu":
         found = "none" if labels is None else f"{labels.dtype} of shape {labels.shape}"
-        raise InputError(f"{path}: `labels` must be one whole number for each of {mesh}'s {len(vertices)} vertices: {found}")
+        raise InputError(
+            f"{path}: `labels` must be a whole number for each of {mesh}'s {len(vertices)} vertices: {found}"
+        )
     if not np.isin(labels, range(1, len(LABELS))).all():
         raise InputError(f"{path}: `labels` of a scan are 1 to {len(LABELS) - 1}")
     return vertices, faces, labels
