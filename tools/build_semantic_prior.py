@@ -50,13 +50,14 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of Clothing Co-Parsing")
     parser.add_argument("--work", type=Path, required=True, help="folder for detections and fits")
     parser.add_argument("--findings", type=Path, help="folder of detections; default: in the work folder")
+    parser.add_argument("--limit", type=int, help="only so many photos")
     parser.add_argument("--out", type=Path, default=Path("priors/semantic/prior.npz"))
     arguments = parser.parse_args()
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     body = load_body("open")
     photos = AnnotatedPhotos(arguments.photos, arguments.findings or work / "findings")
-    numbers = ccp.photo_numbers(arguments.photos, "train")
+    numbers = ccp.photo_numbers(arguments.photos, "train")[: arguments.limit]
     rules = shipped("priors/semantic/rules.npz")
     first = work / "first_prior.npz"
     round_of(photos, numbers[:FIRST_ROUND], body, rules, work / "round1", first)

@@ -88,8 +88,8 @@ SEMANTIC = {"rules": "by rule", "average": "learned, average wardrobe", "outfits
 def semantic_labels() -> str:
     """How well each semantic prior foretells annotated labels."""
     rows = ["| photos | prior | nats | top-1 |", "| --- | --- | --- | --- |"]
-    for split, title in (("tune", "tuning"), ("val", "validation")):
-        found = _result("semantic_prior")["labels"][split]
+    for split, found in _result("semantic_prior")["labels"].items():
+        title = {"tune": "tuning", "val": "validation"}[split]
         for name, prior in SEMANTIC.items():
             nats, top = found["priors"][name]["nats"], found["priors"][name]["top1"]
             rows.append(

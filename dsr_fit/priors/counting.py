@@ -140,8 +140,9 @@ def prior_from(
 ) -> np.ndarray:
     """(V, 20) float32 probabilities of the observations (V, 20); rows sum to 1.
 
-    Solves n p + SMOOTHING (p - mean of neighbours) + BORROWED (p - front) + strength (p - towards) = counts, n the
-    observations of a vertex, the borrowing on backs alone. `towards` (V, 20) is a prior that thin data fall back to.
+    Solves n p + SMOOTHING (p - mean of neighbours) + strength (p - towards) = counts, n the observations of a vertex;
+    then again, backs pulled to their fronts by BORROWED + strength instead. `towards` (V, 20) is what thin data fall
+    back to.
 
     Raises:
         InputError: nothing was observed.
@@ -152,27 +153,26 @@ def prior_from(
         raise InputError("no pixel of a body shows what it may wear: nothing to make a prior of")
     observed = (observed + observed[mirror_of(body)][:, mirrored_labels()]) / 2
     seen = observed.sum(1)
-    pull, target = np.full(len(seen), strength), observed
+    pulled = np.zeros_like(observed)
     if towards is not None:
-        worn = towards.astype(np.float64)
-        worn[:, 0] = 0
-        target = observed + strength * worn / worn.sum(1, keepdims=True)
+        pulled[:, 1:] = strength * towards[:, 1:] / towards[:, 1:].sum(1, keepdims=True)
     smooth = SMOOTHING * (sparse.identity(len(seen)) - neighbours_of(body))
     # A little of everything: parts of a mesh that no observation reaches.
     anywhere = 1e-6
-    target = target + anywhere * target.sum(0) / target.sum()
+    somewhere = anywhere * (observed + pulled).sum(0) / (observed + pulled).sum()
 
-    def solved(diagonal: np.ndarray, right: np.ndarray) -> np.ndarray:
-        solve = factorized(sparse.csc_matrix(smooth + sparse.diags(diagonal)))
-        return np.stack([solve(column) for column in np.ascontiguousarray(right.T)], 1)
+    def solved(added: np.ndarray) -> np.ndarray:
+        solve = factorized(sparse.csc_matrix(smooth + sparse.diags(seen + added.sum(1) + anywhere)))
+        found = [solve(column) for column in np.ascontiguousarray((observed + added + somewhere).T)]
+        return np.maximum(np.stack(found, 1), 0)
 
-    first = np.maximum(solved(seen + pull + anywhere, target), 0)
+    first = solved(pulled)
     fronts = fronts_of(body)
     back = fronts >= 0
     lent = first[np.where(back, fronts, 0)]
     lent[:, LABEL_INDEX["face"]] = 0  # necklines are in front
-    lent *= np.where(back, BORROWED, 0.0)[:, None] / np.maximum(lent.sum(1, keepdims=True), 1e-9)
-    found = solved(seen + pull + anywhere + lent.sum(1), target + lent)
+    lent *= (BORROWED + pulled.sum(1, keepdims=True)) / np.maximum(lent.sum(1, keepdims=True), 1e-9)
+    found = solved(np.where(back[:, None], lent, pulled))  # fronts have been pulled already
     found = np.maximum(found, 1e-6) * allowed_labels(body)  # no row is empty
     found[:, 0] = 0
     found = (found + found[mirror_of(body)][:, mirrored_labels()]) / 2
