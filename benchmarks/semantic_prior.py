@@ -7,7 +7,7 @@ Compares the prior by rule (`priors/semantic/rules.npz`) with the shipped one, i
 photos of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014) that are for tuning and for validation. Labels: the
 annotation's pixels on the body, those of background, occluder or unknown left out; per photo, then averaged over
 photos. The bodies are those fitted with the prior by rule, the same for all priors. Fits: with each prior in turn, the
-annotation as label map; `mc_iou` is judged with the shipped average prior for all. The work folder keeps the fits.
+annotation as label map; `mc_iou` is judged with the shipped prior, by outfit, for all. The work folder keeps the fits.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def main() -> None:
         return arguments.work / f"{name}-{marks[name]}-{split}"
 
     report: dict[str, object] = {"machine": describe_machine(), "labels": {}, "fits": {}}
-    judging = Fitter(body, FitConfig(), semantic_prior=priors["average"])
+    judging = Fitter(body, FitConfig(), semantic_prior=learned)
     for split in arguments.splits.split(","):
         numbers = ccp.photo_numbers(arguments.photos, split)
         for name, prior in priors.items():
