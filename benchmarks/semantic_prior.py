@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import describe_machine
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body
@@ -67,7 +67,7 @@ def judge(photos: AnnotatedPhotos, number: str, folder: Path, fitter: Fitter) ->
     return {name: float(found[name]) for name in JUDGED}
 
 
-def _summary(values: ArrayLike) -> dict[str, float]:
+def _summary(values: Sequence[float] | NDArray[np.floating]) -> dict[str, float]:
     found = bootstrap(np.array(values))
     return {"mean": found.mean, "low": found.low, "high": found.high, "median": float(np.median(values))}
 
