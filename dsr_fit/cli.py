@@ -125,17 +125,29 @@ def evaluate(argv: list[str]) -> None:
     """Measure fits against known truth."""
     from dsr_fit.evaluate.commands import EVALUATIONS
 
+    _second_word("evaluate", "nothing to evaluate", EVALUATIONS, argv)
+
+
+def prior(argv: list[str]) -> None:
+    """Make priors from your own data."""
+    from dsr_fit.priors.commands import PRIORS
+
+    _second_word("prior", "nothing to do with priors", PRIORS, argv)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "info": info, "evaluate": evaluate, "prior": prior}
+
+
+def _second_word(command: str, nothing: str, choices: dict[str, Callable[[list[str]], None]], argv: list[str]) -> None:
+    """Run what the word after a command names, or list what can be named."""
     if not argv or argv[0] in ("-h", "--help"):
-        lines = ["usage: dsr-fit evaluate WHAT ...", "", "what:"]
-        lines += [f"  {name:8} {(run.__doc__ or '').splitlines()[0]}" for name, run in EVALUATIONS.items()]
+        lines = [f"usage: dsr-fit {command} WHAT ...", "", "what:"]
+        lines += [f"  {name:8} {(run.__doc__ or '').splitlines()[0]}" for name, run in choices.items()]
         sys.stdout.write("\n".join(lines) + "\n")
         raise SystemExit(0 if argv else 2)
-    if argv[0] not in EVALUATIONS:
-        raise UsageError(f"nothing to evaluate is called {argv[0]!r}; choose one of {', '.join(EVALUATIONS)}")
-    EVALUATIONS[argv[0]](argv[1:])
-
-
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "info": info, "evaluate": evaluate}
+    if argv[0] not in choices:
+        raise UsageError(f"{nothing} is called {argv[0]!r}; choose one of {', '.join(choices)}")
+    choices[argv[0]](argv[1:])
 
 
 def main(argv: list[str] | None = None) -> int:

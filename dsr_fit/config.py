@@ -70,6 +70,8 @@ class Semantics:
     """Whether the covered area that DSR-C is divided by carries gradient."""
     label_set: Literal["paper4", "code8"] = "code8"
     """Merge of the 20 labels: the paper's 4 classes, or the released code's 8."""
+    outfits: bool = True
+    """Prior clothing by the outfit that the label map shows, where the prior knows outfits; else the average."""
     class_weights: bool = False
     """The released code's balance of classes by their area."""
 

@@ -1,4 +1,4 @@
-"""Observations with known truth: the open body rendered with its own most likely labels."""
+"""Observations with known truth: the open body rendered with the most likely labels of the outfit that they show."""
 
 from __future__ import annotations
 
@@ -42,13 +42,20 @@ def person(seed: int = 0, spread: float = 0.3) -> Parameters:
     return Parameters(orient, body_pose, betas, torch.tensor([[0.05, 0.0, 3.4]]))
 
 
+def _painted(vertices: torch.Tensor, intrinsics: torch.Tensor, worn: torch.Tensor) -> np.ndarray:
+    """(HEIGHT, WIDTH) most likely label of the body, background elsewhere."""
+    render = _renderer()(vertices, intrinsics, (HEIGHT, WIDTH), attributes=worn)
+    return np.where(render.mask[0].numpy(), render.attributes[0].argmax(-1).numpy(), 0).astype(np.uint8)
+
+
 def observe(truth: Parameters, noise_px: float = 0.0, world: bool = True, seed: int = 0) -> Observation:
     """What a perfect detector and parser would see of it, with chosen noise on the keypoints."""
     body, prior = open_body(), load_semantic_prior(open_body())
     posed = truth.pose(body)
     intrinsics = torch.tensor([[FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2]])
-    render = _renderer()(posed.vertices(), intrinsics, (HEIGHT, WIDTH), attributes=prior.probabilities)
-    labels = np.where(render.mask[0].numpy(), render.attributes[0].argmax(-1).numpy(), 0).astype(np.uint8)
+    labels = _painted(posed.vertices(), intrinsics, prior.probabilities)
+    for _ in range(3):  # until the outfit painted is the outfit told
+        labels = _painted(posed.vertices(), intrinsics, prior.dressed([labels]).probabilities)
     keypoints = np.zeros((49, 3), np.float32)
     keypoints[:25, :2] = project(posed.keypoints, intrinsics)[0, :25].numpy()
     keypoints[:25, :2] += noise_px * np.random.default_rng(seed).normal(size=(25, 2))

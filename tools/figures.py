@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/terms.md", "docs/parser.md")
+PAGES = ("README.md", "docs/terms.md", "docs/parser.md", "priors/semantic/README.md")
 VARIANTS = {
     "keypoints": "keypoints only",
     "silhouette": "+ silhouette",
@@ -116,7 +116,43 @@ def parser_labels() -> str:
     return "\n".join(rows)
 
 
-FIGURES = {"photos": photos, "clothed": clothed, "speed": speed, "parser": parser, "parser_labels": parser_labels}
+SEMANTIC = {"rules": "by rule", "average": "learned, average wardrobe", "outfits": "learned, by outfit (default)"}
+
+
+def semantic_labels() -> str:
+    """How well each semantic prior foretells annotated labels."""
+    rows = ["| photos | prior | nats | top-1 |", "| --- | --- | --- | --- |"]
+    for split, found in _result("semantic_prior")["labels"].items():
+        title = {"tune": "tuning", "val": "validation"}[split]
+        for name, prior in SEMANTIC.items():
+            nats, top = found["priors"][name]["nats"], found["priors"][name]["top1"]
+            rows.append(
+                f"| {title}, {found['photos']} | {prior} "
+                f"| {nats['mean']:.3f} ({nats['low']:.3f} to {nats['high']:.3f}) "
+                f"| {top['mean']:.3f} ({top['low']:.3f} to {top['high']:.3f}) |"
+            )
+    return "\n".join(rows)
+
+
+def semantic_fits() -> str:
+    """Fits of the validation photos with each semantic prior."""
+    rows = [
+        "| prior | keypoint error, % of the box | `mc_iou` | `containment` | silhouette IoU |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    found = _result("semantic_prior")["fits"]["val"]
+    for name, prior in SEMANTIC.items():
+        middle = {key: value["median"] for key, value in found[name].items() if key != "photos"}
+        rows.append(
+            f"| {prior} | {100 * middle['keypoint_error_rel']:.2f} | {middle['mc_iou']:.3f} "
+            f"| {middle['containment']:.3f} | {middle['silhouette_iou']:.3f} |"
+        )
+    return "\n".join([*rows, "", f"{found['outfits']['photos']} photos."])
+
+
+FIGURES = {
+    table.__name__: table for table in (photos, clothed, speed, parser, parser_labels, semantic_labels, semantic_fits)
+}
 
 
 def filled(page: str) -> str:

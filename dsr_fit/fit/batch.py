@@ -73,7 +73,10 @@ class Batch:
     """B observations, ready for the fit."""
 
     def __init__(self, observations: list[Observation], *, crop_camera: bool, keypoint_valid: Tensor) -> None:
-        """`crop_camera` fits with SPIN's camera; `keypoint_valid` (49,) marks what the body defines."""
+        """`crop_camera` fits with SPIN's camera; `keypoint_valid` (49,) marks what the body defines.
+
+        `labels` are the label maps cut to the crop, (224, 224) each.
+        """
         self.observations = observations
         self.crops = [Crop.around(item.detection.keypoints) for item in observations]
         cameras = [
@@ -96,8 +99,8 @@ class Batch:
             world_confidence=world[..., 3] * keypoint_valid,
             intrinsics=torch.tensor([[focal, focal, *point] for focal, point in cameras], dtype=torch.float32),
         )
-        self._fine = [crop_labels(item.labels, crop, 224) for item, crop in zip(observations, self.crops, strict=True)]
-        self.mc_valid = torch.from_numpy(np.stack([valid_mc_labels(labels) for labels in self._fine]))  # (B, 5)
+        self.labels = [crop_labels(item.labels, crop, 224) for item, crop in zip(observations, self.crops, strict=True)]
+        self.mc_valid = torch.from_numpy(np.stack([valid_mc_labels(labels) for labels in self.labels]))  # (B, 5)
 
     def __len__(self) -> int:
         return len(self.observations)

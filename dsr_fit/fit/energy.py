@@ -49,8 +49,9 @@ class Energy:
         self.targets: Targets = batch.targets(resolution, semantics.label_set, semantics.class_weights).to(device)
         self.window = crop_intrinsics(self.points.intrinsics, batch.crops, resolution)
         # Channels: the classes' probabilities, then the summed probability of this image's valid MC labels.
-        classes = semantic_prior.merged(LABEL_SETS[semantics.label_set])
-        minimal = semantic_prior.minimally_clothed(batch.mc_valid.to(device))
+        worn = semantic_prior.dressed(batch.labels)
+        classes = worn.merged(LABEL_SETS[semantics.label_set])
+        minimal = worn.minimally_clothed(batch.mc_valid.to(device))
         self.channels = torch.cat([classes.expand(len(batch), -1, -1), minimal[..., None]], -1)
         self.per_face = semantic_prior.per_face
         self.active = {name: weight for name, weight in asdict(config.weights).items() if weight}

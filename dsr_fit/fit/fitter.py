@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -80,7 +80,10 @@ class Fitter:
         """Priors default to the shipped; `crop_camera` fits with SPIN's camera (f = 5000 on the crop)."""
         self.config = config or FitConfig()
         self.body = body.to(device)
-        self.semantic_prior = (semantic_prior or load_semantic_prior(body)).to(device)
+        semantic_prior = semantic_prior or load_semantic_prior(body)
+        if not self.config.semantics.outfits:
+            semantic_prior = replace(semantic_prior, outfits=None)
+        self.semantic_prior = semantic_prior.to(device)
         self.pose_prior = (pose_prior or load_pose_prior()).to(device)
         self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
         self.device = device

@@ -46,7 +46,8 @@ def hard_masks(parameters: Parameters, body: Body, batch: Batch, renderer: Rende
     device = body.v_template.device
     targets = batch.targets(RESOLUTION, "paper4", class_weights=False).to(device)
     window = crop_intrinsics(batch.points.intrinsics.to(device), batch.crops, RESOLUTION)
-    channels = {"face_attributes" if prior.per_face else "attributes": prior.probabilities}
+    worn = prior.dressed(batch.labels)
+    channels = {"face_attributes" if worn.per_face else "attributes": worn.probabilities}
     render = renderer(parameters.pose(body).vertices(), window, RESOLUTION, **channels)
     known = targets.known > 0
     covered = render.mask & known

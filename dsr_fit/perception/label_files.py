@@ -26,8 +26,8 @@ LabelScheme = Literal["lip", "atr"]
 _INDICES: dict[LabelScheme, np.ndarray] = {"lip": np.arange(len(LABELS), dtype=np.uint8), "atr": ATR_TO_LABEL}
 
 
-def read_labels(path: str | Path, image_size: tuple[int, int], scheme: LabelScheme = "lip") -> np.ndarray:
-    """A label map for an image of `image_size` = (width, height).
+def read_labels(path: str | Path, image_size: tuple[int, int] | None, scheme: LabelScheme = "lip") -> np.ndarray:
+    """A label map for an image of `image_size` = (width, height); None takes any size.
 
     Reads greyscale and palette PNGs whose values are label indices (0..19, 254 occluder, 255 unknown), PNGs
     in Graphonomy's exact colours (occluder grey 128, unknown white; alpha is ignored), and integer `.npy`
@@ -38,7 +38,7 @@ def read_labels(path: str | Path, image_size: tuple[int, int], scheme: LabelSche
     """
     path = Path(path)
     labels = _read_npy(path, scheme) if path.suffix == ".npy" else _read_picture(path, scheme)
-    if labels.shape != image_size[::-1]:
+    if image_size is not None and labels.shape != image_size[::-1]:
         raise InputError(
             f"the label map {path} is {labels.shape[1]} x {labels.shape[0]} pixels, "
             f"the image {image_size[0]} x {image_size[1]}; both need the same size"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,26 +15,58 @@ from dsr_fit.body import Body
 from dsr_fit.errors import InputError
 from dsr_fit.files import read_arrays
 from dsr_fit.labels import LABELS, MC_LABELS, LabelSet
+from dsr_fit.priors.outfits import SLEEVES, TRUNKS, Outfit, on_arms, outfit_of
+
+
+@dataclass(frozen=True)
+class Outfits:
+    """The wardrobes of `outfits.TRUNKS` and `SLEEVES`, the average one last in each."""
+
+    trunks: Tensor
+    """(T + 1, V, 20); rows sum to 1."""
+    sleeves: Tensor
+    """(S + 1, A, 20), of the A vertices on arms."""
+    on_arms: Tensor
+    """(A,) those vertices."""
+
+    def of(self, worn: Sequence[Outfit]) -> Tensor:
+        """(B, V, 20): each image's own wardrobe."""
+        average = Outfit(len(TRUNKS), len(SLEEVES))
+        trunks = [average.trunk if outfit.trunk is None else outfit.trunk for outfit in worn]
+        sleeves = [average.sleeves if outfit.sleeves is None else outfit.sleeves for outfit in worn]
+        probabilities = self.trunks[trunks]
+        probabilities[:, self.on_arms] = self.sleeves[sleeves]
+        return probabilities
 
 
 @dataclass(frozen=True)
 class SemanticPrior:
-    """P(label | surface point), over the 20 labels."""
+    """P(label | surface point), over the 20 labels; one for all images, or one an image."""
 
     probabilities: Tensor
-    """(V, 20), or (F, 20) when `per_face`; rows sum to 1."""
+    """(V, 20) or (B, V, 20), F in place of V when `per_face`; rows sum to 1."""
     per_face: bool
+    outfits: Outfits | None = None
+    """What else it knows of people in given outfits."""
+
+    def dressed(self, labels: Sequence[np.ndarray]) -> SemanticPrior:
+        """The prior of B images, by the outfit that each label map (S, S) of a crop shows; itself without outfits."""
+        if self.outfits is None:
+            return self
+        return SemanticPrior(self.outfits.of([outfit_of(each) for each in labels]), self.per_face)
 
     def merged(self, label_set: LabelSet) -> Tensor:
-        """(V or F, K): probabilities of the classes of a label set."""
+        """(V, K) or (B, V, K): probabilities of the classes of a label set."""
         return self.probabilities @ torch.from_numpy(label_set.membership()).to(self.probabilities.device)
 
     def minimally_clothed(self, valid: Tensor) -> Tensor:
-        """(B, V or F): summed probability of each image's valid MC labels, `valid` (B, 5) bool."""
-        return valid.to(self.probabilities.dtype) @ self.probabilities[:, list(MC_LABELS)].T
+        """(B, V): summed probability of each image's valid MC labels, `valid` (B, 5) bool."""
+        minimal = self.probabilities[..., list(MC_LABELS)]
+        return (minimal @ valid.to(minimal.dtype)[..., None])[..., 0]
 
     def to(self, device: torch.device | str) -> SemanticPrior:
-        return SemanticPrior(self.probabilities.to(device), self.per_face)
+        outfits = self.outfits and Outfits(*(tensor.to(device) for tensor in vars(self.outfits).values()))
+        return SemanticPrior(self.probabilities.to(device), self.per_face, outfits)
 
 
 def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
@@ -47,25 +80,44 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
     except ValueError as error:
         raise InputError(f"{path}: not a readable semantic prior ({error})") from None
     if isinstance(loaded, np.ndarray):
-        probabilities, per_face = np.squeeze(loaded), True
-        if probabilities.shape != (len(body.faces), len(LABELS)):
+        rows = np.squeeze(loaded)
+        if rows.shape != (len(body.faces), len(LABELS)):
             raise InputError(
-                f"{path}: has shape {probabilities.shape}, but body {body.name!r} has {len(body.faces)} "
+                f"{path}: has shape {rows.shape}, but body {body.name!r} has {len(body.faces)} "
                 "faces; DSR's prior belongs to official SMPL, give it with --body"
             )
-    else:
-        if "probabilities" not in loaded or "body_sha256" not in loaded:
-            raise InputError(f"{path}: lacks `probabilities` or `body_sha256`")
-        if str(loaded["body_sha256"]) != body.sha256:
-            raise InputError(
-                f"{path}: made for another body than {body.name!r}; give that body's own prior with --semantic-prior"
-            )
-        probabilities, per_face = loaded["probabilities"], False
-        if probabilities.shape != (body.num_vertices, len(LABELS)):
-            expected = (body.num_vertices, len(LABELS))
-            raise InputError(f"{path}: `probabilities` has shape {probabilities.shape}, expected {expected}")
-    if not np.all(np.isfinite(probabilities)) or probabilities.min() < 0:
+        return SemanticPrior(_normalised(path, rows), per_face=True)
+    if "probabilities" not in loaded or "body_sha256" not in loaded:
+        raise InputError(f"{path}: lacks `probabilities` or `body_sha256`")
+    if str(loaded["body_sha256"]) != body.sha256:
+        raise InputError(
+            f"{path}: made for another body than {body.name!r}; give that body's own prior with --semantic-prior"
+        )
+    _check_shape(path, loaded, "probabilities", (body.num_vertices, len(LABELS)))
+    average = _normalised(path, loaded["probabilities"])
+    return SemanticPrior(average, per_face=False, outfits=_outfits(path, loaded, body, average))
+
+
+def _outfits(path: Path, loaded: dict[str, np.ndarray], body: Body, average: Tensor) -> Outfits | None:
+    if "trunks" not in loaded or "sleeves" not in loaded:
+        return None
+    arms = np.flatnonzero(on_arms(body))
+    _check_shape(path, loaded, "trunks", (len(TRUNKS), body.num_vertices, len(LABELS)))
+    _check_shape(path, loaded, "sleeves", (len(SLEEVES), len(arms), len(LABELS)))
+    return Outfits(
+        torch.cat([_normalised(path, loaded["trunks"]), average[None]]),
+        torch.cat([_normalised(path, loaded["sleeves"]), average[None, arms]]),
+        torch.from_numpy(arms),
+    )
+
+
+def _check_shape(path: Path, loaded: dict[str, np.ndarray], name: str, expected: tuple[int, ...]) -> None:
+    if loaded[name].shape != expected:
+        raise InputError(f"{path}: `{name}` has shape {loaded[name].shape}, expected {expected}")
+
+
+def _normalised(path: Path, rows: np.ndarray) -> Tensor:
+    if not np.all(np.isfinite(rows)) or rows.min() < 0:
         raise InputError(f"{path}: holds values that are no probabilities")
-    rows = probabilities.astype(np.float64)
-    rows = rows / np.maximum(rows.sum(1, keepdims=True), 1e-9)
-    return SemanticPrior(torch.from_numpy(rows.astype(np.float32)), per_face)
+    rows = rows.astype(np.float64)
+    return torch.from_numpy((rows / np.maximum(rows.sum(-1, keepdims=True), 1e-9)).astype(np.float32))

@@ -1,0 +1,181 @@
+"""Counts of what is worn where, and the prior that they make: P(label | vertex).
+
+Follows the supplementary of DSR: occurrences of a label at a vertex over those of all labels but background, a small
+probability of background everywhere, nothing that a body part can't wear. Beyond it, for data that mostly faces the
+camera: both sides of the body are counted together, vertices that were seen little follow their neighbours and the
+front of the same limb.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sparse
+from scipy.sparse.linalg import factorized
+from scipy.spatial import KDTree
+
+from dsr_fit.body import Body
+from dsr_fit.errors import InputError
+from dsr_fit.joints import SMPL_JOINTS
+from dsr_fit.labels import LABEL_INDEX, LABELS, LEFT_RIGHT_PAIRS
+
+BACKGROUND = 0.02
+"""Probability of background at every vertex."""
+
+SMOOTHING = 20.0
+"""Observations that the mean of a vertex's neighbours counts for."""
+
+BORROWED = 2.0
+"""Observations that the front of the same limb counts for."""
+
+_SHARE = 0.1
+"""Least skinning weight with which a vertex belongs to a body part."""
+
+_TOPS = "upperclothes dress coat jumpsuits"
+_LOWER = "pants skirt dress coat jumpsuits"
+_WORN_ON: dict[str, str] = {
+    "head": "hat hair sunglasses scarf face",
+    "neck": f"hat hair scarf face {_TOPS}",
+    "collar": f"hair scarf face arm {_TOPS}",
+    "spine": f"hair scarf face pants skirt {_TOPS}",
+    "pelvis": f"pants skirt leg {_TOPS}",
+    "shoulder": f"hair scarf arm {_TOPS}",
+    "elbow": f"arm glove {_TOPS}",
+    "wrist": f"arm glove {_TOPS}",
+    "hand": f"arm glove {_TOPS}",
+    "hip": f"leg socks upperclothes {_LOWER}",
+    "knee": f"leg shoe socks {_LOWER}",
+    "ankle": "leg shoe socks pants skirt dress jumpsuits",
+    "foot": "leg shoe socks pants skirt dress jumpsuits",
+}
+"""Body part -> what can be seen there; `arm`, `leg` and `shoe` of its own side, of both in the middle."""
+
+
+def count_labels(
+    rast: np.ndarray,  # (H, W, 4) the renderer's buffer: u, v, z/w, triangle + 1
+    labels: np.ndarray,  # (H, W) uint8; what is no label (occluder, unknown) is passed over
+    faces: np.ndarray,  # (F, 3)
+    num_vertices: int,
+) -> np.ndarray:
+    """(V, 20) pixels of each label at each vertex: every pixel is shared by its triangle's corners."""
+    seen = (rast[..., 3] > 0) & (labels < len(LABELS))
+    u, v = rast[seen, 0].astype(np.float64), rast[seen, 1].astype(np.float64)
+    corners = faces[rast[seen, 3].astype(np.int64) - 1].astype(np.int64)
+    cells = corners * len(LABELS) + labels[seen].astype(np.int64)[:, None]
+    weights = np.stack([u, v, 1 - u - v], 1)
+    counts = np.bincount(cells.ravel(), weights.ravel(), minlength=num_vertices * len(LABELS))
+    return np.maximum(counts, 0).reshape(num_vertices, len(LABELS))
+
+
+def observations_of(counts: np.ndarray) -> np.ndarray:
+    """(V, 20) pixels of one view -> its say: background dropped, at most one observation a vertex, (V, 20).
+
+    A pixel that a vertex shares with others counts by its share, so that near cameras do not outvote far ones.
+    """
+    worn = counts.copy()
+    worn[:, 0] = 0
+    return worn / np.maximum(worn.sum(1, keepdims=True), 1)
+
+
+def mirror_of(body: Body) -> np.ndarray:
+    """(V,) each vertex's mirror image: the vertex nearest to its place with the body's x turned over."""
+    points = body.v_template.cpu().numpy()
+    return np.asarray(KDTree(points).query(points * (-1, 1, 1))[1])
+
+
+def mirrored_labels() -> np.ndarray:
+    """(20,) each label's counterpart on the other side."""
+    order = np.arange(len(LABELS))
+    for left, right in LEFT_RIGHT_PAIRS:
+        order[[left, right]] = right, left
+    return order
+
+
+def allowed_labels(body: Body) -> np.ndarray:
+    """(V, 20) bool: what the body parts of a vertex can wear, background included."""
+    weights = body.weights.dense().cpu().numpy()
+    parts = np.zeros((len(SMPL_JOINTS), len(LABELS)), bool)
+    parts[:, 0] = True
+    for joint, name in enumerate(SMPL_JOINTS):
+        part = name.removeprefix("left_").removeprefix("right_").rstrip("123")
+        sides = [name.split("_")[0]] if "_" in name else ["left", "right"]
+        for label in _WORN_ON[part].split():
+            sided = label in ("arm", "leg", "shoe")
+            for each in [side + label.capitalize() for side in sides] if sided else [label]:
+                parts[joint, LABEL_INDEX[each]] = True
+    belongs = (weights >= _SHARE) | (weights == weights.max(1, keepdims=True))
+    return belongs.astype(np.float64) @ parts > 0
+
+
+def fronts_of(body: Body) -> np.ndarray:
+    """(V,) for vertices that face backwards in the T-pose the one before them; -1 elsewhere, on neck, head and feet."""
+    points, faces = body.v_template.cpu().numpy().astype(np.float64), body.faces.cpu().numpy()
+    corners = points[faces]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 2]
+    facing = np.bincount(faces.ravel(), across.repeat(3), minlength=len(points))  # z of the normal
+    part = body.weights.dense().cpu().numpy().argmax(1)
+    both = ~np.array([name.endswith(("neck", "head", "foot", "ankle")) for name in SMPL_JOINTS])[part]
+    front, back = np.flatnonzero(both & (facing > 0)), np.flatnonzero(both & (facing < 0))
+    fronts = np.full(len(points), -1)
+    if len(front):
+        fronts[back] = front[KDTree(points[front, :2]).query(points[back, :2])[1]]
+    return fronts
+
+
+def neighbours_of(body: Body) -> sparse.csr_matrix:
+    """(V, V) rows that average a vertex's neighbours on the mesh, near ones more; unused vertices keep their own."""
+    faces, points = body.faces.cpu().numpy().astype(np.int64), body.v_template.cpu().numpy().astype(np.float64)
+    edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
+    length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
+    near = 1 / np.maximum(length, 1e-4)
+    rows, columns = np.concatenate([edges, edges[:, ::-1]]).T
+    count = len(points)
+    matrix = sparse.csr_matrix((np.concatenate([near, near]), (rows, columns)), shape=(count, count))
+    degree = np.asarray(matrix.sum(1)).ravel()
+    matrix = matrix + sparse.diags((degree == 0).astype(np.float64))
+    return sparse.csr_matrix(sparse.diags(1 / np.maximum(degree, (degree == 0))) @ matrix)
+
+
+def prior_from(
+    observed: np.ndarray, body: Body, towards: np.ndarray | None = None, strength: float = 0.0
+) -> np.ndarray:
+    """(V, 20) float32 probabilities of the observations (V, 20); rows sum to 1.
+
+    Solves n p + SMOOTHING (p - mean of neighbours) + strength (p - towards) = counts, n the observations of a vertex;
+    then again, backs pulled to their fronts by BORROWED + strength instead. `towards` (V, 20) is what thin data fall
+    back to.
+
+    Raises:
+        InputError: nothing was observed.
+    """
+    observed = observed * allowed_labels(body)
+    observed[:, 0] = 0
+    if towards is None and not observed.any():
+        raise InputError("no pixel of a body shows what it may wear: nothing to make a prior of")
+    observed = (observed + observed[mirror_of(body)][:, mirrored_labels()]) / 2
+    seen = observed.sum(1)
+    pulled = np.zeros_like(observed)
+    if towards is not None:
+        pulled[:, 1:] = strength * towards[:, 1:] / towards[:, 1:].sum(1, keepdims=True)
+    smooth = SMOOTHING * (sparse.identity(len(seen)) - neighbours_of(body))
+    # A little of everything: parts of a mesh that no observation reaches.
+    anywhere = 1e-6
+    somewhere = anywhere * (observed + pulled).sum(0) / (observed + pulled).sum()
+
+    def solved(added: np.ndarray) -> np.ndarray:
+        solve = factorized(sparse.csc_matrix(smooth + sparse.diags(seen + added.sum(1) + anywhere)))
+        found = [solve(column) for column in np.ascontiguousarray((observed + added + somewhere).T)]
+        return np.maximum(np.stack(found, 1), 0)
+
+    first = solved(pulled)
+    fronts = fronts_of(body)
+    back = fronts >= 0
+    lent = first[np.where(back, fronts, 0)]
+    lent[:, LABEL_INDEX["face"]] = 0  # necklines are in front
+    lent *= (BORROWED + pulled.sum(1, keepdims=True)) / np.maximum(lent.sum(1, keepdims=True), 1e-9)
+    found = solved(np.where(back[:, None], lent, pulled))  # fronts have been pulled already
+    found = np.maximum(found, 1e-6) * allowed_labels(body)  # no row is empty
+    found[:, 0] = 0
+    found = (found + found[mirror_of(body)][:, mirrored_labels()]) / 2
+    found *= (1 - BACKGROUND) / found.sum(1, keepdims=True)
+    found[:, 0] = BACKGROUND
+    return found.astype(np.float32)

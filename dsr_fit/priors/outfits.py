@@ -1,0 +1,77 @@
+"""What a person has on, told from the areas of a label map alone: how far legs and arms are bare, how long the top is.
+
+Vertices of a prior are independent, so that an average wardrobe can't know that whoever shows one bare knee shows
+two. Legs and trunk are chosen apart from sleeves: few classes, each seen often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsr_fit.body import Body
+from dsr_fit.joints import SMPL_JOINTS
+from dsr_fit.labels import LABEL_INDEX, LABELS, MIN_PIXELS_AT_224
+
+BARE_LEGS = 0.05
+"""Share of the person, head and hands' gloves left out, that bare legs take from here on."""
+
+TOPS = (0.45, 0.60)
+"""Share that upper clothes, coat, dress and jumpsuits take: short, middle, long."""
+
+BARE_ARMS = (0.06, 0.15)
+"""Share of bare arms in arms and tops together: long, middling, short sleeves."""
+
+TRUNKS: tuple[str, ...] = (
+    "legs covered, short top",
+    "legs covered, top over the hips",
+    "legs covered, long top",
+    "legs bare, short top",
+    "legs bare, top over the hips",
+    "legs bare, long top",
+)
+"""Classes of legs and trunk: trousers or stockings, and shorts, skirt or dress, each with three lengths of the top."""
+
+SLEEVES: tuple[str, ...] = ("long sleeves", "middling sleeves", "short sleeves")
+
+
+def _members(names: str) -> list[int]:
+    return [LABEL_INDEX[name] for name in names.split()]
+
+
+_TOP = _members("upperclothes dress coat jumpsuits")
+_BOTTOM = _members("socks pants skirt")
+_ARMS = _members("leftArm rightArm")
+_LEGS = _members("leftLeg rightLeg")
+_SHOES = _members("leftShoe rightShoe")
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """Numbers of `TRUNKS` and `SLEEVES`; None where the image shows too little to tell."""
+
+    trunk: int | None
+    sleeves: int | None
+
+
+def outfit_of(labels: np.ndarray) -> Outfit:
+    """The outfit that a label map (H, W) of one person shows, best cut to the crop."""
+    areas = np.bincount(labels.ravel(), minlength=256)[: len(LABELS)]
+    top, bottom, arms, legs, shoes = (int(areas[group].sum()) for group in (_TOP, _BOTTOM, _ARMS, _LEGS, _SHOES))
+    least = MIN_PIXELS_AT_224 * labels.size / 224**2
+    person = top + bottom + arms + legs + shoes
+    trunk = sleeves = None
+    if bottom + legs + shoes >= least:  # else the image ends at the waist
+        length = int(np.digitize(top / person, TOPS))
+        trunk = length + 3 * int(legs >= BARE_LEGS * person)
+    if top + arms >= least:
+        sleeves = int(np.digitize(arms / (top + arms), BARE_ARMS))
+    return Outfit(trunk, sleeves)
+
+
+def on_arms(body: Body) -> np.ndarray:
+    """(V,) bool: vertices whose clothing is the sleeves'."""
+    part = body.weights.dense().cpu().numpy().argmax(1)
+    arms = [name.endswith(("shoulder", "elbow", "wrist", "hand")) for name in SMPL_JOINTS]
+    return np.array(arms)[part]
