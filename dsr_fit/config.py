@@ -38,6 +38,8 @@ class Weights:
     """The baseline that the paper improves on: match of the body and the clothed person."""
     betas: float = 0.1
     """Shape prior."""
+    stature: float = 1.0
+    """Nobody is shorter or taller than adults are."""
     pose: float = 1.0
     """Pose prior."""
     bending: float = 1.0
@@ -119,6 +121,8 @@ class FitConfig:
     least_squares: LeastSquares = field(default_factory=LeastSquares)
     stages: tuple[Stage, ...] = (Stage(112, 100, 0.007), Stage(224, 30, 0.002))
     """The gradient stages, coarse to fine."""
+    pose_prior: Literal["learned", "ranges"] = "ranges"
+    """How joints bend: learned from motion capture and photos, or ranges written by hand."""
     outline: Literal["dense", "antialias"] = "dense"
     """The renderer's outline: every silhouette edge, or nvdiffrast's operator."""
     stop_window: int = 10

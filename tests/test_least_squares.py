@@ -26,7 +26,7 @@ def _state(batch: int, spread: float, seed: int = 0) -> State:
     generator = torch.Generator().manual_seed(seed)
     prior = load_pose_prior().to(dtype=torch.float64)
     noise = torch.randn(batch, 23, 3, dtype=torch.float64, generator=generator)
-    body = axis_angle_to_matrix(prior.mean.view(23, 3) + spread * prior.std.view(23, 3) * noise)
+    body = axis_angle_to_matrix(prior.center.view(23, 3) + spread * prior.std.view(23, 3) * noise)
     heading = 2 * math.pi * torch.arange(batch, dtype=torch.float64) / max(batch, 1) * 0.2
     zero = torch.zeros_like(heading)
     orient = axis_angle_to_matrix(torch.stack([zero + math.pi, zero, zero], 1)) @ axis_angle_to_matrix(
@@ -77,7 +77,7 @@ def test_residuals_are_the_energy_and_their_jacobian_its_gradient(spread: float)
 
 def test_a_body_is_found_from_its_keypoints_and_landmarks() -> None:
     truth = _state(4, 0.7)
-    weak = Weights(pose=1e-4, betas=1e-4, bending=0.0)
+    weak = Weights(pose=1e-4, betas=1e-4, stature=0.0, bending=0.0)
     problem = _problem(truth, world=True, weights=weak)
     settings = LeastSquares(steps=60)
     state = kinematic.estimate(problem, settings)

@@ -81,7 +81,7 @@ class Fitter:
         self.config = config or FitConfig()
         self.body = body.to(device)
         self.semantic_prior = (semantic_prior or load_semantic_prior(body)).to(device)
-        self.pose_prior = (pose_prior or load_pose_prior()).to(device)
+        self.pose_prior = (pose_prior or load_pose_prior(self.config.pose_prior)).to(device)
         self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
         self.device = device
         self.crop_camera = crop_camera
