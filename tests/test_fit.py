@@ -230,6 +230,20 @@ def test_each_rendered_term_pulls_a_displaced_body_back(quick: Fitter, term: str
     assert float(total.detach()) > float(energy.total(energy(truth)))
 
 
+@pytest.mark.parametrize(("beta", "low", "high"), [(8.5, 2.0, 2.15), (-6.0, 1.35, 1.5)])
+def test_nobody_comes_out_taller_or_shorter_than_people_are(beta: float, low: float, high: float) -> None:
+    truth = replace(person(0), betas=torch.zeros(1, 10))
+    truth.betas[0, 0] = beta  # 2.39 m and 1.20 m
+    observation = observe(replace(truth, cam_t=truth.cam_t * 1.5))
+    free = Weights(betas=0.0, stature=0.0)
+    heights = []
+    for weights in (free, replace(free, stature=1.0)):
+        result = Fitter(open_body(), replace(QUICK, stages=(), weights=weights)).fit([observation])[0]
+        heights.append(float(open_body().skeleton.height(torch.from_numpy(result.betas)[None])))
+    assert not low < heights[0] < high
+    assert low < heights[1] < high
+
+
 def test_adam_is_torchs() -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(4, 3, generator=generator)
