@@ -129,7 +129,8 @@ def main() -> None:
             "mean_abs_beta": float(np.mean([np.abs(result.betas).mean() for result in results])),
         }
         line = "  ".join(f"{key} {value:.4f}" for key, value in table[name]["median"].items())
-        print(f"{name:12} {line}  implausible {table[name]['implausible_joints']:.4f}  {seconds:.2f} s  {table[name]['stopped']}", flush=True)
+        line += f"  implausible_joints {table[name]['implausible_joints']:.4f}"
+        print(f"{name:12} {line}  {seconds:.2f} s  {table[name]['stopped']}", flush=True)
         if arguments.pictures and name == "default":
             _draw(arguments.pictures, list(found), results, judged, body)
     if arguments.out:

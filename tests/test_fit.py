@@ -10,7 +10,8 @@ import torch
 from scenes import observe, open_body, person
 
 from dsr_fit.camera import Crop, spin_translation
-from dsr_fit.config import FitConfig, Stage, Weights
+from dsr_fit.config import FitConfig, Stage, Weights, load_config
+from dsr_fit.evaluate.plausibility import implausible_joints
 from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.fit.descent import Adam, ParameterVariables, descend
 from dsr_fit.fit.energy import Energy
@@ -242,6 +243,13 @@ def test_nobody_comes_out_taller_or_shorter_than_people_are(beta: float, low: fl
         heights.append(float(open_body().skeleton.height(torch.from_numpy(result.betas)[None])))
     assert not low < heights[0] < high
     assert low < heights[1] < high
+
+
+def test_the_learned_pose_prior_recovers_a_person() -> None:
+    config = load_config("learned_pose", replace(QUICK, stages=()))
+    result = Fitter(open_body(), config).fit([observe(person(0), noise_px=0.5)])[0]
+    assert result.metrics["keypoint_error_rel"]["after"] < 0.01
+    assert float(implausible_joints(result.parameters().body_pose)) < 0.1
 
 
 def test_adam_is_torchs() -> None:

@@ -138,8 +138,16 @@ def test_swing_and_twist_compose_to_the_rotation() -> None:
     torch.testing.assert_close(angles[..., 3].cos(), (rotation.diagonal(dim1=2, dim2=3).sum(-1) - 1) / 2)
 
 
-@pytest.mark.parametrize("arrays", [{"mean": np.zeros((2, 69))}, {"mean": np.zeros((2, 3)), "whitening": np.zeros((2, 69, 69)), "offset": np.zeros(2)}, {"mean": np.zeros((2, 69)), "whitening": np.zeros((2, 69, 69)), "offset": np.zeros(3)}])  # fmt: skip
-def test_other_files_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
-    np.savez(tmp_path / "other.npz", **arrays)
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"mean": (2, 69)},
+        {"mean": (2, 3), "whitening": (2, 69, 69), "offset": (2,)},
+        {"mean": (2, 69), "whitening": (2, 69, 69), "offset": (3,)},
+        {"mean": (2, 69), "whitening": (2, 69, 69), "offset": ()},
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    np.savez(tmp_path / "other.npz", **{name: np.zeros(shape) for name, shape in shapes.items()})
     with pytest.raises(InputError, match=r"other\.npz: not a pose prior"):
         read_pose_prior(tmp_path / "other.npz")

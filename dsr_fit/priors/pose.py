@@ -90,7 +90,7 @@ def read_pose_prior(path: Path) -> PosePrior:
         raise InputError(f"{path}: not a readable pose prior ({error})") from None
     shapes = {"mean": (69,), "whitening": (69, 69), "offset": ()}
     if not isinstance(arrays, dict) or any(
-        name not in arrays or arrays[name].shape[1:] != shape or len(arrays[name]) != len(arrays["mean"])
+        name not in arrays or arrays[name].shape != (*arrays["mean"].shape[:1], *shape)
         for name, shape in shapes.items()
     ):
         raise InputError(f"{path}: not a pose prior, expected `mean` (K, 69), `whitening` (K, 69, 69), `offset` (K,)")
