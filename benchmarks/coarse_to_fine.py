@@ -68,7 +68,7 @@ METHODS = tuple(Method(outline, first) for outline in ("dense", "antialias") for
 def people(count: int) -> Parameters:
     """Truth: people who stand about 3.4 m away, roughly facing the camera, arms off the body."""
     generator = torch.Generator().manual_seed(21)
-    body_pose = POSE_PRIOR.mean + 0.4 * POSE_PRIOR.std * torch.randn(count, 69, generator=generator)
+    body_pose = POSE_PRIOR.center + 0.4 * POSE_PRIOR.std * torch.randn(count, 69, generator=generator)
     turn = 0.3 * torch.randn(count, 1, generator=generator)
     orient = math.pi * torch.cat([torch.cos(turn / 2), torch.zeros(count, 1), torch.sin(turn / 2)], 1)
     betas = 0.5 * torch.randn(count, 10, generator=generator)

@@ -25,6 +25,7 @@ from dsr_fit.config import FitConfig, load_config
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import fit_all
+from dsr_fit.evaluate.plausibility import implausible_joints
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.quality import hard_masks, metrics
@@ -124,9 +125,11 @@ def main() -> None:
             "seconds_per_photo": round(seconds, 3),
             "iterations": float(np.mean([result.iterations for result in results])),
             "stopped": dict(Counter(result.stop_reason for result in results)),
+            "implausible_joints": float(torch.cat([_implausible(result) for result in results]).mean()),
             "mean_abs_beta": float(np.mean([np.abs(result.betas).mean() for result in results])),
         }
         line = "  ".join(f"{key} {value:.4f}" for key, value in table[name]["median"].items())
+        line += f"  implausible_joints {table[name]['implausible_joints']:.4f}"
         print(f"{name:12} {line}  {seconds:.2f} s  {table[name]['stopped']}", flush=True)
         if arguments.pictures and name == "default":
             _draw(arguments.pictures, list(found), results, judged, body)
@@ -138,6 +141,11 @@ def main() -> None:
             "variants": table,
         }
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _implausible(result: FitResult) -> torch.Tensor:
+    """(1,) share of joints beyond motion capture's range."""
+    return implausible_joints(result.parameters().body_pose)
 
 
 def _draw(folder: Path, numbers: list[str], results: list[FitResult], judged: dict[str, np.ndarray], body) -> None:

@@ -55,6 +55,8 @@ class Skeleton:
     """(K, J, 3, 207): the same of `posedirs`; None where they are zero."""
     keypoint_valid: Tensor
     """(K,) bool: the body defines this keypoint."""
+    stature: Tensor
+    """(11,) metres from sole to crown: at betas = 0, and per unit of each beta."""
     tree: Tensor
     """(J, J) see `descendants`."""
 
@@ -70,6 +72,10 @@ class Skeleton:
     def joints_at_rest(self, betas: Tensor) -> Tensor:
         """(B, 10) -> (B, J, 3) metres."""
         return self.rest_joints + (self.rest_joints_dirs @ betas.T).permute(2, 0, 1)
+
+    def height(self, betas: Tensor) -> Tensor:
+        """(B, 10) -> (B,) metres from sole to crown in the T-pose."""
+        return self.stature[0] + betas @ self.stature[1:]
 
     def world_rotations(self, rotations: Tensor) -> Tensor:
         """Local joint rotations (B, J, 3, 3), root first -> rotations to the camera frame, (B, J, 3, 3)."""
@@ -227,6 +233,10 @@ def build_body(
         if moments_pose is not None:
             moments_pose[keypoint] = 0
 
+    # From the lowest to the highest vertex of the template; both keep that role on other shapes, to millimetres.
+    crown, sole = template[:, 1].argmax(), template[:, 1].argmin()
+    stature = np.append(template[crown, 1] - template[sole, 1], dirs[crown, 1] - dirs[sole, 1])
+
     def single(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
@@ -237,6 +247,7 @@ def build_body(
         keypoint_moments=single(moments),
         keypoint_moments_dirs=single(moments_dirs),
         keypoint_moments_pose=None if moments_pose is None else single(moments_pose),
+        stature=single(stature),
         keypoint_valid=torch.from_numpy(moments[..., 3].sum(1) > 0.5),
         tree=descendants(parents),
     )

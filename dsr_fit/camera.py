@@ -60,8 +60,9 @@ def translation_from_keypoints(points: Tensor, pixels: Tensor, weights: Tensor, 
     """Translation that carries body points onto their pixels, by linear least squares.
 
     `points` (B, N, 3) metres without translation, `pixels` (B, N, 2), `weights` (B, N), `intrinsics` (B, 4) ->
-    (B, 3) metres. Each point gives two equations linear in t: f (X + tx) = (u - c) (Z + tz). The depth is kept in
-    front of the camera.
+    (B, 3) metres. Each point gives two equations linear in t: f (X + tx) = (u - c) (Z + tz). Points in a wrong
+    pose may fit best at no depth at all, so the depth stays within a factor of two of that at which they
+    scatter over the image as widely as the pixels, and in front of the camera.
     """
     rays = (pixels - intrinsics[:, None, 2:]) / intrinsics[:, None, :2]
     ones, zeros = torch.ones_like(rays[..., 0]), torch.zeros_like(rays[..., 0])
@@ -73,8 +74,15 @@ def translation_from_keypoints(points: Tensor, pixels: Tensor, weights: Tensor, 
     normal = torch.einsum("bnri,bnrj->bij", weighted, rows)
     normal = normal + 1e-9 * torch.eye(3, dtype=normal.dtype, device=normal.device)
     cam_t = torch.linalg.solve(normal, torch.einsum("bnri,bnr->bi", weighted, right))
-    nearest = 0.3 - points[..., 2].amin(1)
-    return torch.cat([cam_t[:, :2], torch.maximum(cam_t[:, 2], nearest)[:, None]], 1)
+    share = (weights / weights.sum(1, keepdim=True).clamp(min=1e-9))[..., None]
+    middle = (share * points).sum(1)
+    wide = (share * (points - middle[:, None])[..., :2].square()).sum((1, 2)).sqrt()
+    seen = (share * (rays - (share * rays).sum(1, keepdim=True)).square()).sum((1, 2)).sqrt()
+    scattered = wide / seen.clamp(min=1e-9)
+    nearest = torch.maximum(0.3 - points[..., 2].amin(1), scattered / 2 - middle[:, 2])
+    depth = torch.maximum(torch.minimum(cam_t[:, 2], 2 * scattered - middle[:, 2]), nearest)
+    sideways = (share * (rays * (points[..., 2:] + depth[:, None, None]) - points[..., :2])).sum(1)
+    return torch.cat([sideways, depth[:, None]], 1)
 
 
 def ray_rotation(crop: Crop, focal_length: float, principal_point: tuple[float, float]) -> Tensor:

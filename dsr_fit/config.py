@@ -38,6 +38,8 @@ class Weights:
     """The baseline that the paper improves on: match of the body and the clothed person."""
     betas: float = 0.1
     """Shape prior."""
+    stature: float = 1.0
+    """Nobody is shorter or taller than adults are."""
     pose: float = 1.0
     """Pose prior."""
     bending: float = 1.0
@@ -123,6 +125,8 @@ class FitConfig:
     """The gradient stages, coarse to fine."""
     betas_step: float = 5.0
     """Steps of the betas over those of the pose: keypoints leave a body's girth open, so it has farther to go."""
+    pose_prior: Literal["learned", "ranges"] = "ranges"
+    """How joints bend: learned from motion capture and photos, or ranges written by hand."""
     outline: Literal["dense", "antialias"] = "dense"
     """The renderer's outline: every silhouette edge, or nvdiffrast's operator."""
     stop_window: int = 10

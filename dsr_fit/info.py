@@ -46,7 +46,8 @@ def _shipped() -> list[tuple[str, str]]:
     assets = {
         "open body": "priors/open_body/body.npz",
         "semantic prior": "priors/semantic/prior.npz",
-        "pose prior": "priors/pose/joint_ranges.yaml",
+        "pose prior": "priors/pose/density.npz",
+        "joint ranges": "priors/pose/joint_ranges.yaml",
     }
     return [(name, str(shipped(relative))) for name, relative in assets.items()]
 

@@ -34,8 +34,8 @@ def _renderer() -> Renderer:
 def person(seed: int = 0, spread: float = 0.3) -> Parameters:
     """One person who stands about 3.4 m from the camera, roughly facing it."""
     generator = torch.Generator().manual_seed(seed)
-    prior = load_pose_prior()
-    body_pose = prior.mean + spread * prior.std * torch.randn(1, 69, generator=generator)
+    prior = load_pose_prior("ranges")
+    body_pose = prior.center + spread * prior.std * torch.randn(1, 69, generator=generator)
     turn = 0.3 * float(torch.randn(1, generator=generator))
     orient = math.pi * torch.tensor([[math.cos(turn / 2), 0.0, math.sin(turn / 2)]])
     betas = spread * torch.randn(1, 10, generator=generator)

@@ -91,3 +91,12 @@ def test_batches_are_independent(open_body: Body) -> None:
     for row in range(3):
         alone = open_body(*(tensor[row : row + 1] for tensor in parameters)).vertices()
         torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=0)
+
+
+def test_stature_is_the_t_poses_height(open_body: Body) -> None:
+    betas = 1.5 * torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
+    zero = torch.zeros(50, 72)
+    height = open_body(zero[:, :3], zero[:, 3:], betas, zero[:, :3]).vertices()[..., 1]
+    measured = height.amax(1) - height.amin(1)
+    torch.testing.assert_close(open_body.skeleton.height(betas), measured, atol=0.01, rtol=0)  # another vertex on top
+    assert float((open_body.skeleton.height(betas) - measured).abs().mean()) < 0.002

@@ -56,6 +56,19 @@ def test_translation_is_recovered_from_projections() -> None:
     torch.testing.assert_close(found, cam_t)
 
 
+def test_points_of_another_pose_still_get_a_depth_of_their_size() -> None:
+    # Mirrored in depth and turned round, points fit the pixels best near or behind the camera.
+    points = _points()
+    cam_t = torch.tensor([[0.3, -0.2, 4.0]], dtype=torch.float64)
+    pixels = project(points + cam_t[:, None], INTRINSICS)
+    ones = torch.ones(1, 20, dtype=torch.float64)
+    for turn in (torch.tensor([-1.0, 1.0, -1.0]), torch.tensor([1.0, -1.0, -1.0]), torch.tensor([-1.0, -1.0, 1.0])):
+        found = translation_from_keypoints(points * turn.double(), pixels, ones, INTRINSICS)
+        assert 1.8 < float(found[0, 2]) < 8.5
+        placed = project(points * turn.double() + found[:, None], INTRINSICS)
+        torch.testing.assert_close(placed.mean(1), pixels.mean(1), atol=60, rtol=0)
+
+
 def test_crop_camera_is_recovered_and_its_depth_is_spins() -> None:
     crop_cam = torch.tensor([0.9, 0.05, -0.1], dtype=torch.float64)
     points = _points()[0]

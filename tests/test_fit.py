@@ -10,7 +10,8 @@ import torch
 from scenes import observe, open_body, person
 
 from dsr_fit.camera import Crop, spin_translation
-from dsr_fit.config import FitConfig, Stage, Weights
+from dsr_fit.config import FitConfig, Stage, Weights, load_config
+from dsr_fit.evaluate.plausibility import implausible_joints
 from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.fit.descent import Adam, ParameterVariables, descend
 from dsr_fit.fit.energy import Energy
@@ -228,6 +229,27 @@ def test_each_rendered_term_pulls_a_displaced_body_back(quick: Fitter, term: str
     (gradient,) = torch.autograd.grad(total.sum(), start.cam_t)
     assert float(gradient[0, 0]) > 0  # descent moves it back to the left
     assert float(total.detach()) > float(energy.total(energy(truth)))
+
+
+@pytest.mark.parametrize(("beta", "low", "high"), [(8.5, 2.0, 2.15), (-6.0, 1.35, 1.5)])
+def test_nobody_comes_out_taller_or_shorter_than_people_are(beta: float, low: float, high: float) -> None:
+    truth = replace(person(0), betas=torch.zeros(1, 10))
+    truth.betas[0, 0] = beta  # 2.39 m and 1.20 m
+    observation = observe(replace(truth, cam_t=truth.cam_t * 1.5))
+    free = Weights(betas=0.0, stature=0.0)
+    heights = []
+    for weights in (free, replace(free, stature=1.0)):
+        result = Fitter(open_body(), replace(QUICK, stages=(), weights=weights)).fit([observation])[0]
+        heights.append(float(open_body().skeleton.height(torch.from_numpy(result.betas)[None])))
+    assert not low < heights[0] < high
+    assert low < heights[1] < high
+
+
+def test_the_learned_pose_prior_recovers_a_person() -> None:
+    config = load_config("learned_pose", replace(QUICK, stages=()))
+    result = Fitter(open_body(), config).fit([observe(person(0), noise_px=0.5)])[0]
+    assert result.metrics["keypoint_error_rel"]["after"] < 0.01
+    assert float(implausible_joints(result.parameters().body_pose)) < 0.1
 
 
 def test_adam_is_torchs() -> None:

@@ -15,7 +15,7 @@ from dsr_fit.config import LeastSquares, Scales, Weights
 from dsr_fit.fit.batch import Points
 from dsr_fit.fit.least_squares import Problem, State, keypoint_jacobian, solve
 from dsr_fit.joints import KEYPOINT_INDEX
-from dsr_fit.priors.pose import load_pose_prior
+from dsr_fit.priors.pose import PosePrior, load_pose_prior
 from dsr_fit.regressor import kinematic
 from dsr_fit.rotation import axis_angle_to_matrix
 
@@ -26,7 +26,7 @@ def _state(batch: int, spread: float, seed: int = 0) -> State:
     generator = torch.Generator().manual_seed(seed)
     prior = load_pose_prior().to(dtype=torch.float64)
     noise = torch.randn(batch, 23, 3, dtype=torch.float64, generator=generator)
-    body = axis_angle_to_matrix(prior.mean.view(23, 3) + spread * prior.std.view(23, 3) * noise)
+    body = axis_angle_to_matrix(prior.center.view(23, 3) + spread * prior.std.view(23, 3) * noise)
     heading = 2 * math.pi * torch.arange(batch, dtype=torch.float64) / max(batch, 1) * 0.2
     zero = torch.zeros_like(heading)
     orient = axis_angle_to_matrix(torch.stack([zero + math.pi, zero, zero], 1)) @ axis_angle_to_matrix(
@@ -75,9 +75,38 @@ def test_residuals_are_the_energy_and_their_jacobian_its_gradient(spread: float)
     torch.testing.assert_close(analytic, numeric, atol=1e-6, rtol=1e-6)  # series near zero angle
 
 
+def test_one_gaussian_over_all_joints_is_followed_exactly() -> None:
+    learned = load_pose_prior("learned").to(dtype=torch.float64)
+    one = PosePrior(learned.mean[:1], learned.whitening[:1], torch.zeros(1, dtype=torch.float64))
+    problem, state = _problem(_state(2, 0.3, seed=1), world=True), _state(2, 0.3, seed=2)
+    problem = replace(problem, pose_prior=one)
+    residuals, jacobian = problem.linearise(state)
+    analytic = 2 * (jacobian.transpose(1, 2) @ residuals[..., None])[..., 0]
+
+    def energy(delta: torch.Tensor) -> torch.Tensor:
+        return problem.energy(state.moved(delta)).sum()
+
+    numeric = torch.autograd.functional.jacobian(energy, torch.zeros(2, 85, dtype=torch.float64))
+    torch.testing.assert_close(analytic, numeric, atol=1e-6, rtol=1e-6)
+
+
+def test_statures_beyond_adults_are_pulled_back_exactly() -> None:
+    problem, state = _problem(_state(2, 0.3, seed=1), world=True), _state(2, 0.3, seed=2)
+    per_beta = problem.skeleton.stature[1:]
+    for height in (1.2, 2.4):  # betas that give it
+        short = (height - problem.skeleton.stature[0]) / per_beta.square().sum() * per_beta
+        placed = replace(state, betas=short.expand(2, -1))
+        torch.testing.assert_close(problem.skeleton.height(placed.betas), torch.full((2,), height).double())
+        residuals, jacobian = problem.linearise(placed)
+        analytic = 2 * (jacobian.transpose(1, 2) @ residuals[..., None])[..., 0]
+        at = torch.zeros(2, 85, dtype=torch.float64)
+        numeric = torch.autograd.functional.jacobian(lambda d, s=placed: problem.energy(s.moved(d)).sum(), at)
+        torch.testing.assert_close(analytic, numeric, atol=1e-5, rtol=1e-6)
+
+
 def test_a_body_is_found_from_its_keypoints_and_landmarks() -> None:
     truth = _state(4, 0.7)
-    weak = Weights(pose=1e-4, betas=1e-4, bending=0.0)
+    weak = Weights(pose=1e-4, betas=1e-4, stature=0.0, bending=0.0)
     problem = _problem(truth, world=True, weights=weak)
     settings = LeastSquares(steps=60)
     state = kinematic.estimate(problem, settings)

@@ -149,5 +149,8 @@ def test_bending_costs_backward_elbows_and_knees_only() -> None:
 
 def test_priors_are_averages_of_squares() -> None:
     assert float(prior_terms.betas(torch.full((1, 10), 2.0))) == 4
-    mean, std = torch.zeros(69), torch.full((69,), 0.5)
-    assert float(prior_terms.pose(torch.ones(1, 69), mean, std)) == 4
+
+
+def test_statures_of_adults_cost_nothing_and_others_by_the_square() -> None:
+    energy = prior_terms.stature(torch.tensor([1.45, 1.70, 2.05, 1.39, 2.11, 2.17]))
+    torch.testing.assert_close(energy, torch.tensor([0.0, 0.0, 0.0, 4.0, 4.0, 16.0]), rtol=1e-4, atol=1e-6)

@@ -2,7 +2,7 @@
 
     PYTHONPATH=tools python tools/build_poses.py --mocap ../shared/data/mocap
 
-Beside it come `held_out.txt` (whole clips that nothing may be trained on), `retargeted.png` and `README.md`.
+Beside it come `held_out.txt` (whole clips that nothing may be trained on), `retargeted.png` and `poses.md`.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ def main() -> None:
         sources=_source_hashes(source_files(arguments.mocap)),
         command=f"PYTHONPATH=tools python tools/build_poses.py --mocap {arguments.mocap}",
     )
-    with replacing(out / "README.md") as path:
+    with replacing(out / "poses.md") as path:
         path.write_text(readme(report))
-    print((out / "README.md").read_text())
+    print((out / "poses.md").read_text())
 
 
 def read_body(path: Path) -> Body:

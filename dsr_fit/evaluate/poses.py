@@ -16,7 +16,7 @@ _DIMENSIONS = {"full_pose": 2, "clip": 1, "clip_names": 1, "held_out": 1}
 
 @dataclass(frozen=True)
 class PoseSet:
-    """N poses out of clips; `priors/pose/README.md` says where they come from."""
+    """N poses out of clips; `priors/pose/poses.md` says where they come from."""
 
     full_pose: np.ndarray
     """(N, 72) float32 rotation vectors, radians; the first three are `global_orient` in a world with y up, in

@@ -83,8 +83,10 @@ class Energy:
             )
         if "betas" in wanted:
             energies["betas"] = prior_terms.betas(parameters.betas)
+        if "stature" in wanted:
+            energies["stature"] = prior_terms.stature(self.body.skeleton.height(parameters.betas))
         if "pose" in wanted:
-            energies["pose"] = prior_terms.pose(parameters.body_pose, prior.mean, prior.std)
+            energies["pose"] = prior.energy(parameters.body_pose)
         if "bending" in wanted:
             energies["bending"] = prior_terms.bending(parameters.body_pose)
         if "initial" in wanted:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dsr_fit.body import Body
 from dsr_fit.camera import Crop, fit_crop_camera, ray_rotation
-from dsr_fit.config import FitConfig
+from dsr_fit.config import FitConfig, Weights
 from dsr_fit.errors import UsageError
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.descent import ParameterVariables, descend
@@ -84,7 +84,7 @@ class Fitter:
         if not self.config.semantics.outfits:
             semantic_prior = replace(semantic_prior, outfits=None)
         self.semantic_prior = semantic_prior.to(device)
-        self.pose_prior = (pose_prior or load_pose_prior()).to(device)
+        self.pose_prior = (pose_prior or load_pose_prior(self.config.pose_prior)).to(device)
         self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
         self.device = device
         self.crop_camera = crop_camera
@@ -99,12 +99,15 @@ class Fitter:
         )
         started = time.perf_counter()
         problem = self._problem(batch)
-        state = kinematic.estimate(problem, self.config.least_squares)
+        start = self._start(problem)
+        state = kinematic.estimate(start, self.config.least_squares)
         initial = state.parameters()
         regressed = time.perf_counter()
 
         settings = self.config.least_squares
-        state = solve(problem, state, settings.steps, settings.damping)
+        state = solve(start, state, settings.steps, settings.damping)
+        if start is not problem:
+            state = solve(problem, state, settings.steps, settings.damping)
         current, iterations = state.parameters(), torch.full((len(batch),), settings.steps)
         diverged, reasons = [False] * len(batch), ["converged"] * len(batch)
         for stage in self.config.stages:
@@ -132,6 +135,13 @@ class Fitter:
             self.config.weights,
             self.config.scales,
         )
+
+    def _start(self, problem: Problem) -> Problem:
+        """A mixture holds a body in the component that it starts in: a single wide Gaussian leads near first."""
+        if self.config.pose_prior == "ranges":
+            return problem
+        wide = load_pose_prior("ranges").to(self.device, torch.float64)
+        return replace(problem, pose_prior=wide, weights=replace(problem.weights, pose=Weights().pose))
 
     def _energy(self, batch: Batch, resolution: int, start: Parameters) -> Energy:
         return Energy(

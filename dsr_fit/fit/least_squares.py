@@ -77,7 +77,8 @@ class Problem:
         placed = keypoints + state.cam_t[:, None]
         pose = matrix_to_axis_angle(state.rotations[:, 1:]).flatten(1)
         total = weights.betas * prior_terms.betas(state.betas)
-        total = total + weights.pose * prior_terms.pose(pose, self.pose_prior.mean, self.pose_prior.std)
+        total = total + weights.stature * prior_terms.stature(self.skeleton.height(state.betas))
+        total = total + weights.pose * self.pose_prior.energy(pose)
         total = total + weights.bending * prior_terms.bending(pose)
         if weights.keypoints:
             error = point_terms.keypoints(
@@ -136,7 +137,8 @@ class Problem:
         for joint, block in enumerate(log_jacobian(pose).unbind(1)):
             slope[:, 3 * joint : 3 * joint + 3, 3 * joint + 3 : 3 * joint + 6] = block
         pose = pose.flatten(1)
-        scale = (weights.pose / 69) ** 0.5 / prior.std
+        scale = (weights.pose / 69) ** 0.5
+        deviations, whitening = prior.nearest(pose)
         index = [component for component, _ in prior_terms.BENDS]
         signs = pose.new_tensor([sign for _, sign in prior_terms.BENDS])
         backwards = prior_terms.bends(pose).clamp(max=0) * (weights.bending**0.5 / prior_terms.BEND_UNIT)
@@ -144,9 +146,13 @@ class Problem:
         shape_slope = pose.new_zeros(batch, 10, 85)
         shape_scale = (weights.betas / 10) ** 0.5
         shape_slope[:, torch.arange(10), 72 + torch.arange(10)] = shape_scale
-        residuals = [scale * (pose - prior.mean), backwards, shape_scale * state.betas]
+        tall_scale = weights.stature**0.5 / prior_terms.STATURE_UNIT
+        beyond = prior_terms.too_short_or_tall(self.skeleton.height(state.betas))[:, None] * tall_scale
+        tall_slope = pose.new_zeros(batch, 1, 85)
+        tall_slope[:, 0, SHAPE] = (beyond != 0) * tall_scale * self.skeleton.stature[1:]
+        residuals = [scale * deviations, backwards, shape_scale * state.betas, beyond]
         return torch.cat(residuals, 1), torch.cat(
-            [scale[:, None] * slope, active[..., None] * slope[:, index], shape_slope], 1
+            [scale * whitening @ slope, active[..., None] * slope[:, index], shape_slope, tall_slope], 1
         )
 
 

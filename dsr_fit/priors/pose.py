@@ -1,8 +1,15 @@
-"""How joints bend."""
+"""How joints bend: a mixture of Gaussians over the rotation vectors of SMPL's 23 body joints.
+
+Vectors are measured from the T-pose, the middle of the shoulders' range, so that no human pose comes near their
+discontinuity at half a turn; beyond it they are wrapped, and the energy depends on the rotation alone.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,22 +17,88 @@ import yaml
 from torch import Tensor
 
 from dsr_fit.assets import shipped
+from dsr_fit.errors import InputError
+from dsr_fit.files import read_arrays
 from dsr_fit.joints import SMPL_JOINTS
+
+PosePriorKind = Literal["learned", "ranges"]
 
 
 @dataclass(frozen=True)
 class PosePrior:
-    """A Gaussian per component of `body_pose`, axis-angle radians."""
+    """K Gaussians over `body_pose`, each as what turns a deviation into independent unit normals."""
 
-    mean: Tensor  # (69,)
-    std: Tensor  # (69,)
+    mean: Tensor  # (K, 69) radians
+    whitening: Tensor  # (K, 69, 69), its square is the inverse covariance
+    offset: Tensor  # (K,) cost of a component's mean, in squared units; 0 for the likeliest
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PosePrior:
-        return PosePrior(self.mean.to(device, dtype), self.std.to(device, dtype))
+        return PosePrior(*(value.to(device, dtype) for value in (self.mean, self.whitening, self.offset)))
+
+    @property
+    def center(self) -> Tensor:
+        """(69,) the likeliest component's mean: where a fit starts."""
+        return self.mean[self.offset.argmin()]
+
+    @property
+    def std(self) -> Tensor:
+        """(69,) radians, of the likeliest component."""
+        whitening = self.whitening[self.offset.argmin()]
+        return torch.linalg.inv(whitening.T @ whitening).diagonal().sqrt()
+
+    def component_weights(self) -> Tensor:
+        """(K,) how likely each component is."""
+        return torch.softmax(-self.offset / 2 - torch.linalg.slogdet(self.whitening)[1], 0)
+
+    def deviations(self, body_pose: Tensor) -> Tensor:
+        """(B, 69) -> (B, K, 69) in units of each component's own spread."""
+        return torch.einsum("kij,bkj->bki", self.whitening, wrapped(body_pose)[:, None] - self.mean)
+
+    def energy(self, body_pose: Tensor) -> Tensor:
+        """(B, 69) -> (B,) twice the negative log-density over 69, from the highest peak: about 1 for a usual pose."""
+        cost = self.deviations(body_pose).square().sum(-1) + self.offset
+        return -2 / body_pose.shape[1] * torch.logsumexp(-cost / 2, 1)
+
+    def nearest(self, body_pose: Tensor) -> tuple[Tensor, Tensor]:
+        """The component that explains each pose best: its deviations (B, 69) and its whitening (B, 69, 69)."""
+        deviations = self.deviations(body_pose)
+        best = (deviations.square().sum(-1) + self.offset).argmin(1)
+        return deviations[torch.arange(len(best), device=best.device), best], self.whitening[best]
 
 
-def load_pose_prior() -> PosePrior:
-    """The rule-based prior that ships (`priors/pose/joint_ranges.yaml`)."""
+def wrapped(body_pose: Tensor) -> Tensor:
+    """(B, 69) the same rotations as vectors of at most half a turn."""
+    vectors = body_pose.unflatten(1, (-1, 3))
+    angle = vectors.detach().norm(dim=-1, keepdim=True)
+    if not bool((angle > math.pi).any()):
+        return body_pose
+    turns = 2 * math.pi * (angle / (2 * math.pi)).round()
+    exact = vectors.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    return (vectors * (1 - turns / exact)).flatten(1)
+
+
+def load_pose_prior(kind: PosePriorKind = "ranges") -> PosePrior:
+    """The prior learned from motion capture and photos, or the one written by hand."""
+    return _ranges() if kind == "ranges" else read_pose_prior(shipped("priors/pose/density.npz"))
+
+
+def read_pose_prior(path: Path) -> PosePrior:
+    """A mixture from a file of `tools/build_pose_prior.py`; raises InputError for any other."""
+    try:
+        arrays = read_arrays(path)
+    except ValueError as error:
+        raise InputError(f"{path}: not a readable pose prior ({error})") from None
+    shapes = {"mean": (69,), "whitening": (69, 69), "offset": ()}
+    if not isinstance(arrays, dict) or any(
+        name not in arrays or arrays[name].shape != (*arrays["mean"].shape[:1], *shape)
+        for name, shape in shapes.items()
+    ):
+        raise InputError(f"{path}: not a pose prior, expected `mean` (K, 69), `whitening` (K, 69, 69), `offset` (K,)")
+    return PosePrior(*(torch.from_numpy(arrays[name].astype(np.float32)) for name in shapes))
+
+
+def _ranges() -> PosePrior:
+    """One Gaussian with independent components (`priors/pose/joint_ranges.yaml`)."""
     table = yaml.safe_load(shipped("priors/pose/joint_ranges.yaml").read_text(encoding="utf-8"))
     mirror = np.array([1.0, -1.0, -1.0])
     mean, std = np.zeros((23, 3)), np.zeros((23, 3))
@@ -33,4 +106,5 @@ def load_pose_prior() -> PosePrior:
         entry = table[name.replace("right_", "left_")]
         mean[row] = np.array(entry["mean"]) * (mirror if name.startswith("right_") else 1)
         std[row] = entry["std"]
-    return PosePrior(torch.from_numpy(mean.ravel()).float(), torch.from_numpy(std.ravel()).float())
+    whitening = torch.from_numpy(1 / std.ravel()).float().diag()[None]
+    return PosePrior(torch.from_numpy(mean.ravel()).float()[None], whitening, torch.zeros(1))

@@ -54,7 +54,7 @@ def _translation(problem: Problem, state: State) -> Tensor:
 def _start_rotations(problem: Problem, has_world: Tensor, headings: int) -> Tensor:
     """(B, 24, 3, 3): the prior's mean pose, turned as the landmarks say, or upright to one of the headings."""
     points, prior = problem.points, problem.pose_prior
-    body = axis_angle_to_matrix(prior.mean.unflatten(0, (23, 3))).expand(len(has_world), -1, -1, -1)
+    body = axis_angle_to_matrix(prior.center.unflatten(0, (23, 3))).expand(len(has_world), -1, -1, -1)
     eye = torch.eye(3, dtype=body.dtype, device=body.device).expand(len(has_world), 1, 3, 3)
     rotations = torch.cat([eye, body], 1)
     aligned = _align(problem.skeleton.keypoints(rotations, body.new_zeros(len(body), 10)), points)

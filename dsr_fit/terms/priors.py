@@ -11,6 +11,10 @@ BENDS: tuple[tuple[int, float], ...] = (
     (3 * (18 - 1) + 1, -1.0),  # left elbow, about y
     (3 * (19 - 1) + 1, 1.0),  # right elbow
 )
+ADULTS = (1.45, 2.05)
+"""Metres of stature of all but a few adults in a thousand."""
+STATURE_UNIT = 0.03
+"""Metres beyond it that cost 1."""
 BEND_UNIT = 0.1
 """Radians of backward bend that cost 1."""
 
@@ -20,9 +24,15 @@ def betas(values: Tensor) -> Tensor:
     return values.square().mean(1)
 
 
-def pose(body_pose: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Mean squared deviation of (B, 69) axis-angle from a joint-wise Gaussian of `mean` and `std` (69,)."""
-    return ((body_pose - mean) / std).square().mean(1)
+def too_short_or_tall(height: Tensor) -> Tensor:
+    """(B,) metres of stature -> signed metres beyond `ADULTS`, 0 within."""
+    low, high = ADULTS
+    return (height - high).clamp(min=0) - (low - height).clamp(min=0)
+
+
+def stature(height: Tensor) -> Tensor:
+    """Squared hinge on statures (B,) in metres that adults don't have, in units of `STATURE_UNIT`^2."""
+    return (too_short_or_tall(height) / STATURE_UNIT).square()
 
 
 def bends(body_pose: Tensor) -> Tensor:

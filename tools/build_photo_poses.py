@@ -1,0 +1,95 @@
+"""Build `priors/pose/photo_poses.npz`: how people stand and walk in street photos, as rotations.
+
+    python tools/build_photo_poses.py --photos ../shared/data/ccp
+
+Training photos of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014) are fitted by least squares to the detector's
+keypoints and 3D landmarks under the hand-written prior. A fit is kept where the whole body is seen and every confident
+keypoint is met. Only rotations of the body's joints are written, no image, shape or name. `--detections` reads what
+the detector found from a folder of `NNNN.npz` (`keypoints`, `world`) instead of running it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dsr_fit.body_files import load_body
+from dsr_fit.config import FitConfig
+from dsr_fit.evaluate import ccp
+from dsr_fit.files import replacing
+from dsr_fit.fit.batch import Batch
+from dsr_fit.fit.least_squares import Problem, solve
+from dsr_fit.fit.quality import keypoint_errors
+from dsr_fit.joints import KEYPOINT_INDEX
+from dsr_fit.perception.detector import MediaPipeDetector
+from dsr_fit.perception.images import read_image
+from dsr_fit.priors.pose import load_pose_prior
+from dsr_fit.regressor import kinematic
+from dsr_fit.types import Detection, Observation
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEN = [
+    KEYPOINT_INDEX[side + name]
+    for side in ("L", "R")
+    for name in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
+]
+MIN_CONFIDENCE = 0.7
+LARGEST_ERROR = 0.006
+"""Mean keypoint error of a fit that is kept, over the longer side of the box."""
+BATCH = 32
+
+
+def detections(photos: Path, cache: Path | None) -> list[Observation]:
+    """The largest person of every training photo that has one; label maps are left empty."""
+    detector, found = None if cache else MediaPipeDetector(), []
+    for number in ccp.photo_numbers(photos, "train", annotated=False):
+        image, _ = read_image(ccp.photo_path(photos, number))
+        if detector is None:
+            assert cache is not None
+            with np.load(cache / f"{number}.npz", allow_pickle=False) as file:
+                each = [] if "keypoints" not in file else [Detection(file["keypoints"], file["world"], source="cache")]
+        else:
+            each = detector.detect(image)
+        for detection in each[:1]:
+            blank = np.broadcast_to(np.uint8(0), image.shape)
+            labels = np.broadcast_to(np.uint8(0), image.shape[:2])
+            focal = float(np.hypot(image.shape[0], image.shape[1]))
+            found.append(Observation(blank, detection, labels, "none", focal))
+    return found
+
+
+def fit(observations: list[Observation]) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation vectors (N, 69) of the body's joints, and keypoint errors over the box (N,)."""
+    config, double = FitConfig(), torch.float64
+    skeleton, prior = load_body().skeleton.to(dtype=double), load_pose_prior("ranges").to(dtype=double)
+    batch = Batch(observations, crop_camera=False, keypoint_valid=skeleton.keypoint_valid)
+    problem = Problem(skeleton, batch.points.to(dtype=double), prior, config.weights, config.scales)
+    settings = config.least_squares
+    state = solve(problem, kinematic.estimate(problem, settings), settings.steps, settings.damping)
+    keypoints = skeleton.keypoints(state.rotations, state.betas) + state.cam_t[:, None]
+    return state.parameters().body_pose.numpy(), keypoint_errors(keypoints, problem.points)[1].numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of Clothing Co-Parsing")
+    parser.add_argument("--detections", type=Path, help="folder of earlier detections")
+    parser.add_argument("--out", type=Path, default=ROOT / "priors" / "pose" / "photo_poses.npz")
+    arguments = parser.parse_args()
+
+    observations = detections(arguments.photos, arguments.detections)
+    whole = [item for item in observations if item.detection.keypoints[SEEN, 2].min() > MIN_CONFIDENCE]
+    fits = [fit(whole[start : start + BATCH]) for start in range(0, len(whole), BATCH)]
+    poses, errors = (np.concatenate(each) for each in zip(*fits, strict=True))
+    kept = errors < LARGEST_ERROR
+    with replacing(arguments.out) as path:
+        np.savez_compressed(path, body_pose=poses[kept].astype(np.float16))
+    print(f"{len(observations)} people, {len(whole)} of them seen whole, {kept.sum()} kept; ", end="")
+    print(f"keypoint error of the kept, median {100 * np.median(errors[kept]):.2f} % of the box")
+
+
+if __name__ == "__main__":
+    main()

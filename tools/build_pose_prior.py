@@ -1,0 +1,150 @@
+"""Build `priors/pose/density.npz`, how people bend, from motion capture and photos; and the ranges of joints.
+
+    python tools/build_pose_prior.py
+
+Reads `poses.npz` (training clips only) and `photo_poses.npz` beside it. A mixture of Gaussians is fitted by
+expectation maximisation over the rotation vectors of the joints that motion capture moves; every component is joined
+by its mirror image, so that left and right cost the same. Collars, hands and toes keep the hand-written ranges.
+`benchmarks/pose_prior.py` measures it and holds the table by which its size was chosen. Also writes
+`joint_limits.json`, the ranges that `dsr_fit.evaluate.plausibility` calls plausible, and `samples.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from dsr_fit.evaluate.plausibility import learn_limits
+from dsr_fit.evaluate.poses import PoseSet, load_poses
+from dsr_fit.files import read_arrays, replacing
+from dsr_fit.joints import SMPL_JOINTS
+from dsr_fit.priors.pose import PosePrior, load_pose_prior, read_pose_prior
+
+ROOT = Path(__file__).resolve().parents[1]
+BODY_JOINTS = SMPL_JOINTS[1:]
+UNKNOWN = tuple(f"{side}_{name}" for side in ("left", "right") for name in ("collar", "foot", "hand"))
+"""Joints that motion capture hardly moves, or not in every source."""
+LEARNED = [row for row, name in enumerate(BODY_JOINTS) if name not in UNKNOWN]
+COLUMNS = np.array([3 * row + axis for row in LEARNED for axis in range(3)])
+
+COMPONENTS = 4  # and their mirror images; see the table of benchmarks/pose_prior.py
+RESOLUTION = np.radians(0.57) ** 2
+"""Variance added to every direction: differences below half a degree mean nothing."""
+SAMPLES = 6000
+PHOTO_SHARE = 0.25
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Poses to learn from, with the source that each is balanced by."""
+
+    poses: np.ndarray  # (N, 69)
+    source: np.ndarray  # (N,) clip, or -1 for photos
+
+    def draw(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """(count, 69) poses: photos by their share, clips by the root of their length, a half of each mirrored."""
+        photo = self.source < 0
+        lengths = np.bincount(self.source[~photo])
+        weight = np.zeros(len(self.source))
+        weight[~photo] = lengths[self.source[~photo]] ** -0.5
+        weight[~photo] *= (1 - PHOTO_SHARE if photo.any() else 1) / weight[~photo].sum()
+        weight[photo] = PHOTO_SHARE / max(photo.sum(), 1)
+        drawn = self.poses[random.choice(len(weight), count, p=weight)]
+        return np.where(random.random(count)[:, None] < 0.5, drawn, mirrored(drawn))
+
+
+def mirrored(poses: np.ndarray) -> np.ndarray:
+    """(N, 69) the poses seen in a mirror."""
+    swap = {"left": "right", "right": "left"}
+    names = [name.partition("_") for name in BODY_JOINTS]
+    order = [BODY_JOINTS.index(swap.get(side, side) + bar + rest) for side, bar, rest in names]
+    return (poses.reshape(-1, 23, 3)[:, order] * np.array([1.0, -1.0, -1.0])).reshape(-1, 69)
+
+
+def examples(poses: PoseSet, photos: np.ndarray) -> Examples:
+    """Motion capture (what is held out must be gone already) and photos (M, 69)."""
+    source = np.concatenate([poses.clip, np.full(len(photos), -1)])
+    return Examples(np.concatenate([poses.full_pose[:, 3:], photos]).astype(np.float64), source)
+
+
+def fit_mixture(given: Examples, components: int, resolution: float, seed: int = SEED) -> PosePrior:
+    """Expectation maximisation on balanced examples, mirrored, and completed by the hand-written ranges."""
+    import torch
+
+    drawn = given.draw(SAMPLES, np.random.default_rng(seed))[:, COLUMNS]
+    mixture = GaussianMixture(components, reg_covar=resolution, max_iter=30, init_params="k-means++", random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 30 rounds are enough
+        mixture.fit(drawn)
+    ranges = load_pose_prior("ranges")
+    mean = np.tile(ranges.mean.numpy(), (components, 1)).astype(np.float64)
+    mean[:, COLUMNS] = mixture.means_
+    covariance = np.tile(np.diag(ranges.std.numpy().astype(np.float64) ** 2), (components, 1, 1))
+    covariance[:, COLUMNS[:, None], COLUMNS] = mixture.covariances_
+    mirror = mirrored(np.eye(69))  # its rows mirror the axes, so x @ mirror is the mirrored x
+    mean = np.concatenate([mean, mean @ mirror])
+    covariance = np.concatenate([covariance, mirror.T @ covariance @ mirror])
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+    log_peak = np.tile(np.log(mixture.weights_), 2) + np.log(whitening.diagonal(axis1=1, axis2=2)).sum(1)
+    offset = 2 * (log_peak.max() - log_peak)
+    return PosePrior(*(torch.from_numpy(value.astype(np.float32)) for value in (mean, whitening, offset)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "priors" / "pose")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+
+    poses = load_poses(folder / "poses.npz").part(held_out=False)
+    photos = read_arrays(folder / "photo_poses.npz")
+    assert isinstance(photos, dict)
+    prior = fit_mixture(examples(poses, photos["body_pose"]), COMPONENTS, RESOLUTION)
+    with replacing(folder / "density.npz") as path:
+        np.savez_compressed(path, mean=prior.mean, whitening=prior.whitening, offset=prior.offset)
+    with replacing(folder / "joint_limits.json") as path:
+        path.write_text(json.dumps(learn_limits(poses.full_pose[:, 3:]), indent=1) + "\n")
+    with replacing(folder / "samples.png") as path:
+        draw_samples(path, read_pose_prior(folder / "density.npz"))
+
+
+def draw_samples(path: Path, prior: PosePrior, rows: int = 3, columns: int = 8) -> None:
+    """Bodies in poses drawn from the mixture."""
+    import cv2
+    import torch
+
+    from dsr_fit.body_files import load_body
+    from dsr_fit.render.renderer import Renderer
+
+    generator, size = torch.Generator().manual_seed(SEED), 240
+    body, count = load_body(), rows * columns
+    chance = prior.component_weights()
+    chosen = torch.multinomial(chance, count, replacement=True, generator=generator)
+    noise = torch.randn(count, 69, 1, generator=generator)
+    pose = prior.mean[chosen] + torch.linalg.solve(prior.whitening[chosen], noise)[..., 0]
+    orient = torch.tensor([[np.pi, 0.0, 0.0]]).expand(count, 3)
+    vertices = body(orient, pose, torch.zeros(count, 10), torch.tensor([[0.0, -0.2, 5.0]]).expand(count, 3)).vertices()
+    corners = vertices[:, body.faces.long()]
+    normal = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+    shade = torch.nn.functional.normalize(normal, dim=-1) @ torch.tensor([0.3, -0.5, -0.8])
+    window = torch.tensor([[450.0, 450.0, size / 2, size / 2]]).expand(count, 4)
+    renderer = Renderer(body.faces, body.num_vertices, device="cpu", outline="none")
+    tiles = []
+    for each in range(count):
+        colours = (0.35 + 0.6 * shade[each].clamp(min=0))[:, None].contiguous()
+        render = renderer(vertices[each : each + 1], window[:1], size, face_attributes=colours)
+        tiles.append(torch.where(render.mask[0], render.attributes[0, ..., 0], torch.ones(())).numpy())
+    sheet = np.concatenate([np.concatenate(tiles[row * columns : (row + 1) * columns], 1) for row in range(rows)])
+    cv2.imwrite(str(path), (255 * sheet).astype(np.uint8))
+
+
+if __name__ == "__main__":
+    main()
