@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dsr_fit.config import FitConfig, load_config
+from dsr_fit.dataset.batch_command import BatchArguments, run_batch
 from dsr_fit.errors import DsrFitError, InputError, UsageError
 from dsr_fit.files import BESIDE_MESH, MESH_SUFFIXES
 
@@ -103,6 +104,14 @@ def run_fit(arguments: FitArguments) -> None:
     _summarise(arguments.out, result.metrics, result.stop_reason)
 
 
+def batch(argv: list[str]) -> None:
+    """Fit every person of a data set, resumably; see `dsr-fit export` for what becomes of it."""
+    preset = _value_of(argv, "--config")
+    default = FitConfig() if preset is None else load_config(preset)
+    start = BatchArguments(source=tyro.MISSING, out=tyro.MISSING, fit=default)
+    run_batch(tyro.cli(BatchArguments, args=argv, default=start, prog="dsr-fit batch"))
+
+
 def info(argv: list[str]) -> None:
     """Show versions, backends, and which assets are found and how to set the missing ones."""
     tyro.cli(_nothing, args=argv, prog="dsr-fit info", description=info.__doc__)
@@ -125,7 +134,12 @@ def evaluate(argv: list[str]) -> None:
     EVALUATIONS[argv[0]](argv[1:])
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "info": info, "evaluate": evaluate}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "fit": fit,
+    "batch": batch,
+    "info": info,
+    "evaluate": evaluate,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
