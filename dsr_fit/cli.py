@@ -75,6 +75,7 @@ def run_fit(arguments: FitArguments) -> None:
     from dsr_fit.body_files import load_body
     from dsr_fit.export import write_result
     from dsr_fit.fit.fitter import Fitter, choose_device
+    from dsr_fit.fit.gate import Gate
     from dsr_fit.pipeline import Inputs, Perception
     from dsr_fit.priors.semantic import load_semantic_prior
     from dsr_fit.view.overlay import draw
@@ -85,10 +86,11 @@ def run_fit(arguments: FitArguments) -> None:
     # A prior that is set once for all belongs to the licensed body.
     own_prior = arguments.semantic_prior is not None or body_path is not None
     prior_path = licensed("semantic_prior", _text(arguments.semantic_prior)) if own_prior else None
+    prior = load_semantic_prior(body, prior_path)
     fitter = Fitter(
         body,
         arguments.fit,
-        semantic_prior=load_semantic_prior(body, prior_path),
+        semantic_prior=prior,
         device=device,
         crop_camera=arguments.camera == "crop",
     )
@@ -100,7 +102,8 @@ def run_fit(arguments: FitArguments) -> None:
     picture = draw(result, body)
     timings = {**perception.timings_s, **result.timings_s, "export": time.perf_counter() - started}
     timings = {name: round(seconds, 4) for name, seconds in timings.items()}
-    write_result(arguments.out, result, body, arguments.fit, picture, timings, arguments.obj_frame)
+    verdict = Gate.load(body, prior).judge(result)
+    write_result(arguments.out, result, body, arguments.fit, picture, timings, verdict, arguments.obj_frame)
     _summarise(arguments.out, result.metrics, result.stop_reason)
 
 

@@ -546,7 +546,9 @@ def test_the_report_is_the_contracts(mesh: Path) -> None:
         "energies", "metrics", "quality", "accepted", "reasons", "iterations", "stop_reason", "timings_s",
         "config", "versions", "seed", "labels_source", "keypoints_source", "crop_residual_px", "body",
     }  # fmt: skip
-    assert (report["quality"], report["accepted"], report["reasons"], report["seed"]) == (None, None, [], 0)
+    assert 0 <= report["quality"] <= 1
+    assert report["accepted"] is (not report["reasons"])
+    assert report["seed"] == 0
     assert set(report["energies"]) == set(vars(Weights()))
     assert all(set(values) == {"initial", "final"} for values in report["energies"].values())
     assert set(report["metrics"]) == {

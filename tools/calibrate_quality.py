@@ -3,9 +3,9 @@
     PYTHONPATH=tools python tools/calibrate_quality.py --cases-dir FOLDER
 
 Every person goes through the whole pipeline (detector, parser, fit), and the gate learns to tell from the evidence
-(`dsr_fit/fit/gate.py`) whether the mean vertex error is under 80 mm. Learnt from seeds that are used for tuning; the ROC
-is measured on the reporting seeds, from 10000, which nothing here is chosen on. People who are missed by the detector
-have no fit and take no part. Missing cases are generated, about half a second each; fits take as long.
+(`dsr_fit/fit/gate.py`) whether the mean vertex error is under 80 mm. Learnt from seeds that are used for tuning; the
+ROC is measured on the reporting seeds, from 10000, which nothing here is chosen on. People who are missed by the
+detector have no fit and take no part. Missing cases are generated, about half a second each; fits take as long.
 """
 
 from __future__ import annotations
@@ -241,7 +241,9 @@ def main() -> None:
     with replacing(arguments.out) as temporary:
         temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     report, told = found["report"], found["calibration"]
-    print(f"learnt from {told['fits']} fits, {100 * told['right']:.0f} % right; held-out AUC {told['auc_held_out']:.3f}")
+    print(
+        f"learnt from {told['fits']} fits, {100 * told['right']:.0f} % right; held-out AUC {told['auc_held_out']:.3f}"
+    )
     print(f"reported on {report['fits']}: AUC {report['auc']:.3f} {report['auc_interval']}; {report['at_threshold']}")
     if not told["precision_reached"]:
         print(f"a precision of {PRECISION} was NOT reached at any threshold; the most precise one was taken")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,13 @@ import torch
 from PIL import Image
 
 from dsr_fit.body_files import load_body
-from dsr_fit.dataset.perceive import Found, Seen, reason_of
+from dsr_fit.dataset.findings import Fitted, Found, Seen
+from dsr_fit.dataset.perceive import reason_of
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import Gate
 from dsr_fit.priors.semantic import load_semantic_prior
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The rows of one batch of images, in order, and what they cost."""
-
-    rows: list[Row]
-    timings_s: dict[str, float] = field(default_factory=dict)
 
 
 class BatchFitter:
@@ -93,8 +86,6 @@ class BatchFitter:
 
     def _draw(self, row: Row, result: FitResult) -> None:
         """`overlays/IMGNAME.PERSON.jpg`, its folders made; a picture is a help, never the end of a run."""
-        from dataclasses import replace
-
         from dsr_fit.perception.images import read_image
         from dsr_fit.view.overlay import draw
 

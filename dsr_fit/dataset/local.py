@@ -10,8 +10,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from dsr_fit.dataset.entries import Entry, Person
-from dsr_fit.dataset.fitting import Fitted
-from dsr_fit.dataset.perceive import Seen
+from dsr_fit.dataset.findings import Fitted, Seen
 from dsr_fit.dataset.worker import Died, Failure, Work, Worker
 
 Stage = Callable[[], Work]

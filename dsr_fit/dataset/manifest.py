@@ -13,7 +13,6 @@ from dsr_fit.dataset.entries import Source
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import durable
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.export import versions
 
 NAME = "manifest.json"
 
@@ -53,6 +52,8 @@ def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix
     Raises InputError where the folder holds results of another source, and UsageError where they are of other
     settings and `mix` doesn't allow that.
     """
+    from dsr_fit.export import versions
+
     described = describe(source)
     identity = json.loads(json.dumps(settings.identity()))
     run = {"identity": identity, "versions": versions()}
@@ -71,9 +72,8 @@ def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix
             "which decide what is fitted together; give the same"
         )
     for number, known in enumerate(manifest.runs):
-        if known["identity"] == identity:
-            if number == len(manifest.runs) - 1 or mix:
-                return manifest, number
+        if known["identity"] == identity and (mix or number == len(manifest.runs) - 1):
+            return manifest, number
     changed = "; ".join(differences(manifest.runs[-1]["identity"], identity))
     if not mix:
         raise UsageError(

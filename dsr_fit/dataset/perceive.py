@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from dsr_fit.dataset.entries import Entry, Person
+from dsr_fit.dataset.findings import Found, Seen
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import DsrFitError
 from dsr_fit.perception.images import open_image
 from dsr_fit.perception.keypoint_files import read_keypoints
 from dsr_fit.pipeline import Inputs, Perception
-from dsr_fit.types import Detection, Observation
-
-
-@dataclass(frozen=True)
-class Found:
-    """An observation without its image: the fit needs none, and the label map is packed."""
-
-    keypoints: np.ndarray  # (49, 3)
-    world_landmarks: np.ndarray | None  # (49, 4)
-    labels: bytes
-    """PNG of the (H, W) label map."""
-    labels_source: str
-    keypoints_source: str
-    focal_length: float
-    image_size: tuple[int, int]  # width, height
-
-    @classmethod
-    def of(cls, observation: Observation) -> Found:
-        detection = observation.detection
-        return cls(
-            detection.keypoints,
-            detection.world_landmarks,
-            pack_labels(observation.labels),
-            observation.labels_source,
-            detection.source,
-            observation.focal_length,
-            observation.image_size,
-        )
-
-    def observation(self) -> Observation:
-        """As the fitter takes it, the image left black (and without memory of its own)."""
-        width, height = self.image_size
-        black = np.broadcast_to(np.zeros(3, np.uint8), (height, width, 3))
-        detection = Detection(self.keypoints, self.world_landmarks, None, self.keypoints_source)
-        return Observation(black, detection, unpack_labels(self.labels), self.labels_source, self.focal_length)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One person of one image, found or not."""
-
-    imgname: str
-    person: int
-    source_id: int = -1
-    found: Found | None = None
-    reason: str = ""
-    """Why there is nothing to fit."""
-    timings_s: dict[str, float] = field(default_factory=dict)
+from dsr_fit.types import Detection
 
 
 class Perceiver:
@@ -130,17 +81,3 @@ def fill(outline: tuple[np.ndarray, ...], size: tuple[int, int]) -> np.ndarray:
     for polygon in polygons:
         cv2.fillPoly(mask, [polygon], (1,), shift=4)
     return mask.astype(np.float32)
-
-
-def pack_labels(labels: np.ndarray) -> bytes:
-    """(H, W) uint8 -> PNG."""
-    file = io.BytesIO()
-    Image.fromarray(labels).save(file, format="PNG", compress_level=3)
-    return file.getvalue()
-
-
-def unpack_labels(png: bytes) -> np.ndarray:
-    """PNG -> (H, W) uint8."""
-    labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert labels is not None
-    return labels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -89,7 +88,6 @@ def summary(progress: Progress) -> dict[str, object]:
     Call it after the workers have ended: their processor time counts from then on.
     """
     wall = time.perf_counter() - progress.started
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cores = os.cpu_count() or 1
     stages = {name: round(seconds / max(progress.done, 1), 4) for name, seconds in progress.timings_s.items()}
     return {
@@ -98,6 +96,6 @@ def summary(progress: Progress) -> dict[str, object]:
         "fitted_now": progress.done,
         "wall_s": round(wall, 2),
         "stages_s_per_image": stages,
-        "utilisation": round(sum(one.ru_utime + one.ru_stime for one in used) / (wall * cores), 3),
+        "utilisation": round(progress.cpu_s() / (wall * cores), 3),
         "cores": cores,
     }

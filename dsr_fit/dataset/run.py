@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,14 +13,13 @@ from typing import Literal, Protocol
 
 from dsr_fit.config import FitConfig
 from dsr_fit.dataset.entries import Source
-from dsr_fit.dataset.fitting import BatchFitter, Fitted
+from dsr_fit.dataset.findings import Fitted
 from dsr_fit.dataset.local import Stage, default_workers, run_local
 from dsr_fit.dataset.manifest import Manifest, agree, read_manifest
-from dsr_fit.dataset.perceive import Perceiver
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import BATCH_SIZE, SHARD_SIZE, Settings
 from dsr_fit.dataset.shards import Store, locked
-from dsr_fit.dataset.sources import open_source
+from dsr_fit.dataset.worker import Work
 from dsr_fit.errors import UsageError
 
 Engine = Literal["local", "ray"]
@@ -57,6 +57,11 @@ class Progress:
     timings_s: Counter[str] = field(default_factory=Counter)
     """Seconds that each stage took, summed over this run's images; `write` among them."""
     started: float = field(default_factory=time.perf_counter)
+    cpu_before_s: float = field(default_factory=lambda: _cpu_s())
+
+    def cpu_s(self) -> float:
+        """Processor seconds of this process, and of those of its workers that have ended."""
+        return _cpu_s() - self.cpu_before_s
 
     def rate(self) -> float:
         """Images a second."""
@@ -65,6 +70,11 @@ class Progress:
     def left_s(self) -> float | None:
         """Seconds to go at this rate; None while nothing is known."""
         return (self.images - self.before - self.done) / self.rate() if self.done else None
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 class Report(Protocol):
@@ -106,8 +116,8 @@ def run(
         if report is not None:
             report(progress)
         overlays = out / "overlays" if settings.overlays else None
-        perceive = perceive or partial(Perceiver, settings, source.images)
-        fit = fit or partial(BatchFitter, settings, source.images, overlays)
+        perceive = perceive or partial(perceiver, settings, source.images)
+        fit = fit or partial(batch_fitter, settings, source.images, overlays)
         for batch, fitted in _engine(resources, source, left, settings, perceive, fit):
             started = time.perf_counter()
             rows = [{**row, "run": number} for row in fitted.rows]
@@ -132,6 +142,20 @@ def _engine(
 
         return run_ray(*shared, address=resources.address, gpus=settings.device == "cuda")
     return run_local(*shared)
+
+
+def perceiver(settings: Settings, images: Path) -> Work:
+    """`Perceiver`, imported where it works."""
+    from dsr_fit.dataset.perceive import Perceiver
+
+    return Perceiver(settings, images)
+
+
+def batch_fitter(settings: Settings, images: Path, overlays: Path | None) -> Work:
+    """`BatchFitter`, imported where it works."""
+    from dsr_fit.dataset.fitting import BatchFitter
+
+    return BatchFitter(settings, images, overlays)
 
 
 def _images(total: int, batch_size: int, batch: int) -> int:
@@ -165,6 +189,8 @@ def fit_dataset(
         config: of the fit; other settings (body, camera, device) come in `settings`.
     Raises: InputError and UsageError, see `run`.
     """
+    from dsr_fit.dataset.sources import open_source
+
     listed = open_source(Path(source), _path(images), _path(keypoints))
     settings = replace(settings or Settings(), batch_size=batch_size)
     if config is not None:

@@ -28,8 +28,8 @@ class Column:
     shape: tuple[int, ...] = ()
 
     def field(self) -> pa.Field:
-        size = int(np.prod(self.shape))
-        kind = pa.list_(self.kind, size) if self.shape else self.kind
+        # Lists of a fixed size would say more, but Parquet doesn't read them back where some are null.
+        kind = pa.list_(self.kind) if self.shape else self.kind
         return pa.field(self.name, kind, metadata={"shape": str(list(self.shape))})
 
 

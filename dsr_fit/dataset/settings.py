@@ -41,14 +41,14 @@ class Settings:
     def prior_path(self) -> Path | None:
         """The semantic prior's file; None for the one that ships. One that is set belongs to the licensed body."""
         own = self.semantic_prior is not None or self.body_path() is not None
-        return licensed("semantic_prior", str(self.semantic_prior) if self.semantic_prior else None) if own else None
+        return licensed("semantic_prior", _text(self.semantic_prior)) if own else None
 
     def identity(self) -> dict[str, Any]:
         """Everything that must be the same for results to be of one kind, fit for JSON."""
         from importlib.metadata import version
 
         files = {"body": self.body_path(), "semantic_prior": self.prior_path()}
-        extra = licensed("joint_regressor_extra", str(self.joint_regressor_extra) if self.joint_regressor_extra else None)
+        extra = licensed("joint_regressor_extra", _text(self.joint_regressor_extra))
         files["joint_regressor_extra"] = extra if files["body"] is not None else None
         return {
             "config": to_dict(self.config),
@@ -59,6 +59,10 @@ class Settings:
             "shipped": _shipped_hashes(),
             "packages": {name: version(name) for name in ("dsr-fit", "mediapipe")},
         }
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 @cache

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,7 +97,9 @@ def locked(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise InputError(f"--out {folder}: another run is writing there; wait for it, or choose another folder") from None
+        raise InputError(
+            f"--out {folder}: another run is writing there; wait for it, or choose another folder"
+        ) from None
     try:
         yield
     finally:
@@ -115,7 +116,9 @@ def _read(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable shard ({' '.join(str(error).split())}); remove it, and run again") from None
+        raise InputError(
+            f"{path}: not a readable shard ({' '.join(str(error).split())}); remove it, and run again"
+        ) from None
     if table.schema.names != SCHEMA.names:
         raise InputError(f"{path}: has other columns than this version writes; use the version that wrote it")
     return table.cast(SCHEMA)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -62,10 +63,8 @@ class Worker:
         self._send(task)
 
     def _send(self, message: Any) -> None:
-        try:
+        with suppress(OSError):  # it has died; `take` says so
             self.connection.send(message)
-        except OSError:
-            pass  # it has died; `take` says so
 
     def take(self) -> Any:
         """The finished task's answer. Raises Died where the process is gone, InputError where it can't work at all."""
@@ -119,4 +118,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from dsr_fit.dataset import worker  # messages are known by this name, not by __main__'s
+
+    worker.main()

@@ -118,7 +118,9 @@ class Gate:
     def load(cls, body: Body, prior: SemanticPrior) -> Gate:
         """The one that ships, as it stands to this body and prior."""
         found = json.loads(shipped(ASSET).read_text(encoding="utf-8"))
-        costs = {name: Cost(np.array(c["knots"]), np.array(c["rises"]), c["usual"]) for name, c in found["costs"].items()}
+        costs = {
+            name: Cost(np.array(c["knots"]), np.array(c["rises"]), c["usual"]) for name, c in found["costs"].items()
+        }
         made_for = found["bound_to"]
         holds = (made_for["body"], made_for["semantic_prior"]) == (body.sha256, fingerprint(prior))
         return cls(found["bias"], found["threshold"], costs, made_for["labels_source"], holds)
