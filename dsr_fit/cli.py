@@ -108,11 +108,18 @@ def run_fit(arguments: FitArguments) -> None:
 
 
 def batch(argv: list[str]) -> None:
-    """Fit every person of a data set, resumably; see `dsr-fit export` for what becomes of it."""
+    """Fit every person of a data set, and go on where an earlier run was stopped."""
     preset = _value_of(argv, "--config")
     default = FitConfig() if preset is None else load_config(preset)
     start = BatchArguments(source=tyro.MISSING, out=tyro.MISSING, fit=default)
     run_batch(tyro.cli(BatchArguments, args=argv, default=start, prog="dsr-fit batch"))
+
+
+def export(argv: list[str]) -> None:
+    """Write the results of `dsr-fit batch` in a trainer's format: SPIN, EFT, WebDataset, COCO, Graphonomy."""
+    from dsr_fit.dataset.export_command import export as run_export
+
+    run_export(argv)
 
 
 def info(argv: list[str]) -> None:
@@ -140,6 +147,7 @@ def evaluate(argv: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "fit": fit,
     "batch": batch,
+    "export": export,
     "info": info,
     "evaluate": evaluate,
 }

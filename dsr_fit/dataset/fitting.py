@@ -82,6 +82,7 @@ class BatchFitter:
             "quality": verdict.quality,
             **_values(outcome, seen.found),
             "body": np.array([self.body.name, self.body.sha256]),
+            "num_vertices": self.body.num_vertices,
         }
 
     def _draw(self, row: Row, result: FitResult) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ class Manifest:
 
     source: dict[str, Any]
     """`kind`, `entries` (how many), `sha256` of their names."""
+    images: str
+    """Folder that names are relative to, when the run began."""
     batch_size: int
     shard_size: int
     runs: tuple[dict[str, Any], ...]
@@ -41,7 +43,8 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != schema.VERSION:
             raise ValueError(f"format {content['format']}, this version reads {schema.VERSION}")
-        return Manifest(content["source"], content["batch_size"], content["shard_size"], tuple(content["runs"]))
+        parts = (content[name] for name in ("source", "images", "batch_size", "shard_size"))
+        return Manifest(*parts, tuple(content["runs"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); use another folder") from None
 
@@ -58,7 +61,7 @@ def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix
     identity = json.loads(json.dumps(settings.identity()))
     run = {"identity": identity, "versions": versions()}
     if not (folder / NAME).exists():
-        manifest = Manifest(described, settings.batch_size, shard_size, (run,))
+        manifest = Manifest(described, str(source.images.absolute()), settings.batch_size, shard_size, (run,))
         _write(folder, manifest)
         return manifest, 0
     manifest = read_manifest(folder)
@@ -80,7 +83,7 @@ def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix
             f"--out {folder}: holds results of other settings ({changed}); choose another --out, or add --mix to fit "
             "what is left with the new ones"
         )
-    manifest = Manifest(manifest.source, manifest.batch_size, manifest.shard_size, (*manifest.runs, run))
+    manifest = replace(manifest, runs=(*manifest.runs, run))
     _write(folder, manifest)
     return manifest, len(manifest.runs) - 1
 
@@ -118,6 +121,7 @@ def _write(folder: Path, manifest: Manifest) -> None:
     content = {
         "format": schema.VERSION,
         "source": manifest.source,
+        "images": manifest.images,
         "batch_size": manifest.batch_size,
         "shard_size": manifest.shard_size,
         "runs": manifest.runs,

@@ -61,6 +61,7 @@ COLUMNS: tuple[Column, ...] = (
     _single("keypoints", "observed pixels and confidence", 49, 3),
     Column("labels", pa.binary(), "the label map that the fit saw: a greyscale PNG of the image's size"),
     Column("body", pa.string(), "name and SHA-256 of the body's file", (2,)),
+    Column("num_vertices", pa.int32(), "of that body; 6890 is official SMPL"),
     Column("keypoints_source", pa.string(), "who made the keypoints"),
     Column("labels_source", pa.string(), "who made the label map"),
     *(_single(name, "as in `mesh.json`, of the final fit") for name in METRICS),
@@ -109,5 +110,5 @@ def _values(column: Column, chunks: pa.ChunkedArray) -> list[Any]:
     array = chunks.combine_chunks()
     flat = array.flatten()  # without the null rows
     numbers = flat.to_pylist() if column.kind == pa.string() else flat.to_numpy(zero_copy_only=False)
-    stacked = iter(np.asarray(numbers).reshape(-1, *column.shape))
+    stacked = iter(np.array(numbers).reshape(-1, *column.shape))
     return [next(stacked) if valid else None for valid in array.is_valid().to_pylist()]

@@ -172,7 +172,7 @@ class Fitter:
         results = []
         for row, observation in enumerate(batch.observations):
             focal, center = batch.focal_lengths[row], batch.principal_points[row]
-            crop_cam, crop_orient, residual = _crop_camera(
+            crop_cam, crop_orient, residual = crop_camera(
                 joints[row], pelvis[row], values["cam_t"][row], values["global_orient"][row],
                 batch.crops[row], focal, center,
             )  # fmt: skip
@@ -207,7 +207,7 @@ def _change(first: Tensor, second: Tensor) -> Tensor:
     return ((first - first[:, :1]) - (second - second[:, :1])).norm(dim=-1).mean(1)
 
 
-def _crop_camera(
+def crop_camera(
     joints: np.ndarray,
     pelvis: np.ndarray,
     cam_t: np.ndarray,
