@@ -68,6 +68,20 @@ class Fitted:
     timings_s: dict[str, float] = field(default_factory=dict)
 
 
+def failed(people: list[Seen], reason: str) -> list[dict[str, Any]]:
+    """Rows of people who were seen and whose fit failed as a whole."""
+    return [
+        {
+            "imgname": seen.imgname,
+            "person": seen.person,
+            "source_id": seen.source_id,
+            "status": "failed",
+            "reason": seen.reason or reason,
+        }
+        for seen in people
+    ]
+
+
 def pack_labels(labels: np.ndarray) -> bytes:
     """(H, W) uint8 -> PNG."""
     file = io.BytesIO()

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from dsr_fit.dataset.entries import Entry, Person
-from dsr_fit.dataset.findings import Fitted, Seen
+from dsr_fit.dataset.findings import Fitted, Seen, failed
 from dsr_fit.dataset.worker import Died, Failure, Work, Worker
 
 Stage = Callable[[], Work]
@@ -135,12 +135,7 @@ def _fitted(task: _Fit, answer: Any, fits: deque[_Fit]) -> Fitted | None:
         return None
     if isinstance(answer, (Died, Failure)):
         reason = answer.reason if isinstance(answer, Failure) else f"fitting its batch failed twice: {answer}"
-        rows = [
-            {"imgname": seen.imgname, "person": seen.person, "source_id": seen.source_id, "status": "failed",
-             "reason": seen.reason or reason}
-            for seen in task.people
-        ]  # fmt: skip
-        return Fitted(rows)
+        return Fitted(failed(task.people, reason))
     return answer
 
 

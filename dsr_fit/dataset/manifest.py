@@ -43,8 +43,13 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != schema.VERSION:
             raise ValueError(f"format {content['format']}, this version reads {schema.VERSION}")
-        parts = (content[name] for name in ("source", "images", "batch_size", "shard_size"))
-        return Manifest(*parts, tuple(content["runs"]))
+        return Manifest(
+            source=content["source"],
+            images=content["images"],
+            batch_size=content["batch_size"],
+            shard_size=content["shard_size"],
+            runs=tuple(content["runs"]),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); use another folder") from None
 

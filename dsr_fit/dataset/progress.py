@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -40,11 +41,10 @@ def _bar() -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console()) as bar:
-        fields = {"rate": 0.0, "accepted": 0, "refused": 0, "failed": 0}
-        task = bar.add_task("", total=None, **fields)
+        task = bar.add_task("", total=None, rate=0.0, accepted=0, refused=0, failed=0)
 
         def report(progress: Progress) -> None:
-            counts = {name: progress.statuses[name] for name in ("accepted", "refused", "failed")}
+            counts: dict[str, Any] = {name: progress.statuses[name] for name in ("accepted", "refused", "failed")}
             done = progress.before + progress.done
             bar.update(task, total=progress.images, completed=done, rate=progress.rate(), **counts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ def run(
     report: Report | None = None,
     perceive: Stage | None = None,
     fit: Stage | None = None,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Fit what is left of a source; each row is yielded when it is safe on the disk.
 
     Args:
@@ -176,7 +176,7 @@ def fit_dataset(
     shard_size: int = SHARD_SIZE,
     mix: bool = False,
     report: Report | None = None,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Fit every person of a data set, and go on where an earlier call was stopped.
 
     Yields one row a person (`docs/shards.md`) as they come, each when it is safe on the disk; rows of earlier calls are

@@ -21,9 +21,7 @@ from dsr_fit.errors import DsrFitError, InputError
 
 Work = Callable[[Any], Any]
 
-_ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-}
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Worker:
         self.connection, theirs = Pipe()
         command = [sys.executable, "-m", "dsr_fit.dataset.worker", str(theirs.fileno())]
         paths = os.pathsep.join(path for path in sys.path if path)
-        environment = {**os.environ, **_ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": paths}
+        environment = {**os.environ, **ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": paths}
         self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         self._send(self.make)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from dsr_fit.body import Body
@@ -61,7 +61,7 @@ def convert(parameters: Parameters, old: Body, new: Body, steps: int = STEPS) ->
         vertices, joints = posed.vertices(), posed.joints()
         normals = vertex_normals(vertices, old.faces.long())
         start = _start(parameters, new, joints)
-    trees = [cKDTree(one) for one in vertices.numpy()]
+    trees = [KDTree(one) for one in vertices.numpy()]
     current = start.map(lambda tensor: tensor.clone().requires_grad_())
     optimiser = Adam(current.tensors(), RATES[0])
     match = None
@@ -102,9 +102,9 @@ def _start(parameters: Parameters, new: Body, joints: Tensor) -> Parameters:
     return Parameters(start.global_orient, start.body_pose, start.betas, start.cam_t + shift)
 
 
-def _match(reached: Tensor, vertices: Tensor, normals: Tensor, trees: list[cKDTree]) -> _Match:
+def _match(reached: Tensor, vertices: Tensor, normals: Tensor, trees: list[KDTree]) -> _Match:
     forward = [tree.query(points)[1] for tree, points in zip(trees, reached.numpy(), strict=True)]
-    back = [cKDTree(points).query(old)[1] for points, old in zip(reached.numpy(), vertices.numpy(), strict=True)]
+    back = [KDTree(points).query(old)[1] for points, old in zip(reached.numpy(), vertices.numpy(), strict=True)]
     index = torch.from_numpy(np.stack(forward))[..., None].expand(-1, -1, 3)
     return _Match(vertices.gather(1, index), normals.gather(1, index), torch.from_numpy(np.stack(back)))
 
