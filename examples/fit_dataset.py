@@ -1,0 +1,17 @@
+"""Fit every photo of a folder, and see the results as they come; stop it at any time and run it again.
+
+python examples/fit_dataset.py PHOTOS RESULTS
+"""
+
+from __future__ import annotations
+
+import sys
+
+from dsr_fit.dataset.run import fit_dataset, read_results
+
+photos, results = sys.argv[1:]
+for row in fit_dataset(photos, results):
+    print(row["imgname"], row["status"], row["reason"] or f"quality {row['quality']}")
+
+accepted = [row for row in read_results(results) if row["status"] == "accepted"]
+print(f"{len(accepted)} accepted in all; the first one's betas: {accepted[0]['betas'] if accepted else None}")
