@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,18 @@ from dsr_fit.dataset.settings import Settings
 pytest.importorskip("ray", reason="needs the extra `ray`")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
-RAY = Resources(engine="ray", perceivers=1, fitters=2)
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """A cluster of a head that does no work and two workers, all on this machine."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    yield str(cluster.address)
+    cluster.shutdown()
 
 
 class DiesOnce(Fit):
@@ -35,7 +47,7 @@ class DiesOnce(Fit):
         return super().__call__(batch)
 
 
-def test_an_actor_that_dies_is_retried_and_the_rows_are_the_local_ones(tmp_path: Path) -> None:
+def test_an_actor_that_dies_is_retried_and_the_rows_are_the_local_ones(tmp_path: Path, address: str) -> None:
     """Half of the batches come from an earlier, local run: shards and resume are the same."""
     settings, images = Settings(batch_size=BATCH), source(48)
     one = Resources(perceivers=1, fitters=1)
@@ -44,7 +56,8 @@ def test_an_actor_that_dies_is_retried_and_the_rows_are_the_local_ones(tmp_path:
     next(begun)
     begun.close()
     fit = partial(DiesOnce, tmp_path / "died")
-    list(run(images, tmp_path / "ray", settings, RAY, shard_size=SHARD, perceive=Look, fit=fit))
+    cluster = Resources(engine="ray", perceivers=1, fitters=2, address=address)
+    list(run(images, tmp_path / "ray", settings, cluster, shard_size=SHARD, perceive=Look, fit=fit))
     assert (tmp_path / "died").exists()
     expected, found = (list(read_results(tmp_path / name)) for name in ("local", "ray"))
     assert len(found) == len(expected)
