@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -277,6 +280,19 @@ def test_the_command_tells_its_progress_by_lines(tmp_path: Path, capfd: pytest.C
     assert cli.main(command) == 0
     assert json.loads(capfd.readouterr().out.splitlines()[-1])["fitted_now"] == 0
     assert open_results(tmp_path / "out")[0].source["kind"] == "folder"
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    _person().save(tmp_path / "photos" / "person.png")
+    command = [sys.executable, str(ROOT / "examples" / "fit_dataset.py"), "photos", "results"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    first, last = ended.stdout.splitlines()
+    assert first.startswith("person.png ")
+    assert "accepted in all" in last
+    assert len(list(read_results(tmp_path / "results"))) == 1
 
 
 def _person() -> Image.Image:

@@ -157,7 +157,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
         remedy = "choose another --out"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "everything up to here is kept: make room, and run the same command again"
