@@ -21,6 +21,7 @@ from dsr_fit import cli
 from dsr_fit.camera import project, spin_translation
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.entries import Entry, Source
+from dsr_fit.dataset.exports.webdataset import _key
 from dsr_fit.dataset.findings import Found, Seen
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.manifest import agree
@@ -200,6 +201,13 @@ def _read_webdataset(path: Path) -> dict[str, dict[str, bytes]]:
             assert content is not None
             samples.setdefault(key, {})[kind] = content.read()
     return samples
+
+
+def test_samples_of_a_webdataset_have_names_of_their_own() -> None:
+    taken: set[str] = set()
+    names = [_key(name, taken) for name in ("a.jpg", "a.png", "b/a.jpg", "a_2.jpg", "c.d.jpg")]
+    assert len(set(names)) == 5
+    assert not any("." in name or "/" in name for name in names)
 
 
 @pytest.mark.parametrize("smpl", [False, True])

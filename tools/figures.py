@@ -123,6 +123,7 @@ def scale() -> str:
         f"| storage | {MILLION * found['bytes_per_row'] / 1e9:.0f} GB in {-(-MILLION // 1024)} shards |",
         f"| memory of a machine of 64 cores | {whole['memory_mb']['peak'] / cores * 64 / 1000:.0f} GB, "
         "and 0.2 GB of names |",
+        f"| rate at which the one process that writes is the limit | {1 / stages['write']:.0f} images a second |",
         f"| batches lost by a kill, 64 fitting processes | at most {2 * 64 + 2} of {-(-MILLION // 16)} |",
         f"| cores that look at images for one GPU that fits 50 a second | {50 * seen:.0f} |",
     ]

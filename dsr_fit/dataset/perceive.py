@@ -11,7 +11,7 @@ from dsr_fit.dataset.entries import Entry, Person
 from dsr_fit.dataset.findings import Found, Seen
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import DsrFitError
-from dsr_fit.perception.images import open_image
+from dsr_fit.perception.images import read_image
 from dsr_fit.perception.keypoint_files import read_keypoints
 from dsr_fit.pipeline import Inputs, Perception
 from dsr_fit.types import Detection
@@ -38,9 +38,7 @@ class Perceiver:
             return entry.people
         if entry.keypoint_file is None:
             return (Person(0),)
-        with open_image(self.images / entry.imgname) as picture:
-            size = picture.size
-        people = read_keypoints(entry.keypoint_file, size, Path(entry.imgname).name)
+        people = read_keypoints(entry.keypoint_file, _size(self.images / entry.imgname), Path(entry.imgname).name)
         if not people:
             raise ValueError(f"{entry.keypoint_file.name} holds nobody")
         return tuple(Person(number, one.keypoints, origin=one.source) for number, one in enumerate(people))
@@ -60,9 +58,14 @@ class Perceiver:
             return Inputs(bbox=person.bbox, focal=self.focal)
         mask = None
         if person.outline:
-            with open_image(path) as picture:
-                mask = fill(person.outline, picture.size)
+            mask = fill(person.outline, _size(path))
         return Inputs(Detection(person.keypoints, None, mask, person.origin), focal=self.focal)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as it is seen, upright."""
+    height, width = read_image(path)[0].shape[:2]
+    return width, height
 
 
 def reason_of(error: Exception, images: Path) -> str:

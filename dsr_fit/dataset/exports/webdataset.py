@@ -24,17 +24,29 @@ JOINTS = 44
 def write_webdataset(labels: Iterable[Label], out: Path, images: Path) -> int:
     """Write a tar. Raises InputError where an image is gone; names are the images', slashes become `__`."""
     people_written = 0
+    keys: set[str] = set()
     with replacing(out) as temporary, tarfile.open(temporary, "w") as archive:
         for imgname, people in by_image(labels):
             path = images / imgname
             if not path.is_file():
                 raise InputError(f"{path}: the image is gone; --images names the folder that it is in now")
-            key = str(Path(imgname).with_suffix("")).replace("/", "__").replace(".", "_").lstrip("_")
+            key = _key(imgname, keys)
             _add(archive, f"{key}.data.pyd", pickle.dumps([_person(i, label) for i, label in enumerate(people)], 4))
             _add(archive, f"{key}.detection.npz", _masks(people))
             _add(archive, f"{key}{path.suffix.lower()}", path.read_bytes())
             people_written += len(people)
     return people_written
+
+
+def _key(imgname: str, taken: set[str]) -> str:
+    """A sample's name, without dots and slashes, that no other has (a.jpg and a.png are two samples)."""
+    stem = str(Path(imgname).with_suffix("")).replace("/", "__").replace(".", "_")
+    key, number = stem, 1
+    while key in taken:
+        number += 1
+        key = f"{stem}_{number}"
+    taken.add(key)
+    return key
 
 
 def _person(number: int, label: Label) -> dict[str, Any]:
