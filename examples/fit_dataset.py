@@ -14,4 +14,5 @@ for row in fit_dataset(photos, results):
     print(row["imgname"], row["status"], row["reason"] or f"quality {row['quality']}")
 
 accepted = [row for row in read_results(results) if row["status"] == "accepted"]
-print(f"{len(accepted)} accepted in all; the first one's betas: {accepted[0]['betas'] if accepted else None}")
+heights = [row["betas"][0] for row in accepted]  # the open body's first beta is stature
+print(f"{len(accepted)} accepted in all, first betas {min(heights, default=0):.1f} to {max(heights, default=0):.1f}")

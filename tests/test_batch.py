@@ -190,7 +190,7 @@ def test_progress_counts_images_and_statuses(tmp_path: Path) -> None:
     _run(tmp_path / "out", 10, report=report)
     assert told[0] == (0, 0)
     assert told[-1] == (0, 10)
-    assert kept[0].statuses == {"accepted": 15, "failed": 4}
+    assert kept[0].statuses == {"accepted": 16, "failed": 3}  # image 0 shows one person, image 7 two
     assert kept[0].left_s() == 0
     _run(tmp_path / "out", 10, report=report)
     assert told[-1] == (10, 0)
