@@ -128,6 +128,18 @@ def test_an_image_that_kills_its_process_is_a_row(tmp_path: Path) -> None:
     assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(12)}
 
 
+class _Fatal(Look):
+    def __call__(self, entry: Any) -> Any:
+        return os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_processes_that_always_die_end_the_run_and_no_image_is_blamed(tmp_path: Path) -> None:
+    """As when memory is short: nothing is recorded as failed that a later run could fit."""
+    with pytest.raises(InputError, match="6 worker processes died in a row .*signal 9.* is memory short"):
+        _run(tmp_path / "out", 12, look=_Fatal)
+    assert len(_run(tmp_path / "out", 12)) == 24
+
+
 class _Faulty(Fit):
     def __call__(self, batch: Any) -> Any:
         if batch[0].imgname == "00004.jpg":
@@ -151,6 +163,13 @@ class _Unable:
 def test_a_worker_that_cannot_work_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="libGL"):
         _run(tmp_path / "out", 4, look=_Unable)
+
+
+def test_files_of_the_current_folder_are_no_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of photos with a script called json.py in it."""
+    (tmp_path / "json.py").write_text("raise SystemExit('run from the folder')")
+    monkeypatch.chdir(tmp_path)
+    assert len(_run(tmp_path / "out", 3)) == 6
 
 
 def test_workers_end_with_their_caller(tmp_path: Path) -> None:

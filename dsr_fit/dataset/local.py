@@ -12,12 +12,16 @@ from typing import Any
 from dsr_fit.dataset.entries import Entry, Person
 from dsr_fit.dataset.findings import Fitted, Seen, failed
 from dsr_fit.dataset.worker import Died, Failure, Work, Worker
+from dsr_fit.errors import InputError
 
 Stage = Callable[[], Work]
 """Builds the work of a process: from an Entry to its `Seen`, or from a batch of `Seen` to `Fitted`."""
 
 TRIES = 2
 """A task whose process dies is tried in a new one once; then it is held to be the cause."""
+
+MANY_DEATHS = 6
+"""So many in a row, without an answer between them, are no image's fault: the run ends, and can be taken up again."""
 
 
 @dataclass
@@ -58,13 +62,14 @@ def run_local(
     """Batch number and rows, as they are finished; `batches` are those to do.
 
     No more batches are under way than the fitters need, so memory doesn't grow with the number of images.
+    Raises InputError where processes can't work, or die one after the other.
     """
     looking = [Worker(perceive) for _ in range(perceivers)]
     fitting = [Worker(fit) for _ in range(fitters)]
     looks: deque[_Look] = deque()
     fits: deque[_Fit] = deque()
     left = deque(batches)
-    under_way = 0
+    under_way = deaths = 0
     try:
         while True:
             while left and not looks and under_way < 2 * fitters + 2:
@@ -80,6 +85,12 @@ def run_local(
                 worker = busy[connection]  # type: ignore[index]
                 task = worker.task
                 answer = _answer(worker)
+                deaths = deaths + 1 if isinstance(answer, Died) else 0
+                if deaths == MANY_DEATHS:
+                    raise InputError(
+                        f"{deaths} worker processes died in a row ({answer}); is memory short? What was done is kept: "
+                        "run the same command again, with fewer --fitters and --perceivers"
+                    )
                 if isinstance(task, _Look):
                     _looked(task, answer, looks, fits)
                 elif (fitted := _fitted(task, answer, fits)) is not None:

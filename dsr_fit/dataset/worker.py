@@ -48,7 +48,8 @@ class Worker:
 
     def _start(self) -> None:
         self.connection, theirs = Pipe()
-        command = [sys.executable, "-m", "dsr_fit.dataset.worker", str(theirs.fileno())]
+        # -P: whatever lies in the current folder is no module of ours.
+        command = [sys.executable, "-P", "-m", "dsr_fit.dataset.worker", str(theirs.fileno())]
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, **ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": paths}
         self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
