@@ -39,7 +39,7 @@ def open_source(path: Path, images: Path | None = None, keypoints: Path | None =
             raise InputError(f"{path}: not a source; a folder of images, or a file that ends in {known} works")
         if keypoints is not None and path.suffix != ".txt":
             raise UsageError(f"--keypoints {keypoints}: {path} has its own keypoints; leave the option out")
-        source = _FILES[path.suffix](path, images or path.parent)
+        source = _FILES[path.suffix](path, (images or path.parent).absolute())
         if path.suffix == ".txt":
             source = _with_openpose(source, keypoints)
     if not source.images.is_dir():
@@ -60,7 +60,7 @@ def _folder(path: Path) -> Source:
             for name in files
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
         ]
-    return Source(path, [Entry(name) for name in sorted(names)], "folder")
+    return Source(path.absolute(), [Entry(name) for name in sorted(names)], "folder")
 
 
 def _list(path: Path, images: Path) -> Source:
@@ -77,7 +77,7 @@ def _with_openpose(source: Source, keypoints: Path | None) -> Source:
     """The same images with OpenPose's file of each; every image needs one where the folder was named."""
     if keypoints is not None and not keypoints.is_dir():
         raise InputError(f"--keypoints {keypoints}: no such folder; it holds NAME{OPENPOSE_SUFFIX} for each image")
-    root = keypoints or source.images
+    root = source.images if keypoints is None else keypoints.absolute()
     files = [root / PurePosixPath(entry.imgname).with_suffix("") for entry in source.entries]
     files = [file.with_name(file.name + OPENPOSE_SUFFIX) for file in files]
     if keypoints is None:
