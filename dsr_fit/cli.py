@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dsr_fit.config import FitConfig, load_config
+from dsr_fit.dataset.batch_command import BatchArguments, run_batch
 from dsr_fit.errors import DsrFitError, InputError, UsageError
 from dsr_fit.files import BESIDE_MESH, MESH_SUFFIXES
 
@@ -80,6 +81,7 @@ def run_fit(arguments: FitArguments) -> None:
     from dsr_fit.body_files import load_body
     from dsr_fit.export import write_result
     from dsr_fit.fit.fitter import Fitter, choose_device
+    from dsr_fit.fit.gate import Gate
     from dsr_fit.perception.parser import load_parser
     from dsr_fit.pipeline import Inputs, Perception
     from dsr_fit.priors.semantic import load_semantic_prior
@@ -91,10 +93,11 @@ def run_fit(arguments: FitArguments) -> None:
     # A prior that is set once for all belongs to the licensed body.
     own_prior = arguments.semantic_prior is not None or body_path is not None
     prior_path = licensed("semantic_prior", _text(arguments.semantic_prior)) if own_prior else None
+    prior = load_semantic_prior(body, prior_path)
     fitter = Fitter(
         body,
         arguments.fit,
-        semantic_prior=load_semantic_prior(body, prior_path),
+        semantic_prior=prior,
         device=device,
         crop_camera=arguments.camera == "crop",
     )
@@ -109,8 +112,24 @@ def run_fit(arguments: FitArguments) -> None:
     picture = draw(result, body)
     timings = {**perception.timings_s, **result.timings_s, "export": time.perf_counter() - started}
     timings = {name: round(seconds, 4) for name, seconds in timings.items()}
-    write_result(arguments.out, result, body, arguments.fit, picture, timings, arguments.obj_frame)
+    verdict = Gate.load(body, prior).judge(result)
+    write_result(arguments.out, result, body, arguments.fit, picture, timings, verdict, arguments.obj_frame)
     _summarise(arguments.out, result.metrics, result.stop_reason)
+
+
+def batch(argv: list[str]) -> None:
+    """Fit every person of a data set, and go on where an earlier run was stopped."""
+    preset = _value_of(argv, "--config")
+    default = FitConfig() if preset is None else load_config(preset)
+    start = BatchArguments(source=tyro.MISSING, out=tyro.MISSING, fit=default)
+    run_batch(tyro.cli(BatchArguments, args=argv, default=start, prog="dsr-fit batch"))
+
+
+def export(argv: list[str]) -> None:
+    """Write the results of `dsr-fit batch` in a trainer's format: SPIN, EFT, WebDataset, COCO, Graphonomy."""
+    from dsr_fit.dataset.export_command import export as run_export
+
+    run_export(argv)
 
 
 def info(argv: list[str]) -> None:
@@ -135,7 +154,14 @@ def prior(argv: list[str]) -> None:
     _second_word("prior", "nothing to do with priors", PRIORS, argv)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "info": info, "evaluate": evaluate, "prior": prior}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "fit": fit,
+    "batch": batch,
+    "export": export,
+    "evaluate": evaluate,
+    "prior": prior,
+    "info": info,
+}
 
 
 def _second_word(command: str, nothing: str, choices: dict[str, Callable[[list[str]], None]], argv: list[str]) -> None:

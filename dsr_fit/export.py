@@ -17,6 +17,7 @@ from dsr_fit.body import Body
 from dsr_fit.config import FitConfig, to_dict
 from dsr_fit.files import BESIDE_MESH, replacing
 from dsr_fit.fit.fitter import FitResult
+from dsr_fit.fit.gate import Verdict
 
 ObjFrame = Literal["upright", "camera"]
 
@@ -28,6 +29,7 @@ def write_result(
     config: FitConfig,
     picture: np.ndarray,
     timings_s: dict[str, float],
+    verdict: Verdict,
     obj_frame: ObjFrame = "upright",
 ) -> None:
     """Write the mesh to `out` (any mesh suffix of trimesh) and `.npz`, `.json`, `.png` beside it.
@@ -35,7 +37,7 @@ def write_result(
     All four are written before the first takes its name, so a failure leaves an earlier result as it was.
     Raises InputError when they can't be written.
     """
-    text = json.dumps(_finite(report(result, body, config, timings_s)), indent=2, allow_nan=False)
+    text = json.dumps(_finite(report(result, body, config, timings_s, verdict)), indent=2, allow_nan=False)
     with ExitStack() as files:
         paths = {suffix: files.enter_context(replacing(out.with_suffix(suffix))) for suffix in BESIDE_MESH}
         mesh = files.enter_context(replacing(out))
@@ -80,17 +82,19 @@ def arrays(result: FitResult, body: Body) -> dict[str, np.ndarray]:
     }
 
 
-def report(result: FitResult, body: Body, config: FitConfig, timings_s: dict[str, float]) -> dict[str, Any]:
-    """The content of `mesh.json`. `quality` and `accepted` are null until they are calibrated."""
+def report(
+    result: FitResult, body: Body, config: FitConfig, timings_s: dict[str, float], verdict: Verdict
+) -> dict[str, Any]:
+    """The content of `mesh.json`. `quality` and `accepted` are null where the gate isn't calibrated."""
     return {
         "energies": result.energies,
         "metrics": result.metrics,
         "labels_source": result.observation.labels_source,
         "keypoints_source": result.observation.detection.source,
         "crop_residual_px": result.crop_residual_px,
-        "quality": None,
-        "accepted": None,
-        "reasons": [],
+        "quality": verdict.quality,
+        "accepted": verdict.accepted,
+        "reasons": list(verdict.reasons),
         "iterations": result.iterations,
         "stop_reason": result.stop_reason,
         "timings_s": timings_s,

@@ -11,6 +11,7 @@ import pytest
 from scenes import open_body
 
 from dsr_fit.camera import CROP_MARGIN, SPIN_FOCAL, SPIN_RESOLUTION
+from dsr_fit.dataset.schema import COLUMNS, VERSION
 from dsr_fit.joints import BODY_25, COCO_17_SLOTS, KEYPOINTS_49, MEDIAPIPE_33_TO_SLOT
 from dsr_fit.labels import (
     BOX_MARGIN_AT_224,
@@ -71,6 +72,17 @@ def test_the_open_bodys_second_block_is_not_shifted_to_the_detector() -> None:
         expected = body["keypoint_offsets"][BODY_25.index("LKnee")]
     assert np.linalg.norm(expected) > 0.005
     np.testing.assert_allclose(shift, expected, atol=2e-3)  # the regressor reaches the offset within 2 mm
+
+
+def test_the_columns_of_a_shard_are_listed_in_order() -> None:
+    page = (ROOT / "docs" / "shards.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| ([\w (),]+) \| (.+) \|$", page, re.MULTILINE)
+    shapes = [f" {column.shape}" if column.shape else "" for column in COLUMNS]
+    kinds = [
+        f"{column.kind}".replace("float", "float32") + shape for column, shape in zip(COLUMNS, shapes, strict=True)
+    ]
+    assert listed == [(column.name, kind, column.what) for column, kind in zip(COLUMNS, kinds, strict=True)]
+    assert f"`format` (of the columns' meaning, {VERSION})" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -15,7 +15,7 @@ from dsr_fit.evaluate.plausibility import implausible_joints
 from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.fit.descent import Adam, ParameterVariables, descend
 from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.fitter import FitResult, Fitter, _crop_camera
+from dsr_fit.fit.fitter import FitResult, Fitter, crop_camera
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.labels import OCCLUDER, UNKNOWN
 from dsr_fit.rotation import axis_angle_to_matrix
@@ -95,7 +95,7 @@ def test_without_3d_landmarks_the_fit_still_lies_on_the_person(fitter: Fitter) -
     assert result.metrics["containment"]["after"] > 0.95
 
 
-def test_crop_camera_is_spins(quick: Fitter) -> None:
+def testcrop_camera_is_spins(quick: Fitter) -> None:
     crop_fitter = Fitter(open_body(), QUICK, crop_camera=True)
     result = crop_fitter.fit([observe(person(2))])[0]
     assert result.focal_length == pytest.approx(5000 * result.crop.side / 224)
@@ -124,7 +124,7 @@ def test_the_crop_orientation_turns_about_the_root_joint() -> None:
     pixels = joints[:, :2] / joints[:, 2:] * focal + center
     low, high = pixels.min(0), pixels.max(0)
     crop = Crop(tuple((low + high) / 2), 1.2 * float((high - low).max()))
-    crop_cam, crop_orient, residual = _crop_camera(joints, root + cam_t, cam_t, orient, crop, focal, center)
+    crop_cam, crop_orient, residual = crop_camera(joints, root + cam_t, cam_t, orient, crop, focal, center)
     seen = posed(crop_orient.astype(float), spin_translation(torch.from_numpy(crop_cam)).double().numpy())
     there = seen[:, :2] / seen[:, 2:] * 5000
     error = there - (pixels - crop.center) * 224 / crop.side

@@ -52,6 +52,8 @@ class FitResult:
     """Unweighted: name -> {"initial", "final"}."""
     metrics: dict[str, dict[str, float]]
     """name -> {"before", "after"}; NaN where there is nothing to judge by."""
+    change_m: float
+    """Mean distance of SMPL's 24 joints, about the pelvis, between the initial estimate and the final one."""
     iterations: int
     stop_reason: str
     """`converged`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""
@@ -180,11 +182,12 @@ class Fitter:
         posed = final.pose(self.body)
         vertices, joints = posed.vertices().cpu().numpy(), posed.keypoints.cpu().numpy()
         pelvis = posed.joints()[:, 0].cpu().numpy()
+        change = _change(initial.pose(self.body).joints(), posed.joints()).tolist()
         values = {name: tensor.cpu().numpy() for name, tensor in vars(final).items()}
         results = []
         for row, observation in enumerate(batch.observations):
             focal, center = batch.focal_lengths[row], batch.principal_points[row]
-            crop_cam, crop_orient, residual = _crop_camera(
+            crop_cam, crop_orient, residual = crop_camera(
                 joints[row], pelvis[row], values["cam_t"][row], values["global_orient"][row],
                 batch.crops[row], focal, center,
             )  # fmt: skip
@@ -205,6 +208,7 @@ class Fitter:
                     metrics={
                         name: {when: measured[when][name][row] for when in measured} for name in measured["before"]
                     },
+                    change_m=change[row],
                     iterations=int(iterations[row]),
                     stop_reason=reasons[row],
                     timings_s=timings,
@@ -213,7 +217,12 @@ class Fitter:
         return results
 
 
-def _crop_camera(
+def _change(first: Tensor, second: Tensor) -> Tensor:
+    """(B,) mean distance of joints (B, 24, 3), the pelvises on each other, metres."""
+    return ((first - first[:, :1]) - (second - second[:, :1])).norm(dim=-1).mean(1)
+
+
+def crop_camera(
     joints: np.ndarray,
     pelvis: np.ndarray,
     cam_t: np.ndarray,

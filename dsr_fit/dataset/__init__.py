@@ -1,0 +1,1 @@
+"""Datasets: readers of sources, the resumable run over them, its shards, and other people's formats."""

@@ -1,0 +1,130 @@
+"""`dsr-fit batch`: fits every person of a data set, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from dsr_fit.config import FitConfig
+from dsr_fit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class BatchArguments:
+    """Fit every person of a data set; run the same command again after any interruption."""
+
+    source: tyro.conf.Positional[Path]
+    """A folder of images, COCO keypoint annotations (.json), a SPIN data set (.npz), or a list of images (.txt)."""
+    out: Path
+    """Folder of the results: shards, see docs/shards.md."""
+    images: Path | None = None
+    """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
+    keypoints: Path | None = None
+    """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
+    focal: float | None = None
+    """Focal length of all images in pixels; default: from EXIF, else each image's diagonal."""
+    camera: Literal["full", "crop"] = "full"
+    """The full image's perspective camera, or SPIN's (f = 5000 on the 224 px crop) for exact exports."""
+    body: str | None = None
+    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
+    joint_regressor_extra: Path | None = None
+    """J_regressor_extra.npy, for official SMPL."""
+    semantic_prior: Path | None = None
+    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
+    overlays: bool = False
+    """Also a picture of each fit, in OUT/overlays."""
+    mix: bool = False
+    """Go on in a folder that holds results of other settings."""
+    engine: Literal["local", "ray"] = "local"
+    """Processes of this machine, or Ray."""
+    address: str | None = None
+    """A Ray cluster's address; default: one that is started here and ends with the run."""
+    perceivers: int | None = None
+    """Processes that decode and look at images; default: one for every two cores."""
+    fitters: int | None = None
+    """Processes that fit; default: one a core, or one on a GPU."""
+    batch_size: int = 16
+    """Images fitted together. Part of the result: a fit's last digits depend on its neighbours."""
+    shard_size: int = 64
+    """Batches a shard."""
+    config: str | None = None
+    """A preset's name or a YAML file; the options below override it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the fit runs; `auto` takes a GPU where torch sees one."""
+    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
+
+
+def run_batch(arguments: BatchArguments) -> None:
+    """The work behind `dsr-fit batch`."""
+    check(arguments)
+    from dsr_fit.dataset.progress import reporting, summary, write_line
+    from dsr_fit.dataset.run import Progress, Resources, run
+    from dsr_fit.dataset.settings import Settings
+    from dsr_fit.dataset.sources import open_source
+    from dsr_fit.fit.fitter import choose_device
+
+    source = open_source(arguments.source, arguments.images, arguments.keypoints)
+    settings = Settings(
+        config=arguments.fit,
+        body=arguments.body,
+        joint_regressor_extra=arguments.joint_regressor_extra,
+        semantic_prior=arguments.semantic_prior,
+        camera=arguments.camera,
+        focal=arguments.focal,
+        device=choose_device(arguments.device),
+        batch_size=arguments.batch_size,
+        overlays=arguments.overlays,
+    )
+    resources = Resources(arguments.engine, arguments.perceivers, arguments.fitters, arguments.address)
+    last: list[Progress] = []
+    with reporting() as report:
+
+        def remember(progress: Progress) -> None:
+            last[:] = [progress]
+            report(progress)
+
+        rows = run(
+            source,
+            arguments.out,
+            settings,
+            resources,
+            shard_size=arguments.shard_size,
+            mix=arguments.mix,
+            report=remember,
+        )
+        for _ in rows:
+            pass
+    found = summary(last[0])
+    if sys.stdout.isatty():
+        sys.stdout.write(sentence(found, source.left_out, arguments.out))
+    else:
+        write_line({**found, "left_out": source.left_out})
+
+
+def sentence(found: dict, left_out: int, out: Path) -> str:
+    """The end of a run for people."""
+    skipped = f", {left_out} people of the source's file left out (crowds, too few keypoints)" if left_out else ""
+    return (
+        f"{out}: {found['done']} of {found['images']} images done; now {found['accepted']} accepted, "
+        f"{found['refused']} refused, {found['failed']} failed{skipped}; {found['rate']:.2f} images/s, "
+        f"{100 * found['utilisation']:.0f} % of {found['cores']} cores\n"
+    )
+
+
+def check(arguments: BatchArguments) -> None:
+    """What can be refused before anything is read."""
+    if arguments.focal is not None and not 0 < arguments.focal < math.inf:
+        raise UsageError(f"--focal {arguments.focal:g}: expected pixels, a positive number")
+    for name in ("perceivers", "fitters", "batch_size", "shard_size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1")
+    if arguments.address is not None and arguments.engine != "ray":
+        raise UsageError("--address names a Ray cluster; it goes with --engine ray")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise UsageError(f"--out {arguments.out}: is a file; name a folder")

@@ -1,0 +1,133 @@
+"""Second stage of a run: from what was seen of a batch of people to their rows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dsr_fit.body_files import load_body
+from dsr_fit.dataset.findings import Fitted, Found, Seen
+from dsr_fit.dataset.perceive import reason_of
+from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.fit.fitter import FitResult, Fitter
+from dsr_fit.fit.gate import Gate
+from dsr_fit.priors.semantic import load_semantic_prior
+
+
+class BatchFitter:
+    """Fits everybody seen in a batch of images together."""
+
+    def __init__(self, settings: Settings, images: Path, overlays: Path | None = None) -> None:
+        """`overlays`: folder for a picture of each fit."""
+        # One thread: the sum's order, and so the result, must not depend on the machine's cores.
+        torch.set_num_threads(1)
+        self.settings, self.images, self.overlays = settings, images, overlays
+        self.body = load_body(settings.body_path() or "open", settings.joint_regressor_extra)
+        prior = load_semantic_prior(self.body, settings.prior_path())
+        self.gate = Gate.load(self.body, prior)
+        self.fitter = Fitter(
+            self.body,
+            settings.config,
+            semantic_prior=prior,
+            device=settings.device,
+            crop_camera=settings.camera == "crop",
+        )
+
+    def __call__(self, batch: list[Seen]) -> Fitted:
+        """One row a person, also for those who can't be fitted."""
+        started = time.perf_counter()
+        present = [(number, seen.found) for number, seen in enumerate(batch) if seen.found is not None]
+        outcomes: dict[int, FitResult | str] = {}
+        for start in range(0, len(present), self.settings.batch_size):
+            part = present[start : start + self.settings.batch_size]
+            fits = self._fit([found for _, found in part])
+            outcomes |= {number: fit for (number, _), fit in zip(part, fits, strict=True)}
+        rows = [self._row(seen, outcomes.get(number, seen.reason)) for number, seen in enumerate(batch)]
+        fitted = time.perf_counter()
+        if self.overlays is not None:
+            for row, outcome in zip(rows, map(outcomes.get, range(len(batch))), strict=True):
+                if isinstance(outcome, FitResult):
+                    self._draw(row, outcome)
+        timings = {name: sum(seen.timings_s.get(name, 0.0) for seen in batch) for name in ("detect", "parse")}
+        return Fitted(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
+
+    def _fit(self, people: list[Found]) -> list[FitResult | str]:
+        """A result, or the reason why there is none, for each person."""
+        try:
+            results = self.fitter.fit([found.observation() for found in people])
+        except Exception as error:
+            # Whose fault it was shows when each is fitted alone.
+            if len(people) == 1:
+                return [f"the fit failed: {reason_of(error, self.images)}"]
+            return [outcome for found in people for outcome in self._fit([found])]
+        return [result if _is_finite(result) else "the fit has values that are not finite" for result in results]
+
+    def _row(self, seen: Seen, outcome: FitResult | str) -> Row:
+        named = {"imgname": seen.imgname, "person": seen.person, "source_id": seen.source_id}
+        if isinstance(outcome, str) or seen.found is None:
+            return {**named, "status": "failed", "reason": str(outcome)}
+        verdict = self.gate.judge(outcome)
+        refused = verdict.accepted is False or outcome.stop_reason == "diverged"
+        return {
+            **named,
+            "status": "refused" if refused else "accepted",
+            "reason": "; ".join(verdict.reasons) or None,
+            "quality": verdict.quality,
+            **_values(outcome, seen.found),
+            "body": np.array([self.body.name, self.body.sha256]),
+            "num_vertices": self.body.num_vertices,
+        }
+
+    def _draw(self, row: Row, result: FitResult) -> None:
+        """`overlays/IMGNAME.PERSON.jpg`, its folders made; a picture is a help, never the end of a run."""
+        from dsr_fit.perception.images import read_image
+        from dsr_fit.view.overlay import draw
+
+        assert self.overlays is not None
+        image, _ = read_image(self.images / row["imgname"])
+        path = self.overlays / f"{row['imgname'].lstrip('/').replace('../', '')}.{row['person']}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        seen = replace(result, observation=replace(result.observation, image=image))
+        Image.fromarray(draw(seen, self.body)).save(path, quality=85)
+
+
+def _values(result: FitResult, found: Found) -> dict[str, Any]:
+    single = np.float32
+    return {
+        "joints": result.joints,
+        "global_orient": result.global_orient,
+        "body_pose": result.body_pose,
+        "betas": result.betas,
+        "cam_t": result.cam_t,
+        "focal_length": result.focal_length,
+        "principal_point": np.array(result.principal_point, single),
+        "image_size": np.array(found.image_size, single),
+        "crop_cam": result.crop_cam,
+        "crop_global_orient": result.crop_global_orient,
+        "crop_residual_px": result.crop_residual_px,
+        "bbox_center": np.array(result.crop.center, single),
+        "bbox_scale": result.crop.side / 200,
+        "keypoints": found.keypoints,
+        "labels": found.labels,
+        "keypoints_source": found.keypoints_source,
+        "labels_source": found.labels_source,
+        **{name: result.metrics[name]["after"] for name in METRICS},
+        **{f"{name}_initial": result.metrics[name]["before"] for name in METRICS},
+        **{f"energy_{name}": result.energies[name]["final"] for name in ENERGIES},
+        **{f"energy_{name}_initial": result.energies[name]["initial"] for name in ENERGIES},
+        "change_m": result.change_m,
+        "iterations": result.iterations,
+        "stop_reason": result.stop_reason,
+    }
+
+
+def _is_finite(result: FitResult) -> bool:
+    parts = (result.joints, result.global_orient, result.body_pose, result.betas, result.cam_t)
+    return all(bool(np.isfinite(part).all()) for part in parts)

@@ -1,0 +1,125 @@
+"""The run on a Ray cluster: the same stages as stateful actors of Ray Data, one batch of images an element.
+
+What is fitted together is decided by the source alone, so the rows, and the shards that the driver writes, are those of
+the run on one machine. Ray starts an actor that dies anew, and its batch again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from dsr_fit.dataset.entries import Entry
+from dsr_fit.dataset.findings import Fitted, failed
+from dsr_fit.dataset.worker import ONE_THREAD, Work
+from dsr_fit.errors import InputError
+
+MAX_BLOCKS = 10_000
+"""A block is what a dying driver loses; more of them cost Ray more than they save."""
+
+RETRIES = 3
+"""Of a batch whose actor dies."""
+
+
+def run_ray(
+    entries: Sequence[Entry],
+    batches: Sequence[int],
+    batch_size: int,
+    perceive: Callable[[], Work],
+    fit: Callable[[], Work],
+    perceivers: int,
+    fitters: int,
+    *,
+    address: str | None = None,
+    gpus: bool = False,
+) -> Iterator[tuple[int, Fitted]]:
+    """As `dsr_fit.dataset.local.run_local`. Without `address` a cluster is started here and ends with the run.
+
+    Raises InputError where Ray isn't installed, can't be reached, or gives up.
+    """
+    ray = _ray()
+    started = not ray.is_initialized()
+    try:
+        if started:
+            _start(ray, address, perceivers + fitters + 1)
+        items = [
+            {"batch": number, "entries": pickle.dumps(entries[number * batch_size : (number + 1) * batch_size])}
+            for number in batches
+        ]
+        data = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS))
+        data = data.map(_Look, fn_constructor_args=(perceive,), **_actors(ray, perceivers))
+        data = data.map(_Fit, fn_constructor_args=(fit,), **_actors(ray, fitters, gpus))
+        for row in data.iter_rows():
+            yield int(row["batch"]), pickle.loads(row["fitted"])  # our own, from our own actor
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise InputError(f"Ray gave up ({reason.strip()}); what was done is kept: run the same command again") from None
+    finally:
+        if started and ray.is_initialized():
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise InputError("--engine ray needs Ray: pip install 'dsr-fit[ray]', or use --engine local") from None
+    return ray
+
+
+def _start(ray: Any, address: str | None, slots: int) -> None:
+    """Connect, or start a cluster of this machine with a slot for each actor, as the system shares out the cores."""
+    variables = {**ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    options = {"address": address} if address else {"num_cpus": max(slots, os.cpu_count() or 1)}
+    ray.init(
+        **options,
+        runtime_env={"env_vars": variables},
+        include_dashboard=None if address else False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0
+
+
+def _actors(ray: Any, count: int, gpu: bool = False) -> dict[str, Any]:
+    return {
+        "compute": ray.data.ActorPoolStrategy(size=count),
+        "num_cpus": 1,
+        "max_restarts": -1,
+        "max_task_retries": RETRIES,
+        **({"num_gpus": 1} if gpu else {}),
+    }
+
+
+class _Look:
+    """Perception of a batch's images, one after the other."""
+
+    def __init__(self, make: Callable[[], Work]) -> None:
+        self.look = make()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        seen = [one for entry in pickle.loads(row["entries"]) for one in self.look(entry)]
+        return {"batch": row["batch"], "seen": pickle.dumps(seen)}
+
+
+class _Fit:
+    """The fit of a batch."""
+
+    def __init__(self, make: Callable[[], Work]) -> None:
+        self.fit = make()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        seen = pickle.loads(row["seen"])
+        try:
+            fitted = self.fit(seen)
+        except Exception as error:
+            reason = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+            fitted = Fitted(failed(seen, reason))
+        return {"batch": row["batch"], "fitted": pickle.dumps(fitted)}

@@ -1,0 +1,160 @@
+"""The quality gate: how likely a fit is right, told from evidence that any photo gives, and why it may not be.
+
+    log-odds(mean vertex error < limit) = bias - sum over the evidence of cost(value)
+
+Each cost is piecewise linear and never falls, so more of any evidence against a fit never makes it look better. The
+numbers are in `priors/quality/gate.json`, written by `tools/calibrate_quality.py` from rendered people whose bodies are
+known. They hold for the body, the semantic prior and the parser they were learnt with; for others there is no verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dsr_fit.assets import shipped
+from dsr_fit.body import Body
+from dsr_fit.fit.fitter import FitResult
+from dsr_fit.priors.semantic import SemanticPrior
+
+ASSET = "priors/quality/gate.json"
+REASONS = 3
+"""At most so many are told."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One thing that speaks against a fit, the more the larger it is."""
+
+    value: Callable[[FitResult], float]
+    """NaN where there is nothing to judge by."""
+    words: Callable[[float], str]
+
+
+def _after(name: str) -> Callable[[FitResult], float]:
+    return lambda result: result.metrics[name]["after"]
+
+
+def _energy(name: str) -> Callable[[FitResult], float]:
+    return lambda result: result.energies[name]["final"]
+
+
+EVIDENCE: dict[str, Evidence] = {
+    "keypoint_error": Evidence(
+        _after("keypoint_error_rel"), lambda v: f"the keypoints are missed by {100 * v:.1f} % of the person's size"
+    ),
+    "mc_mismatch": Evidence(
+        lambda result: 1 - result.metrics["mc_iou"]["after"],
+        lambda v: f"bare skin and the body's bare parts share only {100 * (1 - v):.0f} % of their area",
+    ),
+    "outside": Evidence(
+        lambda result: 1 - result.metrics["containment"]["after"],
+        lambda v: f"{100 * v:.0f} % of the body lies outside its clothing",
+    ),
+    "pose": Evidence(_energy("pose"), lambda v: "the pose is unusual"),
+    "shape": Evidence(_energy("betas"), lambda v: "the shape is unusual"),
+    "change": Evidence(
+        lambda result: result.change_m, lambda v: f"the joints moved {1000 * v:.0f} mm away from the first estimate"
+    ),
+    "landmarks": Evidence(
+        _energy("world_landmarks"), lambda v: "the body contradicts the detector's 3D landmarks"
+    ),
+    "hidden": Evidence(
+        lambda result: -float(result.observation.detection.keypoints[:, 2].sum()),
+        lambda v: f"few joints are clearly seen (confidences add up to {-v:.0f})",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a fit; `quality` and `accepted` are None where it isn't calibrated."""
+
+    quality: float | None
+    """Probability that the fit is right, 0..1."""
+    accepted: bool | None
+    reasons: tuple[str, ...]
+    """Why it was refused, the weightiest first."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Log-odds that a value costs: rises between the knots, level outside of them."""
+
+    knots: np.ndarray  # (K,) rising
+    rises: np.ndarray  # (K - 1,) >= 0, between one knot and the next
+    usual: float
+    """Mean cost over the fits of the calibration that are right."""
+
+    def __call__(self, value: float) -> float:
+        return float(hinges(np.array([value]), self.knots)[0] @ self.rises)
+
+
+def hinges(values: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """(N,) -> (N, K - 1) share of each interval that lies below the value; NaN counts as the middle knot."""
+    values = np.where(np.isnan(values), knots[len(knots) // 2], values)
+    return ((values[:, None] - knots[:-1]) / np.diff(knots)).clip(0, 1)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A calibrated gate, for one body, semantic prior and parser."""
+
+    bias: float
+    threshold: float
+    """Least quality that is accepted."""
+    costs: Mapping[str, Cost]
+    labels_source: str
+    """The parser that it was calibrated with."""
+    holds: bool = True
+    """Whether the body and its semantic prior are those it was calibrated with."""
+
+    @classmethod
+    def load(cls, body: Body, prior: SemanticPrior) -> Gate:
+        """The one that ships, as it stands to this body and prior."""
+        found = json.loads(shipped(ASSET).read_text(encoding="utf-8"))
+        costs = {
+            name: Cost(np.array(c["knots"]), np.array(c["rises"]), c["usual"]) for name, c in found["costs"].items()
+        }
+        made_for = found["bound_to"]
+        holds = (made_for["body"], made_for["semantic_prior"]) == (body.sha256, fingerprint(prior))
+        return cls(found["bias"], found["threshold"], costs, made_for["labels_source"], holds)
+
+    def judge(self, result: FitResult) -> Verdict:
+        """Quality, whether that is enough, and what speaks against the fit."""
+        ruined = ("the fit diverged",) if result.stop_reason == "diverged" else ()
+        if not self.holds or result.observation.labels_source != self.labels_source:
+            return Verdict(None, False if ruined else None, ruined)
+        values = evidence(result)
+        costs = {name: cost(values[name]) for name, cost in self.costs.items()}
+        quality = float(1 / (1 + np.exp(sum(costs.values()) - self.bias)))
+        if quality >= self.threshold and not ruined:
+            return Verdict(quality, True, ())
+        return Verdict(quality, False, (*ruined, *self._reasons(values, costs)))
+
+    def _reasons(self, values: Mapping[str, float], costs: Mapping[str, float]) -> tuple[str, ...]:
+        """Evidence that costs more than it does in a fit that is right, the dearest first."""
+        excess = {name: costs[name] - self.costs[name].usual for name in costs if not np.isnan(values[name])}
+        worst = sorted((name for name in excess if excess[name] > 0), key=lambda name: -excess[name])
+        told = tuple(EVIDENCE[name].words(values[name]) for name in worst[:REASONS])
+        return told or ("nothing stands out, but people who look like this are often fitted wrongly",)
+
+
+def evidence(result: FitResult) -> dict[str, float]:
+    """Every evidence's value for a fit."""
+    return {name: float(entry.value(result)) for name, entry in EVIDENCE.items()}
+
+
+def fingerprint(prior: SemanticPrior) -> str:
+    """SHA-256 of a semantic prior's values."""
+    return hashlib.sha256(prior.probabilities.cpu().numpy().tobytes()).hexdigest()
+
+
+def binding(body: Body, prior: SemanticPrior, labels_source: str) -> dict[str, Any]:
+    """What a calibration holds for, as `gate.json` says it."""
+    return {"body": body.sha256, "semantic_prior": fingerprint(prior), "labels_source": labels_source}

@@ -1,0 +1,310 @@
+"""Real stages on images of every bad kind: each is a row with its reason, and the good ones are fitted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsr_fit import cli
+from dsr_fit.body_files import load_body
+from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.dataset.findings import pack_labels, unpack_labels
+from dsr_fit.dataset.perceive import Perceiver, fill
+from dsr_fit.dataset.run import Resources, fit_dataset, open_results, read_results
+from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.sources import open_source
+from dsr_fit.fit.parameters import Parameters
+from dsr_fit.joints import COCO_17_SLOTS
+
+ROOT = Path(__file__).resolve().parents[1]
+PERSON = ROOT / "examples" / "person.png"
+TRUTH = json.loads(PERSON.with_suffix(".json").read_text())
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2, 0.005),))
+ONE = Resources(perceivers=1, fitters=1)
+
+
+def _write_images(folder: Path) -> None:
+    """A picture of a person in every form that a data set may hold it in."""
+    person = _person()
+    person.save(folder / "good.jpg", quality=95)
+    content = (folder / "good.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("no picture")
+    person.convert("CMYK").save(folder / "cmyk.jpg", quality=95)
+    grey = np.asarray(person.convert("L"), np.uint16) * 257
+    Image.fromarray(grey).save(folder / "sixteen.png")
+    turned = person.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: a viewer turns it back by 90 degrees clockwise
+    turned.save(folder / "turned.jpg", quality=95, exif=exif)
+    Image.new("RGB", (20_000, 400), (90, 120, 150)).save(folder / "panorama.jpg")
+    Image.new("RGB", (200, 300), (128, 128, 128)).save(folder / "nobody.png")
+    Image.new("RGB", (3, 2)).save(folder / "tiny.png")
+    (folder / "deeper" / "still").mkdir(parents=True)
+    person.save(folder / "deeper" / "still" / "good.PNG")
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.jpg").write_bytes(b"")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
+    """What a run makes of them."""
+    folder = tmp_path_factory.mktemp("images")
+    _write_images(folder)
+    out = tmp_path_factory.mktemp("results")
+    list(fit_dataset(folder, out, config=QUICK, resources=ONE, batch_size=4, shard_size=2))
+    return {row["imgname"]: row for row in read_results(out)}
+
+
+REASONS = {
+    "truncated.jpg": "truncated.jpg is damaged or truncated",
+    "empty.jpg": "empty.jpg is empty (0 bytes)",
+    "text.jpg": "text.jpg is not an image that can be read",
+    "panorama.jpg": "panorama.jpg: nobody was found in the image",
+    "nobody.png": "nobody.png: nobody was found in the image",
+    "tiny.png": "tiny.png: nobody was found in the image",
+}
+GOOD = ("good.jpg", "cmyk.jpg", "sixteen.png", "turned.jpg", "deeper/still/good.PNG")
+
+
+def test_every_image_has_its_row_and_nothing_else_has(rows: dict[str, Row]) -> None:
+    assert set(rows) == {*REASONS, *GOOD}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_a_bad_image_is_a_row_with_its_reason(rows: dict[str, Row], name: str) -> None:
+    assert rows[name]["status"] == "failed"
+    assert rows[name]["reason"].startswith(REASONS[name])
+    assert rows[name]["joints"] is rows[name]["labels"] is None
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_form_of_the_picture_is_fitted_alike(rows: dict[str, Row], name: str) -> None:
+    """The detector finds the same person: keypoints within 2 % of the picture's height."""
+    row, reference = rows[name], rows["deeper/still/good.PNG"]
+    assert row["status"] in ("accepted", "refused")
+    np.testing.assert_array_equal(row["image_size"], TRUTH["image_size"])
+    seen = (row["keypoints"][:, 2] > 0.5) & (reference["keypoints"][:, 2] > 0.5)
+    assert seen.sum() >= 10
+    error = np.linalg.norm(row["keypoints"][seen, :2] - reference["keypoints"][seen, :2], axis=1)
+    assert error.mean() < 0.02 * row["image_size"][1]
+
+
+def test_a_row_holds_the_contract_of_mesh_npz(rows: dict[str, Row], tmp_path: Path) -> None:
+    """The same parameters, posed, have the row's joints; a single fit's file has the same arrays."""
+    import torch
+
+    row = rows["good.jpg"]
+    values = (row["global_orient"], row["body_pose"], row["betas"], row["cam_t"])
+    posed = Parameters(*(torch.from_numpy(value)[None] for value in values)).pose(load_body())
+    np.testing.assert_allclose(posed.keypoints[0].numpy(), row["joints"], atol=1e-5)
+    (tmp_path / "quick.yaml").write_text(
+        "least_squares: {pose_steps: 2, steps: 3}\nstages: [{resolution: 56, iterations: 2, learning_rate: 0.005}]\n"
+    )
+    _person().save(tmp_path / "good.jpg", quality=95)
+    command = [str(tmp_path / "good.jpg"), "--out", str(tmp_path / "m.obj"), "--config", str(tmp_path / "quick.yaml")]
+    assert cli.main(command) == 0
+    with np.load(tmp_path / "m.npz") as single:
+        for name in set(single.files) - {"vertices", "faces", "labels", "body"}:
+            # Fitted in another batch: the sums' order differs.
+            np.testing.assert_allclose(
+                row[name], single[name], rtol=0.02, atol=0.02 * max(1, np.abs(single[name]).max())
+            )
+        np.testing.assert_array_equal(unpack_labels(row["labels"]), single["labels"])
+        assert list(row["body"]) == list(single["body"])
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert row["keypoint_error_rel"] == pytest.approx(report["metrics"]["keypoint_error_rel"]["after"], rel=0.05)
+
+
+def test_rows_do_not_depend_on_workers_or_interruptions(tmp_path: Path, rows: dict[str, Row]) -> None:
+    """Stopped after the first batch and taken up by more processes: bit for bit the same."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    _write_images(folder)
+    begun = fit_dataset(folder, tmp_path / "out", config=QUICK, resources=ONE, batch_size=4, shard_size=2)
+    next(begun)
+    begun.close()
+    more = Resources(perceivers=2, fitters=2)
+    list(fit_dataset(folder, tmp_path / "out", config=QUICK, resources=more, batch_size=4, shard_size=2))
+    again = {row["imgname"]: row for row in read_results(tmp_path / "out")}
+    assert list(again) == sorted(rows)
+    for name, row in rows.items():
+        for column, value in row.items():
+            np.testing.assert_array_equal(again[name][column], value, err_msg=f"{name} {column}")
+
+
+def test_nan_keypoints_and_crowds(tmp_path: Path) -> None:
+    """COCO: NaN points count as not labelled; crowds and people with too few points are left out and counted."""
+    _person().save(tmp_path / "person.png")
+    projected = _true_keypoints()[list(COCO_17_SLOTS)]
+    flat = np.column_stack([projected, np.full(17, 2)])
+    damaged = flat.copy()
+    damaged[5:9] = np.nan
+    polygon = [10.0, 10.0, 200.0, 10.0, 200.0, 300.0]
+    annotations = [
+        {"id": 7, "image_id": 1, "keypoints": flat.ravel().tolist(), "num_keypoints": 17, "iscrowd": 0,
+         "bbox": [1, 2, 3, 4], "segmentation": [polygon]},
+        {"id": 8, "image_id": 1, "keypoints": damaged.ravel().tolist(), "iscrowd": 0},
+        {"id": 9, "image_id": 1, "keypoints": np.full(51, np.nan).tolist(), "iscrowd": 0},
+        {"id": 10, "image_id": 1, "keypoints": flat.ravel().tolist(), "iscrowd": 1},
+        {"id": 11, "image_id": 2, "keypoints": [0] * 51},
+    ]  # fmt: skip
+    images = [{"id": 1, "file_name": "person.png"}, {"id": 2, "file_name": "other.png"}]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    source = open_source(tmp_path / "coco.json")
+    assert (source.kind, source.left_out, len(source)) == ("coco", 3, 1)
+    people = source.entries[0].people
+    assert people is not None
+    assert [person.source_id for person in people] == [7, 8]
+    np.testing.assert_array_equal(people[0].outline[0], np.reshape(polygon, (3, 2)).astype(np.float32))
+    slots = list(COCO_17_SLOTS)
+    assert people[0].keypoints is not None
+    assert people[1].keypoints is not None
+    np.testing.assert_allclose(people[0].keypoints[slots, :2], projected, rtol=1e-6)
+    assert (people[1].keypoints[slots, 2] > 0).tolist() == [k not in (5, 6, 7, 8) for k in range(17)]
+    assert not np.isnan(people[1].keypoints).any()
+    out = tmp_path / "out"
+    list(fit_dataset(tmp_path / "coco.json", out, config=QUICK, resources=ONE))
+    found = list(read_results(out))
+    assert [(row["person"], row["source_id"]) for row in found] == [(0, 7), (1, 8)]
+    assert all(row["status"] != "failed" for row in found)
+    assert all(row["keypoints_source"] == "coco" for row in found)
+
+
+def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:
+    _person().save(tmp_path / "person.png")
+    points = _true_keypoints()
+    part = np.zeros((3, 24, 3))
+    part[:, :, :2], part[:, :, 2] = points[25:], 1
+    part[1, :, 2] = 0
+    part[2] = np.nan
+    low, high = points[25:].min(0), points[25:].max(0)
+    center = np.stack([(low + high) / 2, (low + high) / 2, [np.nan, np.nan]])
+    np.savez(
+        tmp_path / "set.npz", imgname=np.array(["person.png"] * 3), center=center,
+        scale=np.full(3, (high - low).max() * 1.1 / 200), part=part,
+    )  # fmt: skip
+    list(fit_dataset(tmp_path / "set.npz", tmp_path / "out", config=QUICK, resources=ONE))
+    rows = list(read_results(tmp_path / "out"))
+    assert [(row["person"], row["source_id"], row["keypoints_source"]) for row in rows] == [
+        (0, 0, "spin"), (1, 1, "mediapipe"), (2, 2, None),
+    ]  # fmt: skip
+    np.testing.assert_allclose(rows[0]["keypoints"][25:], part[0], rtol=1e-5)
+    assert rows[2]["status"] == "failed"
+    assert re.match("the box nan,nan.* is empty", rows[2]["reason"])
+
+
+def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
+    person = _person()
+    for name in ("a.png", "b.png", "c.png"):
+        person.save(tmp_path / name)
+    points = np.column_stack([_true_keypoints()[:25], np.ones(25)])
+    few = points.copy()
+    few[3:, 2] = 0
+    people = [{"pose_keypoints_2d": table.ravel().tolist()} for table in (points, few)]
+    (tmp_path / "a_keypoints.json").write_text(json.dumps({"people": people}))
+    (tmp_path / "b_keypoints.json").write_text('{"people": []}')
+    list(fit_dataset(tmp_path, tmp_path / "out", config=QUICK, resources=ONE))
+    rows = list(read_results(tmp_path / "out"))
+    told = [(row["imgname"], row["person"], row["keypoints_source"], row["reason"]) for row in rows]
+    assert told[0][:3] == ("a.png", 0, "openpose")
+    assert told[1][:3] == ("a.png", 1, None)
+    assert "has 3 usable keypoints, a fit needs 4" in told[1][3]
+    assert told[2] == ("b.png", 0, None, "b_keypoints.json holds nobody")
+    assert told[3][:3] == ("c.png", 0, "mediapipe")
+    elsewhere = open_source(tmp_path, keypoints=tmp_path / "out")
+    assert all(entry.keypoint_file is not None for entry in elsewhere.entries)
+    missing = Perceiver(Settings(), tmp_path)(elsewhere.entries[0])
+    assert "no such keypoint file" in missing[0].reason
+
+
+def test_a_list_names_each_image_once(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("# mine\nb.png\n\na.png\nb.png\n")
+    source = open_source(tmp_path / "list.txt")
+    assert [entry.imgname for entry in source.entries] == ["b.png", "a.png"]
+
+
+def test_a_source_that_cannot_be_read_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "other.csv").write_text("")
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("none", "no such source"), ("bad.json", "not COCO keypoint annotations"), ("other.csv", "not a source"),
+        ("empty", "lists no images"),
+    ):  # fmt: skip
+        assert cli.main(["batch", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1
+        text = capfd.readouterr().err
+        assert words in text
+        assert text.count("\n") == 1
+
+
+def test_polygons_fill_the_pixels_whose_centres_they_hold() -> None:
+    """A rectangle from x = 2 to 5 and y = 1 to 4 holds the centres of 3 x 3 pixels; edges may take one pixel more."""
+    mask = fill((np.array([[2, 1], [5, 1], [5, 4], [2, 4]], np.float32),), (8, 6))
+    assert mask.shape == (6, 8)
+    assert mask[1:4, 2:5].all()
+    assert mask.sum() <= 16
+
+
+def test_label_maps_are_packed_without_loss() -> None:
+    labels = np.random.default_rng(0).integers(0, 256, (37, 53), np.uint8)
+    np.testing.assert_array_equal(unpack_labels(pack_labels(labels)), labels)
+
+
+def test_the_command_tells_its_progress_by_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    _person().save(folder / "person.png")
+    Image.new("RGB", (200, 300)).save(folder / "nobody.png")
+    options = ["--stages.0.iterations", "2", "--stages.1.iterations", "1", "--fitters", "1", "--overlays"]
+    command = ["batch", str(folder), "--out", str(tmp_path / "out"), *options]
+    assert cli.main(command) == 0
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    last = lines[-1]
+    assert (last["images"], last["done"], last["failed"]) == (2, 2, 1)
+    assert last["accepted"] + last["refused"] == 1
+    assert 0 < last["utilisation"] <= 1
+    picture = cv2.imread(str(tmp_path / "out" / "overlays" / "person.png.0.jpg"))
+    assert picture is not None
+    assert cli.main(command) == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["fitted_now"] == 0
+    assert open_results(tmp_path / "out")[0].source["kind"] == "folder"
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    _person().save(tmp_path / "photos" / "person.png")
+    command = [sys.executable, str(ROOT / "examples" / "fit_dataset.py"), "photos", "results"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    first, last = ended.stdout.splitlines()
+    assert first.startswith("person.png ")
+    assert "accepted in all" in last
+    assert len(list(read_results(tmp_path / "results"))) == 1
+
+
+def _person() -> Image.Image:
+    """The example's picture."""
+    with Image.open(PERSON) as picture:
+        return picture.convert("RGB")
+
+
+def _true_keypoints() -> np.ndarray:
+    """(49, 2) where the example's person is, pixels."""
+    import torch
+
+    values = (TRUTH[name] for name in ("global_orient", "body_pose", "betas", "cam_t"))
+    joints = Parameters(*(torch.tensor([value]).float() for value in values)).pose(load_body()).keypoints[0].numpy()
+    return joints[:, :2] / joints[:, 2:] * TRUTH["focal_length"] + np.array(TRUTH["image_size"]) / 2

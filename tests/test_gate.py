@@ -1,0 +1,149 @@
+"""The quality gate: costs in closed form, quality that never rises with worse evidence, and what it holds for."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import calibrate_quality as calibration
+import numpy as np
+import pytest
+from scenes import observe, open_body, person
+
+from dsr_fit.assets import shipped
+from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.fit.fitter import FitResult, Fitter
+from dsr_fit.fit.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
+from dsr_fit.pipeline import Perception
+from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
+
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2, 0.005),))
+
+
+@pytest.fixture(scope="module")
+def result() -> FitResult:
+    observation = replace(observe(person(0)), labels_source="known")
+    return Fitter(open_body(), QUICK).fit([observation])[0]
+
+
+def _gate(**costs: Cost) -> Gate:
+    return Gate(bias=2.0, threshold=0.7, costs=costs, labels_source="known")
+
+
+def test_hinges_share_out_a_value_over_its_intervals() -> None:
+    knots = np.array([0.0, 1.0, 3.0])
+    values = np.array([-5.0, 0.0, 0.5, 2.0, 9.0, np.nan])
+    expected = [[0, 0], [0, 0], [0.5, 0], [1, 0.5], [1, 1], [1, 0]]
+    np.testing.assert_allclose(hinges(values, knots), expected)
+
+
+def test_quality_is_the_logistic_of_bias_less_costs(result: FitResult) -> None:
+    """A keypoint error in the middle of one interval costs half of its rise."""
+    error = result.metrics["keypoint_error_rel"]["after"]
+    cost = Cost(np.array([error - 0.01, error + 0.01, error + 1]), np.array([3.0, 100.0]), usual=0.5)
+    verdict = _gate(keypoint_error=cost).judge(result)
+    assert verdict.quality == pytest.approx(1 / (1 + math.exp(1.5 - 2)), abs=1e-6)
+    assert verdict.accepted is False
+    assert verdict.reasons == (f"the keypoints are missed by {100 * error:.1f} % of the person's size",)
+    generous = replace(_gate(keypoint_error=cost), threshold=0.6)
+    assert (generous.judge(result).accepted, generous.judge(result).reasons) == (True, ())
+
+
+def test_worse_evidence_never_raises_the_quality(result: FitResult) -> None:
+    gate = replace(Gate.load(open_body(), load_semantic_prior(open_body())), labels_source="known")
+    for scale in (1.5, 4.0, 20.0):
+        for name, after in (("keypoint_error_rel", scale), ("containment", 1 / scale), ("mc_iou", 1 / scale)):
+            metrics = {key: dict(values) for key, values in result.metrics.items()}
+            metrics[name]["after"] *= after
+            before, now = (gate.judge(one).quality for one in (result, replace(result, metrics=metrics)))
+            assert before is not None
+            assert now is not None
+            assert now <= before
+        moved = gate.judge(replace(result, change_m=result.change_m * scale)).quality
+        assert moved is not None
+        assert moved <= (gate.judge(result).quality or 0)
+
+
+def test_missing_evidence_has_no_part_in_the_reasons(result: FitResult) -> None:
+    metrics = {**result.metrics, "mc_iou": {"before": math.nan, "after": math.nan}}
+    bare = replace(result, metrics=metrics)
+    cost = Cost(np.array([0.0, 0.1, 0.2]), np.array([9.0, 9.0]), usual=0.0)
+    verdict = _gate(mc_mismatch=cost).judge(bare)
+    assert verdict.quality == pytest.approx(1 / (1 + math.exp(9 - 2)))
+    assert verdict.reasons == ("nothing stands out, but people who look like this are often fitted wrongly",)
+
+
+def test_a_diverged_fit_is_refused_whatever_its_evidence(result: FitResult) -> None:
+    diverged = replace(result, stop_reason="diverged")
+    assert replace(_gate(), threshold=0.0).judge(diverged).accepted is False
+    assert replace(_gate(), holds=False).judge(diverged).reasons == ("the fit diverged",)
+
+
+def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> None:
+    prior = load_semantic_prior(open_body())
+    assert Gate.load(open_body(), prior).holds
+    assert not Gate.load(replace(open_body(), sha256="0" * 64), prior).holds
+    assert not Gate.load(open_body(), SemanticPrior(prior.probabilities.flip(0), per_face=False)).holds
+    for gate in (replace(_gate(), holds=False), replace(_gate(), labels_source="another")):
+        verdict = gate.judge(result)
+        assert (verdict.quality, verdict.accepted, verdict.reasons) == (None, None, ())
+
+
+def test_the_gate_that_ships_was_calibrated_with_what_ships() -> None:
+    """Fails after a new body, semantic prior or parser: then run tools/calibrate_quality.py."""
+    found = json.loads(shipped(ASSET).read_text())
+    prior = load_semantic_prior(open_body())
+    assert found["bound_to"] == binding(open_body(), prior, Perception().parser.name)
+    assert set(found["costs"]) == set(EVIDENCE)
+    assert all(rise >= 0 for cost in found["costs"].values() for rise in cost["rises"])
+    assert 0 < found["threshold"] < 1
+
+
+def test_evidence_of_a_fit_that_lies_on_its_truth(result: FitResult) -> None:
+    values = evidence(result)
+    assert set(values) == set(EVIDENCE)
+    assert values["hidden"] == pytest.approx(-25)
+    assert 0 <= values["keypoint_error"] < 0.05
+    assert 0 <= values["outside"] < 0.3
+
+
+# --- Calibration ----------------------------------------------------------------------------------
+
+
+def test_auc_is_the_share_of_pairs_in_order() -> None:
+    quality = np.array([0.9, 0.8, 0.8, 0.1])
+    right = np.array([True, False, True, False])
+    assert calibration.auc(quality, right) == pytest.approx((2 + 1 + 0.5) / 4)
+    false, true = calibration.roc(np.array([0.9, 0.7, 0.6, 0.1]), right)
+    np.testing.assert_allclose(false, [0, 0.5, 0.5, 1])
+    np.testing.assert_allclose(true, [0.5, 0.5, 1, 1])
+
+
+def test_the_threshold_is_the_most_generous_with_the_precision() -> None:
+    quality = np.linspace(1, 0, 101)[:-1]
+    right = np.arange(100) < 40
+    right[5] = False
+    threshold, reached = calibration.threshold_for(quality, right, 0.9)
+    assert reached
+    taken = quality >= threshold
+    assert right[taken].mean() >= 0.9
+    assert right[quality >= threshold - 0.01].mean() < 0.9
+    threshold, reached = calibration.threshold_for(quality, np.arange(100) % 2 == 0, 0.9)
+    assert not reached
+
+
+def test_what_is_learnt_is_monotone_and_finds_what_matters() -> None:
+    """Right where the first evidence is small; the second helps the opposite way, which a cost can't express."""
+    rng = np.random.default_rng(1)
+    values = rng.random((600, 2))
+    right = rng.random(600) < 1 / (1 + np.exp(12 * (values[:, 0] - 0.5)))
+    right |= values[:, 1] > 0.95
+    model = calibration.learn(values, right, ridge=1.0)
+    assert (model.rises >= 0).all()
+    assert model.rises[0].sum() > 5 * model.rises[1].sum()
+    assert calibration.auc(model.quality(values), right) > 0.85
+    table = calibration.Table(values, np.where(right, 50.0, 150.0), 0, "known")
+    honest = calibration.held_out(table, 1.0)
+    assert calibration.auc(honest, right) > 0.8
+    assert abs(honest.mean() - right.mean()) < 0.03  # calibrated: as many are right as it says

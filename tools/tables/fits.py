@@ -1,0 +1,69 @@
+"""Fits of photos and of rendered people, and what a fit costs."""
+
+from __future__ import annotations
+
+import statistics
+
+from tables.results import result
+
+VARIANTS = {
+    "keypoints": "keypoints only",
+    "silhouette": "+ silhouette",
+    "mc": "+ DSR-MC",
+    "c": "+ DSR-C",
+    "default": "+ both (default)",
+}
+
+
+def photos() -> str:
+    """The ablation on annotated street photos."""
+    measured = result("photos")
+    rows = [
+        "| terms | keypoint error, % of the box | containment | area | IoU with bare skin |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, title in VARIANTS.items():
+        median = measured["variants"][name]["median"]
+        rows.append(
+            f"| {title} | {100 * median['keypoint_error_rel']:.2f} | {median['containment']:.3f} "
+            f"| {median['area_ratio']:.3f} | {median['mc_iou']:.3f} |"
+        )
+    count = measured["photos"]
+    return "\n".join([*rows, "", f"{count['fitted']} of {count['asked']} photos gave a mesh."])
+
+
+def clothed() -> str:
+    """The ablation on rendered people whose bodies are known."""
+    measured = result("ablation")
+    names = {**VARIANTS, "floor": "mean shape and pose", "c plain": "+ DSR-C, plain", "c released": "+ DSR-C, released"}
+    rows = [
+        "| terms | area inflation, mean (median) | T-pose error, scale removed | posed error (PVE) | IoU with body |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, title in names.items():
+        mean = {metric: value["mean"] for metric, value in measured["variants"][name]["summary"].items()}
+        middle = statistics.median(measured["values"][name]["area_inflation"])
+        rows.append(
+            f"| {title} | {mean['area_inflation']:+.1f} % ({middle:+.1f}) | {mean['t_pose_pve_sc']:.1f} mm "
+            f"| {mean['pve']:.0f} mm | {mean['mask_iou']:.1f} % |"
+        )
+    return "\n".join([*rows, "", f"{measured['cases']} people, seeds from {measured['first_seed']}."])
+
+
+def speed() -> str:
+    """Seconds and memory of one fit, and an iteration's cost."""
+    process, step = result("process"), result("step")
+    median = process["median"]
+    single, many = (
+        next(row for row in step["steps"] if (row["images"], row["resolution"]) == (images, 224)) for images in (1, 16)
+    )
+    rows = [
+        f"| {process['machine']['processor']}, {process['machine']['cores']} cores | |",
+        "| --- | --- |",
+        f"| `dsr-fit examples/person.png`, whole process | {median['process']:.1f} s |",
+        f"| of which the fit | {median['fit']:.2f} s |",
+        f"| peak memory | {median['peak_memory_mb'] / 1000:.2f} GB |",
+        f"| one iteration at 224 px, all terms | {single['step_ms_per_image']:.1f} ms |",
+        f"| the same in a batch of 16, per image | {many['step_ms_per_image']:.1f} ms |",
+    ]
+    return "\n".join(rows)
