@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from machine import describe_machine
 from parser_training.augment import OCCLUDER_CLASS, Sample, paste_person, paste_thing, plain
-from parser_training.photos import Photo, detect, load_photos
+from parser_training.photos import Photo, load_photos
 
 from dsr_fit.evaluate import ccp
+from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.evaluate.parsing import Confusion
 from dsr_fit.labels import LABEL_SETS, LABELS
 from dsr_fit.perception.boxes import area, keypoint_box, shared_area
@@ -43,9 +44,10 @@ class Photos:
 
     def __init__(self, folder: Path, split: str, cache: Path | None) -> None:
         self.detector = MediaPipeDetector()
+        seen = AnnotatedPhotos(folder, cache)
         self.items: list[tuple[str, np.ndarray, Detection, np.ndarray]] = []
         for number in ccp.photo_numbers(folder, split):
-            found = detect(folder, number, self.detector, cache)
+            found = seen.detection(number)
             if found is not None:
                 image, _ = read_image(ccp.photo_path(folder, number))
                 self.items.append((number, image, found, ccp.read_annotation(folder, number, found.keypoints)))

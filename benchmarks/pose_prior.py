@@ -43,11 +43,11 @@ class Flow(nn.Module):
     def __init__(self, mean: Tensor, std: Tensor, layers: int = 8, width: int = 128) -> None:
         super().__init__()
         self.mean, self.std, size = mean, std, len(mean)
-        self.half = size // 2
+        self.first_half = size // 2
         self.orders = [torch.randperm(size) for _ in range(layers)]
-        rest = size - self.half
+        rest = size - self.first_half
         self.nets = nn.ModuleList(
-            nn.Sequential(nn.Linear(self.half, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+            nn.Sequential(nn.Linear(self.first_half, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
                           nn.Linear(width, 2 * rest)) for _ in range(layers)
         )  # fmt: skip
 
@@ -57,7 +57,7 @@ class Flow(nn.Module):
         log_volume = x.new_zeros(len(x))
         for order, net in zip(self.orders, self.nets, strict=True):
             x = x[:, order]
-            kept, moved = x[:, : self.half], x[:, self.half :]
+            kept, moved = x[:, : self.first_half], x[:, self.first_half :]
             scale, shift = net(kept).chunk(2, 1)
             scale = 2 * torch.tanh(scale / 2)
             x = torch.cat([kept, moved * scale.exp() + shift], 1)

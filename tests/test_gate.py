@@ -15,7 +15,7 @@ from dsr_fit.assets import shipped
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
-from dsr_fit.pipeline import Perception
+from dsr_fit.perception.parser import load_parser
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2, 0.005),))
@@ -94,7 +94,7 @@ def test_the_gate_that_ships_was_calibrated_with_what_ships() -> None:
     """Fails after a new body, semantic prior or parser: then run tools/calibrate_quality.py."""
     found = json.loads(shipped(ASSET).read_text())
     prior = load_semantic_prior(open_body())
-    assert found["bound_to"] == binding(open_body(), prior, Perception().parser.name)
+    assert found["bound_to"] == binding(open_body(), prior, load_parser().name)
     assert set(found["costs"]) == set(EVIDENCE)
     assert all(rise >= 0 for cost in found["costs"].values() for rise in cost["rises"])
     assert 0 < found["threshold"] < 1

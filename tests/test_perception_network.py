@@ -114,8 +114,8 @@ def test_the_window_maps_pixel_centres() -> None:
 def test_without_keypoints_the_window_is_the_masks_or_the_image() -> None:
     mask = np.zeros((200, 100), np.float32)
     mask[50:150, 20:60] = 1
-    assert window_around(Detection(empty_keypoints(), person_mask=mask), mask.shape).center == (40, 100)
-    assert window_around(Detection(empty_keypoints()), mask.shape).center == (50, 100)
+    assert window_around(Detection(empty_keypoints(), person_mask=mask), (200, 100)).center == (40, 100)
+    assert window_around(Detection(empty_keypoints()), (200, 100)).center == (50, 100)
 
 
 def test_the_example_is_labelled_where_its_keypoints_are(seen) -> None:

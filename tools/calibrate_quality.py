@@ -29,7 +29,7 @@ from dsr_fit.export import versions
 from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, binding, evidence, hinges
-from dsr_fit.pipeline import Perception
+from dsr_fit.perception.parser import load_parser
 from dsr_fit.priors.semantic import load_semantic_prior
 
 FRESH_SEED = 20_000
@@ -66,7 +66,7 @@ def collect(folder: Path, seeds: Sequence[int], cache: Path | None) -> Table:
     """Fit the people of these seeds; what is in the cache is not fitted again."""
     write_cases(folder, track(seeds, "generating", transient=True))
     fitter = Fitter(load_body())
-    parser = Perception().parser.name
+    parser = load_parser().name
     known = json.loads(cache.read_text()) if cache and cache.exists() else {}
     todo = [seed for seed in seeds if str(seed) not in known]
     for start in track(range(0, len(todo), BATCH), "fitting", transient=True):

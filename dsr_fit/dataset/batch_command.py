@@ -26,6 +26,10 @@ class BatchArguments:
     """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
     keypoints: Path | None = None
     """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
+    parser: str = "open"
+    """Who labels the clothes: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
+    parsing_protocol: Literal["fast", "paper"] = "fast"
+    """One look of the parser, or DSR's average over four scales and their mirror images."""
     focal: float | None = None
     """Focal length of all images in pixels; default: from EXIF, else each image's diagonal."""
     camera: Literal["full", "crop"] = "full"
@@ -74,6 +78,8 @@ def run_batch(arguments: BatchArguments) -> None:
         body=arguments.body,
         joint_regressor_extra=arguments.joint_regressor_extra,
         semantic_prior=arguments.semantic_prior,
+        parser=arguments.parser,
+        parsing_protocol=arguments.parsing_protocol,
         camera=arguments.camera,
         focal=arguments.focal,
         device=choose_device(arguments.device),

@@ -13,6 +13,7 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import DsrFitError
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.keypoint_files import read_keypoints
+from dsr_fit.perception.parser import load_parser
 from dsr_fit.pipeline import Inputs, Perception
 from dsr_fit.types import Detection
 
@@ -22,7 +23,7 @@ class Perceiver:
 
     def __init__(self, settings: Settings, images: Path, perception: Perception | None = None) -> None:
         self.focal, self.images = settings.focal, images
-        self.perception = perception or Perception()
+        self.perception = perception or Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
         cv2.setNumThreads(1)
 
     def __call__(self, entry: Entry) -> list[Seen]:

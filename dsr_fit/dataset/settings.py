@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from dsr_fit.assets import licensed, sha256, shipped
 from dsr_fit.config import FitConfig, to_dict
+from dsr_fit.perception.parser import ParsingProtocol
 
 BATCH_SIZE = 16
 """Images fitted together. Part of the result: a fit's last digits depend on its neighbours."""
@@ -26,6 +27,9 @@ class Settings:
     """`open`, or an official SMPL file; None: the one that is set, else `open`."""
     joint_regressor_extra: Path | None = None
     semantic_prior: Path | None = None
+    parser: str = "open"
+    """As `perception.parser.load_parser` takes it."""
+    parsing_protocol: ParsingProtocol = "fast"
     camera: Literal["full", "crop"] = "full"
     focal: float | None = None
     """Pixels, of all images; None: from EXIF, else each image's diagonal."""
@@ -52,6 +56,7 @@ class Settings:
         files["joint_regressor_extra"] = extra if files["body"] is not None else None
         return {
             "config": to_dict(self.config),
+            "parser": [self.parser, self.parsing_protocol, _hashes_of(self.parser)],
             "camera": self.camera,
             "focal": self.focal,
             "device": self.device,
@@ -63,6 +68,13 @@ class Settings:
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
+
+
+def _hashes_of(parser: str) -> list[str]:
+    """SHA-256 of the user's own weights of a parser, if it is one."""
+    path = Path(parser)
+    weights = [path] if path.is_file() else sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    return [sha256(each) for each in weights]
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,28 +41,32 @@ class AnnotatedPhotos:
 
     def observe(self, number: str) -> Observation | None:
         """One photo, its picture left blank; None where the detector finds nobody."""
-        detection = self._detection(number)
+        detection = self.detection(number)
         if detection is None:
             return None
         labels = ccp.read_annotation(self.folder, number, detection.keypoints)
         blank = np.broadcast_to(np.uint8(0), (*labels.shape, 3))  # a fit needs its size only
         return Observation(blank, detection, labels, "annotation", float(np.hypot(labels.shape[0], labels.shape[1])))
 
-    def _detection(self, number: str) -> Detection | None:
+    def detection(self, number: str) -> Detection | None:
+        """What the detector finds, as it was kept or anew."""
         kept = self.findings / f"{number}.npz" if self.findings else None
         if kept is not None and kept.exists():
             found = _arrays(kept)
-            return None if "missing" in found else Detection(found["keypoints"], found["world"], source="mediapipe")
+            if "missing" in found:
+                return None
+            return Detection(found["keypoints"], found["world"], found["mask"].astype(np.float32) / 255, "mediapipe")
         self.detector = self.detector or MediaPipeDetector()
         image, _ = read_image(ccp.photo_path(self.folder, number))
         people = self.detector.detect(image)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            values = (
-                {"keypoints": people[0].keypoints, "world": people[0].world_landmarks} if people else {"missing": 1}
-            )
+            values: dict[str, Any] = {"missing": 1}
+            if people and people[0].person_mask is not None:
+                mask = np.rint(255 * people[0].person_mask).astype(np.uint8)
+                values = {"keypoints": people[0].keypoints, "world": people[0].world_landmarks, "mask": mask}
             with replacing(kept) as path:
-                np.savez(path, **values)
+                np.savez_compressed(path, **values)
         return people[0] if people else None
 
 

@@ -37,15 +37,15 @@ class SegformerParser:
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{folder}: not a usable SegFormer ({reason}); `{DOWNLOAD}` gets one") from None
-        found = {_plain(name) for name in self._model.config.id2label.values()}
-        missing = [name for name in ATR_LABELS if _plain(name) not in found]
+        names = {int(index): _plain(name) for index, name in (self._model.config.id2label or {}).items()}
+        missing = [name for name in ATR_LABELS if _plain(name) not in names.values()]
         if missing:
             raise InputError(f"{folder}: knows no label {missing[0]!r}; expected ATR's 18 labels")
         order = {_plain(name): number for number, name in enumerate(ATR_LABELS)}
-        self._label = np.zeros(len(self._model.config.id2label), np.uint8)
-        for index, name in self._model.config.id2label.items():
-            if _plain(name) in order:
-                self._label[int(index)] = ATR_TO_LABEL[order[_plain(name)]]
+        self._label = np.zeros(len(names), np.uint8)
+        for index, name in names.items():
+            if name in order:
+                self._label[index] = ATR_TO_LABEL[order[name]]
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
         """(H, W) uint8 labels; background outside the window around the person."""

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from dsr_fit.evaluate import ccp
+from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.labels import OCCLUDER
-from dsr_fit.perception.detector import MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.network import CLASSES
 from dsr_fit.perception.network_parser import window_around
@@ -39,33 +39,12 @@ def classes_of(labels: np.ndarray) -> np.ndarray:
     return np.where(labels == OCCLUDER, CLASSES - 1, labels).astype(np.uint8)
 
 
-def detect(folder: Path, number: str, detector: MediaPipeDetector, cache: Path | None) -> Detection | None:
-    """The detector's finding, from the cache's `NUMBER.npz` where there is one."""
-    kept = cache / f"{number}.npz" if cache else None
-    if kept and kept.exists():
-        with np.load(kept, allow_pickle=False) as file:
-            if "keypoints" not in file:
-                return None
-            return Detection(file["keypoints"], file["world"], file["mask"].astype(np.float32) / 255, "mediapipe")
-    found = detector.detect(read_image(ccp.photo_path(folder, number))[0])
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"missing": np.array(True)}
-        for person in found[:1]:
-            assert person.person_mask is not None
-            assert person.world_landmarks is not None
-            mask = np.rint(255 * person.person_mask).astype(np.uint8)
-            arrays = {"keypoints": person.keypoints, "world": person.world_landmarks, "mask": mask}
-        np.savez_compressed(kept, **arrays)  # type: ignore[arg-type]
-    return found[0] if found else None
-
-
-def load_photos(folder: Path, split: str, cache: Path | None) -> list[Photo]:
-    """The annotated photos of a split in which the detector finds the person."""
-    detector = MediaPipeDetector()
+def load_photos(folder: Path, split: str, findings: Path | None) -> list[Photo]:
+    """The annotated photos of a split in which the detector finds the person; `findings` keeps what it finds."""
+    seen = AnnotatedPhotos(folder, findings)
     photos = []
     for number in ccp.photo_numbers(folder, split):
-        found = detect(folder, number, detector, cache)
+        found = seen.detection(number)
         if found is not None and found.person_mask is not None:
             image, _ = read_image(ccp.photo_path(folder, number))
             labels = ccp.read_annotation(folder, number, found.keypoints)
