@@ -1,6 +1,7 @@
 """Train the human parser on annotated photos.
 
-    PYTHONPATH=tools python tools/train_parser.py --photos ../shared/data/ccp --work parser_run
+    PYTHONPATH=tools python tools/train_parser.py --photos ../shared/data/ccp --work first --out first.safetensors
+    PYTHONPATH=tools python tools/train_parser.py --photos ../shared/data/ccp --work second --refine first.safetensors
 
 The photos are those of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014). Progress is kept in the folder of --work:
 the same command goes on where it stopped. At the end the averaged weights are written to --out in half precision.
@@ -19,11 +20,12 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from parser_training.learning import ParserTraining, Settings
+from parser_training.learning import REFINING, ParserTraining, Settings
 from parser_training.photos import load_photos
 from safetensors.torch import save_file
 
 from dsr_fit.files import replacing
+from dsr_fit.perception.network_parser import load_network
 
 
 def main() -> None:
@@ -33,14 +35,18 @@ def main() -> None:
         "--work", type=Path, required=True, help="folder of checkpoints, log and the detector's findings"
     )
     parser.add_argument("--out", type=Path, default=Path("priors/parser/parser.safetensors"))
-    parser.add_argument("--epochs", type=int, default=Settings.epochs)
+    parser.add_argument("--refine", type=Path, help="weights (.safetensors) of a first run to refine in a second one")
+    parser.add_argument("--epochs", type=int, help="for a trial; the default is what the shipped weights had")
     parser.add_argument("--detections", type=Path, help="folder of the detector's findings (default: in --work)")
     arguments = parser.parse_args()
-    settings = replace(Settings(), epochs=arguments.epochs)
+    settings = REFINING if arguments.refine else Settings()
+    settings = replace(settings, epochs=arguments.epochs or settings.epochs)
     lightning.seed_everything(settings.seed)
     cache = arguments.detections or arguments.work / "detections"
     train, tune = (load_photos(arguments.photos, split, cache) for split in ("train", "tune"))
     module = ParserTraining(train, tune, settings)
+    if arguments.refine:
+        module.network.load_state_dict(load_network(arguments.refine).state_dict())
     trainer = lightning.Trainer(
         max_epochs=settings.epochs,
         precision="bf16-mixed",

@@ -56,7 +56,7 @@ def augmented(photos: Sequence[Photo], index: int, size: int, rng: np.random.Gen
         sample.points = sample.points[MIRRORED_POINTS]
     if rng.random() < 0.35:
         paste_person(sample, photos[rng.integers(len(photos))], rng)
-    if rng.random() < 0.35:
+    if rng.random() < 0.5:
         paste_thing(sample, photos[rng.integers(len(photos))], rng)
     if rng.random() < 0.15:
         _cut_by_frame(sample, rng)
