@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from machine import describe_machine
 
+from dsr_fit.assets import shipped
 from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.errors import InputError
@@ -29,8 +30,13 @@ from dsr_fit.evaluate.plausibility import implausible_joints
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.quality import hard_masks, metrics
+from dsr_fit.perception.parser import load_parser
 from dsr_fit.pipeline import Perception
+from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.types import Observation
+
+FIRST_PRIOR, FIRST_PARSER = "first semantic prior", "first parser"
+"""The default settings with what it had before it learned."""
 
 JUDGED = ("keypoint_error_rel", "containment", "area_ratio", "mc_iou", "silhouette_iou")
 
@@ -49,13 +55,19 @@ def variants(config: FitConfig) -> dict[str, FitConfig]:
         "silhouette": only(silhouette=mc),
         "mc": only(dsr_mc=mc),
         "c": only(dsr_c=c),
-        "mc+c": only(dsr_mc=mc, dsr_c=c),
+        "both": only(dsr_mc=mc, dsr_c=c),
+        "first pose prior": load_config("pose_ranges", config),
+        FIRST_PRIOR: config,
+        FIRST_PARSER: config,
     }
 
 
-def observe_all(folder: Path, numbers: list[str], cache: Path | None) -> dict[str, Observation | str]:
+def observe_all(
+    folder: Path, numbers: list[str], cache: Path | None, parser: str = "open"
+) -> dict[str, Observation | str]:
     """Photo number -> what was seen, or the reason why it can't be fitted."""
-    perception = Perception()
+    perception = Perception(parser=load_parser(parser))
+    cache = cache / parser if cache else None
     seen: dict[str, Observation | str] = {}
     for number in numbers:
         kept = cache / f"{number}.pkl" if cache else None
@@ -111,12 +123,18 @@ def main() -> None:
     body = load_body()
     table: dict[str, dict] = {}
     chosen = variants(load_config(arguments.config))
+    umpire = Fitter(body, chosen["default"])
     for name in arguments.variants.split(",") if arguments.variants else chosen:
-        fitter = Fitter(body, chosen[name])
+        prior = load_semantic_prior(body, shipped("priors/semantic/rules.npz")) if name == FIRST_PRIOR else None
+        fitter = Fitter(body, chosen[name], semantic_prior=prior)
+        told = list(found.values())
+        if name == FIRST_PARSER:
+            again = observe_all(arguments.photos, list(found), arguments.cache, "rules")
+            told = [item for item in again.values() if isinstance(item, Observation)]
         started = time.perf_counter()
-        results = list(fit_all(fitter, list(found.values()), arguments.batch))
+        results = list(fit_all(fitter, told, arguments.batch))
         seconds = (time.perf_counter() - started) / len(results)
-        judged = judge(fitter, results, truth)
+        judged = judge(umpire, results, truth)
         table[name] = {
             "weights": {key: value for key, value in vars(chosen[name].weights).items()},
             "median": {key: float(np.nanmedian(values)) for key, values in judged.items()},
@@ -130,7 +148,7 @@ def main() -> None:
         }
         line = "  ".join(f"{key} {value:.4f}" for key, value in table[name]["median"].items())
         line += f"  implausible_joints {table[name]['implausible_joints']:.4f}"
-        print(f"{name:12} {line}  {seconds:.2f} s  {table[name]['stopped']}", flush=True)
+        print(f"{name:20} {line}  {seconds:.2f} s  {table[name]['stopped']}", flush=True)
         if arguments.pictures and name == "default":
             _draw(arguments.pictures, list(found), results, judged, body)
     if arguments.out:

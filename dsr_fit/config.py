@@ -34,13 +34,13 @@ class Weights:
     """DSR-MC: the rendered body matches the minimally clothed regions tightly."""
     dsr_c: float = 3.0
     """DSR-C: the body stays inside its clothing."""
-    silhouette: float = 0.0
-    """The baseline that the paper improves on: match of the body and the clothed person."""
+    silhouette: float = 1.0
+    """The baseline that the paper improves on, match of the body and the clothed person: a little, against shrinking."""
     betas: float = 0.1
     """Shape prior."""
     stature: float = 1.0
     """Nobody is shorter or taller than adults are."""
-    pose: float = 1.0
+    pose: float = 0.2
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
@@ -125,7 +125,7 @@ class FitConfig:
     """The gradient stages, coarse to fine."""
     betas_step: float = 5.0
     """Steps of the betas over those of the pose: keypoints leave a body's girth open, so it has farther to go."""
-    pose_prior: Literal["learned", "ranges"] = "ranges"
+    pose_prior: Literal["learned", "ranges"] = "learned"
     """How joints bend: learned from motion capture and photos, or ranges written by hand."""
     outline: Literal["dense", "antialias"] = "dense"
     """The renderer's outline: every silhouette edge, or nvdiffrast's operator."""

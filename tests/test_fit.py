@@ -246,7 +246,7 @@ def test_nobody_comes_out_taller_or_shorter_than_people_are(beta: float, low: fl
 
 
 def test_the_learned_pose_prior_recovers_a_person() -> None:
-    config = load_config("learned_pose", replace(QUICK, stages=()))
+    config = replace(QUICK, stages=())
     result = Fitter(open_body(), config).fit([observe(person(0), noise_px=0.5)])[0]
     assert result.metrics["keypoint_error_rel"]["after"] < 0.01
     assert float(implausible_joints(result.parameters().body_pose)) < 0.1

@@ -22,8 +22,8 @@ from dsr_fit.export import versions
 from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import Fitter
 
-SILHOUETTE, WEAK_SILHOUETTE = 10.0, 1.0
-"""Weights of the baseline, strong enough to be followed, and of a slight help."""
+SILHOUETTE = 10.0
+"""Weight of the baseline, strong enough to be followed."""
 STIFF = 1e4
 """Weight of priors that leave nothing but orientation and place."""
 TAGS = ("looseness", "occluded", "second_person", "cropped", "view")
@@ -89,8 +89,8 @@ def variants(config: FitConfig) -> dict[str, FitConfig]:
         "c plain": forms(c_form="plain"),
         "c plain, detached": forms(c_form="plain", c_normaliser="detached"),
         "c released": forms(c_form="released"),
+        "both": only(dsr_mc=mc, dsr_c=c),
         "default": config,
-        "both and weak silhouette": only(dsr_mc=mc, dsr_c=c, silhouette=WEAK_SILHOUETTE),
     }
 
 

@@ -11,7 +11,8 @@ VARIANTS = {
     "silhouette": "+ silhouette",
     "mc": "+ DSR-MC",
     "c": "+ DSR-C",
-    "default": "+ both (default)",
+    "both": "+ both",
+    "default": "+ both and a weak silhouette (default)",
 }
 
 
