@@ -35,7 +35,7 @@ class Weights:
     dsr_c: float = 3.0
     """DSR-C: the body stays inside its clothing."""
     silhouette: float = 1.0
-    """The baseline that the paper improves on, match of the body and the clothed person: a little, against shrinking."""
+    """The baseline that the paper improves on, match of body and clothed person: a little of it, against shrinking."""
     betas: float = 0.1
     """Shape prior."""
     stature: float = 1.0

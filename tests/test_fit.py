@@ -10,7 +10,7 @@ import torch
 from scenes import observe, open_body, person
 
 from dsr_fit.camera import Crop, spin_translation
-from dsr_fit.config import FitConfig, Stage, Weights, load_config
+from dsr_fit.config import FitConfig, Stage, Weights
 from dsr_fit.evaluate.plausibility import implausible_joints
 from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.fit.descent import Adam, ParameterVariables, descend
