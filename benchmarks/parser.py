@@ -31,7 +31,8 @@ from dsr_fit.perception.boxes import area, keypoint_box, shared_area
 from dsr_fit.perception.detector import MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.label_files import colour_labels
-from dsr_fit.perception.parser import HumanParser, load_parser
+from dsr_fit.perception.parser import HumanParser
+from dsr_fit.perception.parsers import load_parser
 from dsr_fit.types import Detection
 
 SIDE = 448  # pixels of a composite

@@ -30,7 +30,7 @@ from dsr_fit.evaluate.plausibility import implausible_joints
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.quality import hard_masks, metrics
-from dsr_fit.perception.parser import load_parser
+from dsr_fit.perception.parsers import load_parser
 from dsr_fit.pipeline import Perception
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.types import Observation

@@ -82,7 +82,7 @@ def run_fit(arguments: FitArguments) -> None:
     from dsr_fit.export import write_result
     from dsr_fit.fit.fitter import Fitter, choose_device
     from dsr_fit.fit.gate import Gate
-    from dsr_fit.perception.parser import load_parser
+    from dsr_fit.perception.parsers import load_parser
     from dsr_fit.pipeline import Inputs, Perception
     from dsr_fit.priors.semantic import load_semantic_prior
     from dsr_fit.view.overlay import draw

@@ -15,7 +15,8 @@ from dsr_fit.perception.detector import KeypointDetector, MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.keypoint_files import read_keypoints
 from dsr_fit.perception.label_files import LabelScheme, keep_own_labels, read_labels
-from dsr_fit.perception.parser import HumanParser, load_parser
+from dsr_fit.perception.parser import HumanParser
+from dsr_fit.perception.parsers import load_parser
 from dsr_fit.types import Detection, Observation
 
 SAME_PERSON = 0.6

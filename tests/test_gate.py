@@ -15,7 +15,7 @@ from dsr_fit.assets import shipped
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
-from dsr_fit.perception.parser import load_parser
+from dsr_fit.perception.parsers import load_parser
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2, 0.005),))

@@ -20,11 +20,10 @@ from dsr_fit.perception.network_parser import (
     NetworkParser,
     load_network,
     network_input,
-    window_around,
-    window_matrix,
 )
-from dsr_fit.perception.parser import load_parser
+from dsr_fit.perception.parsers import load_parser
 from dsr_fit.perception.rule_parser import RuleParser
+from dsr_fit.perception.window import window_around, window_matrix
 from dsr_fit.pipeline import Perception
 from dsr_fit.types import Detection
 

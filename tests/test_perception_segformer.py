@@ -11,7 +11,7 @@ import pytest
 from dsr_fit.errors import InputError
 from dsr_fit.joints import empty_keypoints
 from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
-from dsr_fit.perception.parser import load_parser
+from dsr_fit.perception.parsers import load_parser
 from dsr_fit.types import Detection
 
 transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")

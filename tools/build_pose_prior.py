@@ -93,7 +93,7 @@ def fit_mixture(given: Examples, components: int, resolution: float, seed: int =
     mean = np.concatenate([mean, mean @ mirror])
     covariance = np.concatenate([covariance, mirror.T @ covariance @ mirror])
     whitening = np.linalg.inv(np.linalg.cholesky(covariance))
-    log_peak = np.tile(np.log(mixture.weights_), 2) + np.log(whitening.diagonal(axis1=1, axis2=2)).sum(1)
+    log_peak = np.tile(np.log(np.asarray(mixture.weights_)), 2) + np.log(whitening.diagonal(axis1=1, axis2=2)).sum(1)
     offset = 2 * (log_peak.max() - log_peak)
     return PosePrior(*(torch.from_numpy(value.astype(np.float32)) for value in (mean, whitening, offset)))
 

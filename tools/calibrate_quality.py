@@ -29,7 +29,7 @@ from dsr_fit.export import versions
 from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, binding, evidence, hinges
-from dsr_fit.perception.parser import load_parser
+from dsr_fit.perception.parsers import load_parser
 from dsr_fit.priors.semantic import load_semantic_prior
 
 FRESH_SEED = 20_000

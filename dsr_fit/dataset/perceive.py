@@ -13,7 +13,7 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import DsrFitError
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.keypoint_files import read_keypoints
-from dsr_fit.perception.parser import load_parser
+from dsr_fit.perception.parsers import load_parser
 from dsr_fit.pipeline import Inputs, Perception
 from dsr_fit.types import Detection
 

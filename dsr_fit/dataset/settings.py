@@ -28,7 +28,7 @@ class Settings:
     joint_regressor_extra: Path | None = None
     semantic_prior: Path | None = None
     parser: str = "open"
-    """As `perception.parser.load_parser` takes it."""
+    """As `perception.parsers.load_parser` takes it."""
     parsing_protocol: ParsingProtocol = "fast"
     camera: Literal["full", "crop"] = "full"
     focal: float | None = None

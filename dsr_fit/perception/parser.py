@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 
-from dsr_fit.errors import UsageError
 from dsr_fit.types import Detection
 
 ParsingProtocol = Literal["fast", "paper"]
@@ -22,30 +20,3 @@ class HumanParser(Protocol):
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
         """(H, W) uint8 labels of `dsr_fit.labels` for one person of the (H, W, 3) uint8 RGB image."""
         ...
-
-
-def load_parser(which: str = "open", protocol: ParsingProtocol = "fast") -> HumanParser:
-    """The parser of that name: `open` (ships), `rules`, a `.safetensors` file of ours, or a SegFormer folder.
-
-    Raises:
-        UsageError: no such parser, or one that knows a single protocol is asked for another.
-        InputError: its files can't be used.
-    """
-    if which == "open" or which.endswith(".safetensors"):
-        from dsr_fit.perception.network_parser import NetworkParser
-
-        return NetworkParser(None if which == "open" else Path(which), protocol)
-    if protocol != "fast":
-        raise UsageError(f"--parsing-protocol {protocol} is for the parsers of ours; {which!r} looks once, use `fast`")
-    if which == "rules":
-        from dsr_fit.perception.rule_parser import RuleParser
-
-        return RuleParser()
-    if Path(which).is_dir():
-        from dsr_fit.perception.segformer import SegformerParser
-
-        return SegformerParser(Path(which))
-    raise UsageError(
-        f"--parser {which}: expected `open`, `rules`, a .safetensors file of ours, or the folder of a SegFormer for "
-        "clothes (`hf download mattmdjaga/segformer_b2_clothes --local-dir FOLDER` gets one)"
-    )

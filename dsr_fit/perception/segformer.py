@@ -8,7 +8,7 @@ import numpy as np
 
 from dsr_fit.errors import InputError
 from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
-from dsr_fit.perception.network_parser import window_around
+from dsr_fit.perception.window import window_around
 from dsr_fit.types import Detection
 
 DOWNLOAD = "hf download mattmdjaga/segformer_b2_clothes --local-dir FOLDER"

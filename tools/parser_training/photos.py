@@ -13,8 +13,8 @@ from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.labels import OCCLUDER
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.network import CLASSES
-from dsr_fit.perception.network_parser import window_around
 from dsr_fit.perception.skeleton import point_array
+from dsr_fit.perception.window import window_around
 from dsr_fit.types import Detection
 
 KEPT_SIDE = 448
