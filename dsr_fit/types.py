@@ -19,7 +19,8 @@ class Detection:
     """(49, 3) float32 x, y in full-image pixels and confidence 0..1; unobserved slots are zero."""
 
     world_landmarks: np.ndarray | None = None
-    """(49, 4) float32 x, y, z in metres about the mid-hip, camera axes, and confidence; None without 3D."""
+    """(49, 4) float32 x, y, z in metres about the mid-hip and confidence, in the axes of a camera that looks straight
+    at the person (along the ray to the middle of its keypoints); None without 3D."""
 
     person_mask: np.ndarray | None = None
     """(H, W) float32 probability that the pixel shows this person, full image; None when not available."""

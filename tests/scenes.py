@@ -10,7 +10,7 @@ import torch
 
 from dsr_fit.body import Body
 from dsr_fit.body_files import load_body
-from dsr_fit.camera import project
+from dsr_fit.camera import Crop, project, ray_rotation
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
@@ -63,7 +63,8 @@ def observe(truth: Parameters, noise_px: float = 0.0, world: bool = True, seed: 
     landmarks = None
     if world:
         landmarks = np.zeros((49, 4), np.float32)
-        landmarks[:25, :3] = posed.keypoints[0, :25].numpy() - posed.keypoints[0, 8].numpy()
+        straight = ray_rotation(Crop.around(keypoints), FOCAL, (WIDTH / 2, HEIGHT / 2)).numpy()
+        landmarks[:25, :3] = (posed.keypoints[0, :25].numpy() - posed.keypoints[0, 8].numpy()) @ straight.T
         landmarks[:25, 3] = 1
     image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     return Observation(image, Detection(keypoints, landmarks, source="truth"), labels, "truth", FOCAL)

@@ -12,6 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from dsr_fit.camera import Crop, ray_rotation
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import metrics
 from dsr_fit.evaluate.clothed import ClothedCase
@@ -73,7 +74,8 @@ def observe_perfectly(case: ClothedCase, noise: float) -> Observation:
     keypoints[:25, :2] = pixels + rng.normal(0, noise * side, (25, 2))
     keypoints[:25, 2] = visible
     turn = Rotation.from_rotvec(rng.normal(0, TURN_SD)).as_matrix()
-    about_hips = case.joints[:25] - case.joints[8]
+    straight = ray_rotation(Crop.around(keypoints), focal, (cx, cy)).numpy()
+    about_hips = (case.joints[:25] - case.joints[8]) @ straight.T
     world = np.zeros((49, 4), np.float32)
     world[:25, :3] = about_hips @ turn.T * np.exp(rng.normal(0, SCALE_SD)) + rng.normal(0, SCATTER_SD, (25, 3))
     world[:25, 3] = visible

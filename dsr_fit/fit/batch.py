@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop
+from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop, ray_rotation
 from dsr_fit.labels import LABEL_SETS, MC_LABELS, OCCLUDER, UNKNOWN, valid_mc_labels
 from dsr_fit.terms.keypoints import box_side
 from dsr_fit.types import Observation
@@ -88,9 +88,12 @@ class Batch:
         keypoints = torch.from_numpy(np.stack([item.detection.keypoints for item in observations])).float()
         confidence = keypoints[..., 2] * keypoint_valid
         world = torch.zeros(len(observations), keypoints.shape[1], 4)
-        for row, item in enumerate(observations):
+        for row, (item, crop) in enumerate(zip(observations, self.crops, strict=True)):
             if item.detection.world_landmarks is not None:
                 world[row] = torch.from_numpy(item.detection.world_landmarks)
+                # A detector looks at a crop, and knows nothing of where it lies in the image.
+                turn = ray_rotation(crop, self.focal_lengths[row], self.principal_points[row])
+                world[row, :, :3] = (world[row, :, :3].double() @ turn).float()
         self.points = Points(
             pixels=keypoints[..., :2],
             confidence=confidence,

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from dsr_fit.assets import shipped
+from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body
 from dsr_fit.fit.fitter import FitResult
 from dsr_fit.priors.semantic import SemanticPrior
 
 ASSET = "priors/quality/gate.json"
+PARSER = "priors/parser/parser.safetensors"
 REASONS = 3
 """At most so many are told."""
 
@@ -112,7 +113,7 @@ class Gate:
     labels_source: str
     """The parser that it was calibrated with."""
     holds: bool = True
-    """Whether the body and its semantic prior are those it was calibrated with."""
+    """Whether the body, its semantic prior and the shipped parser are those it was calibrated with."""
 
     @classmethod
     def load(cls, body: Body, prior: SemanticPrior) -> Gate:
@@ -122,7 +123,7 @@ class Gate:
             name: Cost(np.array(c["knots"]), np.array(c["rises"]), c["usual"]) for name, c in found["costs"].items()
         }
         made_for = found["bound_to"]
-        holds = (made_for["body"], made_for["semantic_prior"]) == (body.sha256, fingerprint(prior))
+        holds = made_for == binding(body, prior, made_for["labels_source"])
         return cls(found["bias"], found["threshold"], costs, made_for["labels_source"], holds)
 
     def judge(self, result: FitResult) -> Verdict:
@@ -157,4 +158,9 @@ def fingerprint(prior: SemanticPrior) -> str:
 
 def binding(body: Body, prior: SemanticPrior, labels_source: str) -> dict[str, Any]:
     """What a calibration holds for, as `gate.json` says it."""
-    return {"body": body.sha256, "semantic_prior": fingerprint(prior), "labels_source": labels_source}
+    return {
+        "body": body.sha256,
+        "semantic_prior": fingerprint(prior),
+        "labels_source": labels_source,
+        "parser": sha256(shipped(PARSER)),
+    }
