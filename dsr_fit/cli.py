@@ -73,6 +73,7 @@ def fit(argv: list[str]) -> None:
 def run_fit(arguments: FitArguments) -> None:
     """The work behind `dsr-fit fit`; heavy imports happen here, so that `--help` stays quick."""
     _check_out(arguments.out, [arguments.image, arguments.keypoints, arguments.labels])
+    _check_labels(arguments)
     bbox = _parse_bbox(arguments.bbox)
     if arguments.focal is not None and not 0 < arguments.focal < math.inf:
         raise UsageError(f"--focal {arguments.focal:g}: expected pixels, a positive number")
@@ -112,7 +113,7 @@ def run_fit(arguments: FitArguments) -> None:
     picture = draw(result, body)
     timings = {**perception.timings_s, **result.timings_s, "export": time.perf_counter() - started}
     timings = {name: round(seconds, 4) for name, seconds in timings.items()}
-    verdict = Gate.load(body, prior).judge(result)
+    verdict = Gate.load(body, prior, arguments.fit).judge(result)
     write_result(arguments.out, result, body, arguments.fit, picture, timings, verdict, arguments.obj_frame)
     _summarise(arguments.out, result.metrics, result.stop_reason)
 
@@ -251,6 +252,14 @@ def _parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
     if not (width > 0 and height > 0):
         raise UsageError(f"--bbox {text}: width and height must be positive")
     return x, y, width, height
+
+
+def _check_labels(arguments: FitArguments) -> None:
+    """A label map's file and a parser's options exclude each other."""
+    if arguments.labels is None and arguments.label_scheme != "lip":
+        raise UsageError(f"--label-scheme {arguments.label_scheme} says what --labels holds; give that too")
+    if arguments.labels is not None and (arguments.parser != "open" or arguments.parsing_protocol != "fast"):
+        raise UsageError("--labels takes the place of a parser; leave --parser and --parsing-protocol out")
 
 
 def _check_out(out: Path, inputs: Sequence[Path | None] = ()) -> None:

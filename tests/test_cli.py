@@ -716,3 +716,18 @@ def test_official_smpl_needs_its_own_prior_and_says_what_it_lacks(
     # The open body has its own prior, whatever is set for the licensed one.
     _, line = _refused(capfd, ["nothing.jpg", "--out", str(tmp_path / "m.obj"), "--body", "open"])
     assert line == "dsr-fit: no such image: nothing.jpg"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--label-scheme", "atr"], "says what --labels holds"),
+        (["--labels", "map.png", "--parser", "rules"], "takes the place of a parser"),
+        (["--labels", "map.png", "--parsing-protocol", "paper"], "takes the place of a parser"),
+    ],
+)
+def test_options_of_labels_that_would_do_nothing_are_refused(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["photo.jpg", "--out", str(tmp_path / "mesh.obj"), *options]) == 2
+    assert said in capsys.readouterr().err

@@ -23,6 +23,7 @@ from scipy.optimize import minimize
 
 from dsr_fit.assets import PACKAGE
 from dsr_fit.body_files import load_body
+from dsr_fit.config import FitConfig
 from dsr_fit.evaluate.benchmark import REPORTING_SEED, TUNING_SEED, judge, observe_all, parameters_of
 from dsr_fit.evaluate.clothed.dataset import read_case, write_cases
 from dsr_fit.export import versions
@@ -194,7 +195,7 @@ def calibrate(learnt: Table, reported: Table) -> dict[str, Any]:
             name: {"knots": knots.tolist(), "rises": rises.tolist(), "usual": float(mean)}
             for name, knots, rises, mean in zip(EVIDENCE, model.knots, model.rises, usual, strict=True)
         },
-        "bound_to": binding(body, load_semantic_prior(body), learnt.labels_source),
+        "bound_to": binding(body, load_semantic_prior(body), FitConfig(), learnt.labels_source),
         "versions": versions(),
         "calibration": {
             "fits": len(learnt.pve),

@@ -31,7 +31,7 @@ class BatchFitter:
         self.settings, self.images, self.overlays = settings, images, overlays
         self.body = load_body(settings.body_path() or "open", settings.joint_regressor_extra)
         prior = load_semantic_prior(self.body, settings.prior_path())
-        self.gate = Gate.load(self.body, prior)
+        self.gate = Gate.load(self.body, prior, settings.config)
         self.fitter = Fitter(
             self.body,
             settings.config,

@@ -79,7 +79,8 @@ def variants(config: FitConfig) -> dict[str, FitConfig]:
 
     mc, c = config.weights.dsr_mc, config.weights.dsr_c
     stiff = replace(only().weights, betas=STIFF, pose=STIFF)
-    assert config.semantics == Semantics(), "the variants are named after the default forms"
+    if config.semantics != Semantics():
+        raise UsageError("an ablation compares the default forms of the terms; leave `semantics` out of the --config")
     return {
         "floor": replace(config, weights=stiff, stages=()),
         "keypoints": only(),

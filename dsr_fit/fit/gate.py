@@ -4,7 +4,7 @@
 
 Each cost is piecewise linear and never falls, so more of any evidence against a fit never makes it look better. The
 numbers are in `priors/quality/gate.json`, written by `tools/calibrate_quality.py` from rendered people whose bodies are
-known. They hold for the body, the semantic prior and the parser they were learnt with; for others there is no verdict.
+known. They hold for the body, the priors and the parser they were learnt with; for others there is no verdict.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body
+from dsr_fit.config import FitConfig
 from dsr_fit.fit.fitter import FitResult
 from dsr_fit.priors.semantic import SemanticPrior
 
@@ -116,14 +117,14 @@ class Gate:
     """Whether the body, its semantic prior and the shipped parser are those it was calibrated with."""
 
     @classmethod
-    def load(cls, body: Body, prior: SemanticPrior) -> Gate:
-        """The one that ships, as it stands to this body and prior."""
+    def load(cls, body: Body, prior: SemanticPrior, config: FitConfig) -> Gate:
+        """The one that ships, as it stands to this body, prior and configuration."""
         found = json.loads(shipped(ASSET).read_text(encoding="utf-8"))
         costs = {
             name: Cost(np.array(c["knots"]), np.array(c["rises"]), c["usual"]) for name, c in found["costs"].items()
         }
         made_for = found["bound_to"]
-        holds = made_for == binding(body, prior, made_for["labels_source"])
+        holds = made_for == binding(body, prior, config, made_for["labels_source"])
         return cls(found["bias"], found["threshold"], costs, made_for["labels_source"], holds)
 
     def judge(self, result: FitResult) -> Verdict:
@@ -152,15 +153,18 @@ def evidence(result: FitResult) -> dict[str, float]:
 
 
 def fingerprint(prior: SemanticPrior) -> str:
-    """SHA-256 of a semantic prior's values."""
-    return hashlib.sha256(prior.probabilities.cpu().numpy().tobytes()).hexdigest()
+    """SHA-256 of a semantic prior's values, its outfits' included."""
+    tensors = [prior.probabilities, *(vars(prior.outfits).values() if prior.outfits else ())]
+    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
-def binding(body: Body, prior: SemanticPrior, labels_source: str) -> dict[str, Any]:
+def binding(body: Body, prior: SemanticPrior, config: FitConfig, labels_source: str) -> dict[str, Any]:
     """What a calibration holds for, as `gate.json` says it."""
     return {
         "body": body.sha256,
         "semantic_prior": fingerprint(prior),
         "labels_source": labels_source,
         "parser": sha256(shipped(PARSER)),
+        "pose_prior": config.pose_prior,
+        "outfits": config.semantics.outfits,
     }

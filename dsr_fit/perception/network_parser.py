@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from dsr_fit.labels import LEFT_RIGHT_PAIRS, OCCLUDER
 from dsr_fit.perception.network import CLASSES, STRIDE, ParserNetwork, mirrored, prepare
 from dsr_fit.perception.parser import ParsingProtocol
 from dsr_fit.perception.skeleton import point_array
-from dsr_fit.perception.window import window_around, window_matrix
+from dsr_fit.perception.window import cut, put_back, window_around
 from dsr_fit.types import Detection
 
 SIZE = 320
@@ -30,7 +29,8 @@ OUTSIDE = 127
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.5)
 PAPER_LARGEST = 1080
-"""DSR's supplementary: scales that are averaged, each with its mirror image; scale 1 alone for larger images."""
+"""DSR's supplementary: scales that are averaged, each with its mirror image; scale 1 alone for larger images. The
+network's sides are multiples of 32, so that 0.75 of 320 px is 256 px."""
 
 FINEST = 640
 """Labels are decided at up to this many pixels of the window's side, and enlarged from there."""
@@ -46,11 +46,11 @@ class NetworkParser:
     Who is meant is told by the keypoints and the detector's mask, each of which may be missing.
     """
 
-    name = "open"
-
     def __init__(self, weights: Path | None = None, protocol: ParsingProtocol = "fast") -> None:
         """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
         self.protocol: ParsingProtocol = protocol
+        own = "open" if weights is None else weights.name
+        self.name = own if protocol == "fast" else f"{own}, {protocol} protocol"
         self.network = load_network(weights or shipped("priors/parser/parser.safetensors"))
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
@@ -62,10 +62,7 @@ class NetworkParser:
         fine = F.interpolate(probabilities[None], (side, side), mode="bilinear", align_corners=False)[0]
         classes = fine.argmax(0).numpy().astype(np.uint8)
         labels = np.where(classes == CLASSES - 1, OCCLUDER, classes).astype(np.uint8)
-        # Back to the image: the window's matrix is the inverse map that OpenCV asks for.
-        return cv2.warpAffine(
-            labels, window_matrix(window, side), (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        )
+        return put_back(labels, window, (height, width))
 
     @torch.inference_mode()
     def _look(self, image: np.ndarray, detection: Detection, window: Crop) -> Tensor:
@@ -103,15 +100,10 @@ def load_network(path: Path) -> ParserNetwork:
 
 def network_input(image: np.ndarray, detection: Detection, window: Crop, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """What `ParserNetwork.forward` takes, for one window at `size` pixels."""
-    matrix = window_matrix(window, size)
-    # Averages over each pixel where the window is shrunk: plain bilinear sampling would skip over fine detail.
-    shrink = min(1.0, 2 * size / window.side)
-    if shrink < 1:
-        image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    picture = _warped(image, _after_resize(matrix, shrink), size, OUTSIDE)
+    picture = cut(image, window, size, OUTSIDE)
     mask = np.zeros((size, size), np.uint8)
     if detection.person_mask is not None:
-        mask = _warped(np.rint(255 * detection.person_mask).astype(np.uint8), matrix, size, 0)
+        mask = cut(np.rint(255 * detection.person_mask).astype(np.uint8), window, size, 0)
     points = point_array(detection.keypoints)
     points[:, :2] = (points[:, :2] - window.origin) / window.side
     outside = ((points[:, :2] < 0) | (points[:, :2] > 1)).any(1)
@@ -121,18 +113,4 @@ def network_input(image: np.ndarray, detection: Detection, window: Crop, size: i
         torch.from_numpy(mask)[None],
         torch.tensor([detection.person_mask is not None]),
         torch.from_numpy(points)[None],
-    )
-
-
-def _after_resize(matrix: np.ndarray, scale: float) -> np.ndarray:
-    """The window's matrix for an image that was resized by `scale` before."""
-    adapted = matrix.copy()
-    adapted[:, :2] /= scale
-    adapted[:, 2] += (0.5 / scale - 0.5) * np.diag(matrix)
-    return adapted
-
-
-def _warped(image: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.ndarray:
-    return cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 3
     )

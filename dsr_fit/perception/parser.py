@@ -11,6 +11,9 @@ from dsr_fit.types import Detection
 ParsingProtocol = Literal["fast", "paper"]
 """One look, or the average over scales and mirror images of DSR's supplementary."""
 
+SEGFORMER_DOWNLOAD = "hf download mattmdjaga/segformer_b2_clothes --local-dir FOLDER"
+"""What gets a SegFormer for clothes."""
+
 
 class HumanParser(Protocol):
     """Anything that labels the pixels of one person."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsr_fit.errors import UsageError
-from dsr_fit.perception.parser import HumanParser, ParsingProtocol
+from dsr_fit.perception.parser import SEGFORMER_DOWNLOAD, HumanParser, ParsingProtocol
 
 
 def load_parser(which: str = "open", protocol: ParsingProtocol = "fast") -> HumanParser:
@@ -31,5 +31,5 @@ def load_parser(which: str = "open", protocol: ParsingProtocol = "fast") -> Huma
         return SegformerParser(Path(which))
     raise UsageError(
         f"--parser {which}: expected `open`, `rules`, a .safetensors file of ours, or the folder of a SegFormer for "
-        "clothes (`hf download mattmdjaga/segformer_b2_clothes --local-dir FOLDER` gets one)"
+        f"clothes (`{SEGFORMER_DOWNLOAD}` gets one)"
     )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from dsr_fit.errors import InputError
 from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
+from dsr_fit.perception.parser import SEGFORMER_DOWNLOAD
 from dsr_fit.perception.window import window_around
 from dsr_fit.types import Detection
-
-DOWNLOAD = "hf download mattmdjaga/segformer_b2_clothes --local-dir FOLDER"
-"""What gets such a checkpoint."""
 
 
 class SegformerParser:
@@ -27,22 +26,22 @@ class SegformerParser:
                 "a SegFormer parser needs the package transformers: pip install transformers; `--parser open` doesn't"
             ) from None
         if not (folder / "config.json").is_file():
-            raise InputError(f"{folder}: holds no config.json of a SegFormer; `{DOWNLOAD}` gets one")
+            raise InputError(f"{folder}: holds no config.json of a SegFormer; `{SEGFORMER_DOWNLOAD}` gets one")
         self.name = folder.resolve().name
         try:
             self._processor = transformers.SegformerImageProcessor.from_pretrained(folder, local_files_only=True)
             self._model = transformers.SegformerForSemanticSegmentation.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True
             ).eval()
-        except (OSError, ValueError, RuntimeError) as error:
+        except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"{folder}: not a usable SegFormer ({reason}); `{DOWNLOAD}` gets one") from None
+            raise InputError(f"{folder}: not a usable SegFormer ({reason}); `{SEGFORMER_DOWNLOAD}` gets one") from None
         names = {int(index): _plain(name) for index, name in (self._model.config.id2label or {}).items()}
         missing = [name for name in ATR_LABELS if _plain(name) not in names.values()]
         if missing:
             raise InputError(f"{folder}: knows no label {missing[0]!r}; expected ATR's 18 labels")
         order = {_plain(name): number for number, name in enumerate(ATR_LABELS)}
-        self._label = np.zeros(len(names), np.uint8)
+        self._label = np.zeros(self._model.config.num_labels, np.uint8)
         for index, name in names.items():
             if name in order:
                 self._label[index] = ATR_TO_LABEL[order[name]]
@@ -55,7 +54,7 @@ class SegformerParser:
         window = window_around(detection, (height, width))
         left, top = (max(0, int(value)) for value in window.origin)
         right, bottom = (
-            min(limit, int(np.ceil(value + window.side)))
+            min(limit, max(0, int(np.ceil(value + window.side))))
             for limit, value in zip((width, height), window.origin, strict=True)
         )
         crop = image[top:bottom, left:right]

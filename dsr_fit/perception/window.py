@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import cv2
 import numpy as np
 
 from dsr_fit.camera import Crop
@@ -30,3 +33,43 @@ def window_matrix(window: Crop, size: int) -> np.ndarray:
     scale = size / window.side
     x, y = window.origin
     return np.array([[scale, 0, (0.5 - x) * scale - 0.5], [0, scale, (0.5 - y) * scale - 0.5]])
+
+
+def cut(image: np.ndarray, window: Crop, size: int, border: int) -> np.ndarray:
+    """(size, size[, 3]) uint8: what the window shows of (H, W[, 3]); `border` where it lies beyond the image.
+
+    Where the window is shrunk much, areas are averaged: bilinear samples alone would skip over fine detail.
+    """
+    height, width = image.shape[:2]
+    x, y = window.origin
+    left, top = max(0, math.floor(x) - 2), max(0, math.floor(y) - 2)
+    right, bottom = min(width, math.ceil(x + window.side) + 2), min(height, math.ceil(y + window.side) + 2)
+    if right <= left or bottom <= top:
+        return np.full((size, size, *image.shape[2:]), border, np.uint8)
+    part = image[top:bottom, left:right]
+    matrix = window_matrix(Crop((window.center[0] - left, window.center[1] - top), window.side), size)
+    shrink = min(1.0, 2 * size / window.side)
+    if shrink < 1:
+        whole = np.array([right - left, bottom - top])
+        small = np.maximum(1, np.rint(shrink * whole)).astype(int)
+        part = cv2.resize(part, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA)
+        scale = small / whole
+        # Centres of pixels at whole numbers, before and after.
+        matrix[:, 2] += matrix[:, :2] @ (0.5 / scale - 0.5)
+        matrix[:, :2] /= scale
+    return cv2.warpAffine(
+        part, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 3
+    )
+
+
+def put_back(labels: np.ndarray, window: Crop, shape: tuple[int, int]) -> np.ndarray:
+    """(S, S) labels of the window -> (H, W) of the image, the nearest one; background outside the window."""
+    size = len(labels)
+    full = np.zeros(shape, labels.dtype)
+    places = []
+    for length, start in zip(shape, window.origin[::-1], strict=True):
+        cells = np.floor((np.arange(length) + 0.5 - start) * size / window.side).astype(int)
+        places.append((np.flatnonzero((cells >= 0) & (cells < size)), cells))
+    (rows, row_cells), (columns, column_cells) = places
+    full[np.ix_(rows, columns)] = labels[np.ix_(row_cells[rows], column_cells[columns])]
+    return full
