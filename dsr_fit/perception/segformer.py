@@ -41,7 +41,7 @@ class SegformerParser:
         if missing:
             raise InputError(f"{folder}: knows no label {missing[0]!r}; expected ATR's 18 labels")
         order = {_plain(name): number for number, name in enumerate(ATR_LABELS)}
-        self._label = np.zeros(self._model.config.num_labels, np.uint8)
+        self._label = np.zeros(max(names) + 1, np.uint8)
         for index, name in names.items():
             if name in order:
                 self._label[index] = ATR_TO_LABEL[order[name]]
