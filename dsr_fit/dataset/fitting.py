@@ -16,6 +16,7 @@ from dsr_fit.dataset.findings import Fitted, Found, Seen
 from dsr_fit.dataset.perceive import reason_of
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.files import beneath
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import Gate
 from dsr_fit.priors.semantic import load_semantic_prior
@@ -92,7 +93,7 @@ class BatchFitter:
 
         assert self.overlays is not None
         image, _ = read_image(self.images / row["imgname"])
-        path = self.overlays / f"{row['imgname'].lstrip('/').replace('../', '')}.{row['person']}.jpg"
+        path = beneath(self.overlays, f"{row['imgname']}.{row['person']}.jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         seen = replace(result, observation=replace(result.observation, image=image))
         Image.fromarray(draw(seen, self.body)).save(path, quality=85)
