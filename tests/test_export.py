@@ -306,16 +306,18 @@ def test_graphonomy_is_in_its_colours_where_dsr_looks(folder: Path, rows: list[R
 # --- Which fits, and in which body ----------------------------------------------------------------
 
 
-def test_nothing_to_export_is_an_error(tmp_path: Path, rows: list[Row], capfd: pytest.CaptureFixture[str]) -> None:
-    del rows
+def test_nothing_to_export_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = Source(tmp_path, [Entry("x.png")], "folder")
     manifest, _ = agree(tmp_path, source, Settings(), 1, False)
     store = Store(tmp_path, manifest.batches, 1)
     store.begin()
     store.write(0, [{"imgname": "x.png", "person": 0, "status": "failed", "reason": "nobody"}])
-    command = ["export", str(tmp_path), "--format", "spin", "--out", str(tmp_path / "x.npz")]
-    assert cli.main(command) == 1
-    assert "no accepted fits to export; --refused takes the others too" in capfd.readouterr().err
+    for kind, out in (("eft", "x.json"), ("webdataset", "x.tar"), ("coco", "x.json"), ("spin", "x.npz")):
+        (tmp_path / out).write_text("an earlier export")
+        command = ["export", str(tmp_path), "--format", kind, "--out", str(tmp_path / out)]
+        assert cli.main(command) == 1
+        assert "no accepted fits to export; --refused takes the others too" in capfd.readouterr().err
+        assert (tmp_path / out).read_text() == "an earlier export"
     assert cli.main([*command[:-1], str(tmp_path / "x.json")]) == 2
     assert "the suffix must be .npz for --format spin" in capfd.readouterr().err
 
