@@ -208,6 +208,15 @@ def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:
     assert re.match("the box nan,nan.* is empty", rows[2]["reason"])
 
 
+def test_spin_rows_of_one_image_are_one_image_however_far_apart(tmp_path: Path) -> None:
+    """What is written by image (a label map, a sample) takes neighbours to be its people."""
+    names = ["b.png", "a.png", "b.png", "c.png", "a.png", "b.png"]
+    np.savez(tmp_path / "set.npz", imgname=np.array(names), center=np.full((6, 2), 50.0), scale=np.ones(6))
+    entries = open_source(tmp_path / "set.npz").entries
+    told = [(entry.imgname, [(one.number, one.source_id) for one in entry.people or ()]) for entry in entries]
+    assert told == [("b.png", [(0, 0), (1, 2), (2, 5)]), ("a.png", [(0, 1), (1, 4)]), ("c.png", [(0, 3)])]
+
+
 def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
     person = _person()
     for name in ("a.png", "b.png", "c.png"):
