@@ -57,11 +57,11 @@ def _entry(number: int, label: Label) -> dict[str, Any]:
 
 
 def _residual(label: Label, camera: np.ndarray) -> float:
-    """RMS at 224 px between the joints under EFT's camera and where the fit has them."""
+    """RMS at 224 px between the joints under that EFT camera and where the fit has them."""
     row = label.row
     seen = label.joints[:, 3] > 0
-    shown = (projected(row) - row["bbox_center"]) / (label.side / 2)
-    # EFT's translation is the body's own origin; the joints here are about the pelvis, so the mean offset is its.
-    flat = camera[0] * label.joints[seen, :2]
-    offset = (shown[seen] - flat).mean(0)
-    return float(np.sqrt((((flat + offset) - shown[seen]) ** 2).sum(1).mean()) * 112)
+    # The camera counts from the body's own origin. The body turns about its root, which is slot 8 of official SMPL.
+    joints = label.joints[:, :3] - label.joints[8, :3] + row["joints"][8] - row["cam_t"]
+    shown = camera[0] * joints[seen, :2] + camera[1:]
+    expected = (projected(row)[seen] - row["bbox_center"]) / (label.side / 2)
+    return float(np.sqrt(((shown - expected) ** 2).sum(1).mean()) * 112)
