@@ -21,7 +21,8 @@ from dsr_fit import cli
 from dsr_fit.camera import Crop, project, ray_rotation, spin_translation
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.entries import Entry, Source
-from dsr_fit.dataset.exports.eft import _residual, orthographic
+from dsr_fit.dataset.exports.coco import write_coco
+from dsr_fit.dataset.exports.eft import _residual, orthographic, write_eft
 from dsr_fit.dataset.exports.labels import label_of
 from dsr_fit.dataset.exports.webdataset import _key
 from dsr_fit.dataset.findings import Found, Seen
@@ -324,6 +325,19 @@ def test_coco_has_the_fits_joints(folder: Path, rows: list[Row]) -> None:
         assert (seen[:, 0] >= x - 1e-2).all()
         assert (seen[:, 1] <= y + height + 1e-2).all()
         assert annotation["area"] == pytest.approx(width * height, rel=1e-3)
+
+
+@pytest.mark.parametrize(("own", "expected"), [((-1, 1), {1, 2}), ((7, 7), {1, 2}), ((9, 7), {9, 7})])
+def test_ids_are_the_sources_where_they_are_distinct(
+    tmp_path: Path, smpl_rows: list[Row], own: tuple[int, int], expected: set[int]
+) -> None:
+    labels = [label_of({**row, "source_id": number}) for row, number in zip(smpl_rows, own, strict=False)]
+    write_coco(labels, tmp_path / "coco.json", tmp_path)
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert {annotation["id"] for annotation in content["annotations"]} == expected
+    write_eft(labels, tmp_path / "eft.json", tmp_path)
+    content = json.loads((tmp_path / "eft.json").read_text())
+    assert len({entry["annotId"] for entry in content["data"]}) == 2
 
 
 def test_graphonomy_is_in_its_colours_where_dsr_looks(folder: Path, rows: list[Row]) -> None:

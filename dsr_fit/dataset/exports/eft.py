@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from dsr_fit.dataset.exports.labels import Label, projected
+from dsr_fit.dataset.exports.labels import Label, annotation_ids, projected
 from dsr_fit.errors import UsageError
 from dsr_fit.files import replacing
 from dsr_fit.joints import OPENPOSE_18_SLOTS
@@ -21,7 +21,8 @@ MIN_CONFIDENCE = 0.3
 def write_eft(labels: Iterable[Label], out: Path, images: Path) -> int:
     """Write the list `data` of EFT's version 0.1. Raises UsageError where the parameters aren't official SMPL's."""
     del images
-    data = [_entry(number, label) for number, label in enumerate(labels)]
+    people = list(labels)
+    data = [_entry(number, label) for number, label in zip(annotation_ids(people, first=0), people, strict=True)]
     with replacing(out) as temporary:
         temporary.write_text(json.dumps({"ver": 0.1, "data": data}, allow_nan=False), encoding="utf-8")
     return len(data)
@@ -49,7 +50,7 @@ def _entry(number: int, label: Label) -> dict[str, Any]:
         "bbox_center": row["bbox_center"].tolist(),
         "joint_validity_openpose18": (row["keypoints"][slots, 2] > MIN_CONFIDENCE).tolist(),
         "smpltype": "smpl",
-        "annotId": row["source_id"] if row["source_id"] >= 0 else number,
+        "annotId": number,
         "subjectId": row["person"],
         "imageName": row["imgname"],
         "camera_residual_px": _residual(label, camera),
