@@ -23,7 +23,7 @@ import torch
 from machine import describe_machine
 from numpy.typing import NDArray
 
-from dsr_fit.assets import sha256, shipped
+from dsr_fit.assets import shipped
 from dsr_fit.body import Body
 from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig
@@ -102,28 +102,23 @@ def main() -> None:
 
     body = load_body("open")
     learned = load_semantic_prior(body, arguments.prior)
-    rules_path = shipped("priors/semantic/rules.npz")
     priors = {
-        "rules": load_semantic_prior(body, rules_path),
+        "rules": load_semantic_prior(body, shipped("priors/semantic/rules.npz")),
         "average": replace(learned, outfits=None),
         "outfits": learned,
     }
     photos = AnnotatedPhotos(arguments.photos, arguments.findings or arguments.work / "findings")
-    # Fits belong to the prior that made them.
-    marks = {name: sha256(rules_path if name == "rules" else arguments.prior)[:8] for name in priors}
-
-    def folders(name: str, split: str) -> Path:
-        return arguments.work / f"{name}-{marks[name]}-{split}"
-
     report: dict[str, object] = {"machine": describe_machine(), "labels": {}, "fits": {}}
     judging = Fitter(body, FitConfig(), semantic_prior=learned)
     for split in arguments.splits.split(","):
         numbers = ccp.photo_numbers(arguments.photos, split)
+        folders = {}
         for name, prior in priors.items():
             wanted = numbers if name == "rules" else numbers[: arguments.limit]
             if name == "rules" or split in arguments.fit.split(","):
-                fit_photos(photos, wanted, Fitter(body, semantic_prior=prior), folders(name, split))
-        views = [view for n in numbers if (view := fitted_view(photos, n, folders("rules", split), body))]
+                fitter = Fitter(body, semantic_prior=prior)
+                folders[name] = fit_photos(photos, wanted, fitter, arguments.work / f"{name}-{split}")
+        views = [view for n in numbers if (view := fitted_view(photos, n, folders["rules"], body))]
         table = labels_table(priors, views, body)
         report["labels"] |= {split: {"photos": len(views), "priors": table}}  # type: ignore[operator]
         for name, row in table.items():
@@ -132,8 +127,8 @@ def main() -> None:
             continue
         fits = {}
         for name in priors:
-            kept = [n for n in numbers[: arguments.limit] if (folders(name, split) / f"{n}.npz").exists()]
-            rows = [judge(photos, n, folders(name, split), judging) for n in kept]
+            kept = [n for n in numbers[: arguments.limit] if (folders[name] / f"{n}.npz").exists()]
+            rows = [judge(photos, n, folders[name], judging) for n in kept]
             values = {key: np.array([row[key] for row in rows]) for key in JUDGED}
             fits[name] = {"photos": len(kept)} | {key: _summary(each[~np.isnan(each)]) for key, each in values.items()}
             line = "  ".join(f"{key} {fits[name][key]['median']:.4f}" for key in JUDGED)

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -39,6 +39,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: can't write there ({error.strerror or error}); choose another --out") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def beneath(folder: Path, name: str) -> Path:
+    """`folder/name` for a name from a stranger's list, forward slashes in it: never outside `folder`."""
+    parts = PurePosixPath(name).parts  # the root is "/", or "//"
+    return folder.joinpath(*(part for part in parts if part.strip("/") not in ("", ".", "..")))
 
 
 def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:

@@ -128,6 +128,17 @@ def test_an_image_that_kills_its_process_is_a_row(tmp_path: Path) -> None:
     assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(12)}
 
 
+@pytest.mark.parametrize(("deadly", "perceivers"), [(range(3), 1), (range(4, 12), 1), (range(4, 12), 3)])
+def test_several_deadly_images_in_a_row_do_not_end_the_run(tmp_path: Path, deadly: range, perceivers: int) -> None:
+    """The first of all, and two whole batches after one that went well."""
+    names = [f"{number:05d}.jpg" for number in deadly]
+    resources = Resources(perceivers=perceivers, fitters=1)
+    rows = _run(tmp_path / "out", 16, partial(Look, 0.0, *names), resources=resources)
+    blamed = [row["imgname"] for row in rows if row.get("reason", "").startswith("looking at it failed twice")]
+    assert blamed == names
+    assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(16)}
+
+
 class _Fatal(Look):
     def __call__(self, entry: Any) -> Any:
         return os.kill(os.getpid(), signal.SIGKILL)

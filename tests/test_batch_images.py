@@ -13,11 +13,14 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scenes import observe
+from scenes import person as posed
 
 from dsr_fit import cli
 from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.findings import pack_labels, unpack_labels
+from dsr_fit.dataset.findings import Found, Seen, pack_labels, unpack_labels
+from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.perceive import Perceiver, fill
 from dsr_fit.dataset.run import Resources, fit_dataset, open_results, read_results
 from dsr_fit.dataset.schema import Row
@@ -205,6 +208,15 @@ def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:
     assert re.match("the box nan,nan.* is empty", rows[2]["reason"])
 
 
+def test_spin_rows_of_one_image_are_one_image_however_far_apart(tmp_path: Path) -> None:
+    """What is written by image (a label map, a sample) takes neighbours to be its people."""
+    names = ["b.png", "a.png", "b.png", "c.png", "a.png", "b.png"]
+    np.savez(tmp_path / "set.npz", imgname=np.array(names), center=np.full((6, 2), 50.0), scale=np.ones(6))
+    entries = open_source(tmp_path / "set.npz").entries
+    told = [(entry.imgname, [(one.number, one.source_id) for one in entry.people or ()]) for entry in entries]
+    assert told == [("b.png", [(0, 0), (1, 2), (2, 5)]), ("a.png", [(0, 1), (1, 4)]), ("c.png", [(0, 3)])]
+
+
 def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
     person = _person()
     for name in ("a.png", "b.png", "c.png"):
@@ -280,6 +292,28 @@ def test_the_command_tells_its_progress_by_lines(tmp_path: Path, capfd: pytest.C
     assert cli.main(command) == 0
     assert json.loads(capfd.readouterr().out.splitlines()[-1])["fitted_now"] == 0
     assert open_results(tmp_path / "out")[0].source["kind"] == "folder"
+
+
+def test_a_picture_that_cannot_be_written_costs_no_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An image that is gone, and one whose overlay's name is longer than a file system takes."""
+    long = f"{250 * 'n'}.png"
+    observation = observe(posed())
+    images, overlays = tmp_path / "images", tmp_path / "out" / "overlays"
+    names = ["gone.png", long, "....//....//good.png"]
+    (images / "...." / "....").mkdir(parents=True)
+    for name in names[1:]:
+        Image.fromarray(observation.image).save(images / name)
+    seen = [Seen(name, 0, found=Found.of(observation)) for name in names]
+    rows = BatchFitter(Settings(config=QUICK), images, overlays)(seen).rows
+    assert [row["imgname"] for row in rows] == names
+    assert all(row["status"] != "failed" and row["betas"] is not None for row in rows)
+    warned = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0] for line in warned] == names[:2]
+    assert warned[0].endswith("no overlay of person 0 (no such image: gone.png)")
+    assert "File name too long" in warned[1]
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written == [overlays / "...." / "...." / "good.png.0.jpg"]
+    assert cv2.imread(str(written[0])) is not None
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

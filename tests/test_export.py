@@ -18,9 +18,12 @@ from scenes import observe, open_body, person
 from synthetic_smpl import synthetic_smpl, write_npz
 
 from dsr_fit import cli
-from dsr_fit.camera import project, spin_translation
+from dsr_fit.camera import Crop, project, ray_rotation, spin_translation
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.entries import Entry, Source
+from dsr_fit.dataset.exports.coco import write_coco
+from dsr_fit.dataset.exports.eft import _residual, orthographic, write_eft
+from dsr_fit.dataset.exports.labels import label_of
 from dsr_fit.dataset.exports.webdataset import _key
 from dsr_fit.dataset.findings import Found, Seen
 from dsr_fit.dataset.fitting import BatchFitter
@@ -29,6 +32,7 @@ from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
 from dsr_fit.fit.convert import convert
+from dsr_fit.fit.fitter import crop_camera
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.labels import COLOURS, OCCLUDER
 from dsr_fit.rotation import axis_angle_to_matrix
@@ -179,9 +183,43 @@ def test_eft_is_smpl_under_its_orthographic_camera(smpl_folder: Path, smpl_rows:
         shown = scale * joints[:, :2] + torch.tensor([tx, ty])
         # SPIN's camera stands some 50 m away: half a pixel of perspective is left, which the file states.
         assert _crop_error(row, shown) < 1.0
-        assert entry["camera_residual_px"] < 1.0
+        # Single precision: some thousandths of a pixel.
+        assert entry["camera_residual_px"] == pytest.approx(_crop_error(row, shown), abs=0.01)
         assert len(entry["joint_validity_openpose18"]) == 18
         assert (entry["annotId"], entry["imageName"]) == (row["source_id"], row["imgname"])
+
+
+def test_efts_residual_is_that_of_the_whole_camera(smpl_rows: list[Row]) -> None:
+    """Moved by a tenth of the crop's half, 11.2 px, far more than what perspective leaves."""
+    label = label_of(smpl_rows[0])
+    camera = orthographic(label.crop_cam)
+    own = _residual(label, camera)
+    for moved in ([0, 0.1, 0], [0, 0, -0.1]):
+        assert _residual(label, camera + np.array(moved)) == pytest.approx(11.2, abs=own)
+
+
+def test_efts_residual_holds_for_a_body_that_was_turned_towards_the_crop() -> None:
+    """Fitted in the full image's camera, off the axis; in SMPL, whose root is slot 8, by `crop_camera`'s own joints."""
+    truth = person(3)
+    posed = truth.pose(open_body())
+    joints, root = posed.keypoints[0].clone(), posed.joints()[0, 0]
+    joints[8] = root
+    crop, focal, center = Crop((400.0, 120.0), 200.0), 500.0, (120.0, 160.0)
+    values = {name: tensor[0].numpy() for name, tensor in vars(truth).items()}
+    cam, orient, residual = crop_camera(
+        joints.numpy(), root.numpy(), values["cam_t"], values["global_orient"], crop, focal, center
+    )
+    row = {
+        **values, "joints": joints.numpy(), "crop_cam": cam, "crop_global_orient": orient, "crop_residual_px": residual,
+        "focal_length": focal, "principal_point": np.array(center), "bbox_center": np.array(crop.center),
+        "bbox_scale": crop.side / 200, "num_vertices": 6890,
+    }  # fmt: skip
+    turn = ray_rotation(crop, focal, center)
+    turned = (joints - root).double() @ turn.T + root - truth.cam_t[0]
+    camera = orthographic(cam)
+    shown = camera[0] * turned[:, :2] + torch.from_numpy(camera[1:])
+    assert float(np.linalg.norm(orient - values["global_orient"])) > 0.1
+    assert _residual(label_of(row), camera) == pytest.approx(_crop_error(row, shown), abs=0.01)
 
 
 # --- HMR2 -----------------------------------------------------------------------------------------
@@ -289,6 +327,19 @@ def test_coco_has_the_fits_joints(folder: Path, rows: list[Row]) -> None:
         assert annotation["area"] == pytest.approx(width * height, rel=1e-3)
 
 
+@pytest.mark.parametrize(("own", "expected"), [((-1, 1), {1, 2}), ((7, 7), {1, 2}), ((9, 7), {9, 7})])
+def test_ids_are_the_sources_where_they_are_distinct(
+    tmp_path: Path, smpl_rows: list[Row], own: tuple[int, int], expected: set[int]
+) -> None:
+    labels = [label_of({**row, "source_id": number}) for row, number in zip(smpl_rows, own, strict=False)]
+    write_coco(labels, tmp_path / "coco.json", tmp_path)
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert {annotation["id"] for annotation in content["annotations"]} == expected
+    write_eft(labels, tmp_path / "eft.json", tmp_path)
+    content = json.loads((tmp_path / "eft.json").read_text())
+    assert len({entry["annotId"] for entry in content["data"]}) == 2
+
+
 def test_graphonomy_is_in_its_colours_where_dsr_looks(folder: Path, rows: list[Row]) -> None:
     assert _export(folder, "graphonomy", "grph_sequences", "--refused") == 0
     with Image.open(folder / "grph_sequences" / "sub" / "b.png.png") as picture:
@@ -306,16 +357,18 @@ def test_graphonomy_is_in_its_colours_where_dsr_looks(folder: Path, rows: list[R
 # --- Which fits, and in which body ----------------------------------------------------------------
 
 
-def test_nothing_to_export_is_an_error(tmp_path: Path, rows: list[Row], capfd: pytest.CaptureFixture[str]) -> None:
-    del rows
+def test_nothing_to_export_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = Source(tmp_path, [Entry("x.png")], "folder")
     manifest, _ = agree(tmp_path, source, Settings(), 1, False)
     store = Store(tmp_path, manifest.batches, 1)
     store.begin()
     store.write(0, [{"imgname": "x.png", "person": 0, "status": "failed", "reason": "nobody"}])
-    command = ["export", str(tmp_path), "--format", "spin", "--out", str(tmp_path / "x.npz")]
-    assert cli.main(command) == 1
-    assert "no accepted fits to export; --refused takes the others too" in capfd.readouterr().err
+    for kind, out in (("eft", "x.json"), ("webdataset", "x.tar"), ("coco", "x.json"), ("spin", "x.npz")):
+        (tmp_path / out).write_text("an earlier export")
+        command = ["export", str(tmp_path), "--format", kind, "--out", str(tmp_path / out)]
+        assert cli.main(command) == 1
+        assert "no accepted fits to export; --refused takes the others too" in capfd.readouterr().err
+        assert (tmp_path / out).read_text() == "an earlier export"
     assert cli.main([*command[:-1], str(tmp_path / "x.json")]) == 2
     assert "the suffix must be .npz for --format spin" in capfd.readouterr().err
 

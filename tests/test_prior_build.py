@@ -63,9 +63,9 @@ def test_renders_and_scans_become_a_prior_that_a_fit_takes(tmp_path: Path, capfd
     np.savez(data / "render.npz", **parameters(), focal_length=np.float32(seen.focal_length))
     write_labels(data / "render.png", seen.labels)
     write_scan(data / "scans" / "scan.npz")
-    out = tmp_path / "prior.npz"
+    out = tmp_path / "[bold]prior :dog:.npz"
     assert cli.main(["prior", "build", "--data", str(data), "--out", str(out), "--views", "4"]) == 0
-    assert "5 views of 2 files" in capfd.readouterr().out
+    assert f"{out}: 5 views of 2 files" in capfd.readouterr().out
     prior = load_semantic_prior(open_body(), out)
     assert prior.outfits is not None
     with np.load(out) as file:

@@ -32,10 +32,10 @@ FIRST_ROUND = 256
 
 
 def round_of(
-    photos: AnnotatedPhotos, numbers: Sequence[str], body: Body, prior: Path, fits: Path, out: Path
+    photos: AnnotatedPhotos, numbers: Sequence[str], body: Body, prior: Path, folder: Path, out: Path
 ) -> dict[str, np.ndarray]:
     """Fit with one prior, count another, and write it."""
-    fit_photos(photos, numbers, Fitter(body, semantic_prior=load_semantic_prior(body, prior)), fits)
+    fits = fit_photos(photos, numbers, Fitter(body, semantic_prior=load_semantic_prior(body, prior)), folder)
     views = (fitted_view(photos, number, fits, body) for number in numbers)
     used = [view for view in views if view is not None]
     arrays = {**learn(used, body), "photos": np.array(len(used))}

@@ -6,6 +6,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -57,12 +58,14 @@ def run_export(arguments: ExportArguments) -> None:
 
     manifest, store = open_results(arguments.results)
     rows = chosen(store.rows(), arguments.refused)
+    first = next(rows, None)
+    if first is None:  # before a writer replaces what is there
+        raise InputError(f"{arguments.results}: no accepted fits to export; --refused takes the others too")
+    rows = chain((first,), rows)
     told: list[tuple[float, float]] = []
     labels = map(label_of, rows) if arguments.to_body is None else _watched(_converted(arguments, rows), told)
     images = arguments.images or Path(manifest.images)
     count = _writer(arguments.format)(labels, arguments.out, images)
-    if not count:
-        raise InputError(f"{arguments.results}: no accepted fits to export; --refused takes the others too")
     sys.stdout.write(f"{arguments.out}: {count} people\n")
     if told:
         _write_residuals(arguments.out, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from dsr_fit.dataset.findings import Fitted, Found, Seen
 from dsr_fit.dataset.perceive import reason_of
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.files import beneath, replacing
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import Gate
 from dsr_fit.priors.semantic import load_semantic_prior
@@ -54,7 +56,7 @@ class BatchFitter:
         if self.overlays is not None:
             for row, outcome in zip(rows, map(outcomes.get, range(len(batch))), strict=True):
                 if isinstance(outcome, FitResult):
-                    self._draw(row, outcome)
+                    self._try_to_draw(row, outcome)
         timings = {name: sum(seen.timings_s.get(name, 0.0) for seen in batch) for name in ("detect", "parse")}
         return Fitted(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
 
@@ -85,17 +87,28 @@ class BatchFitter:
             "num_vertices": self.body.num_vertices,
         }
 
+    def _try_to_draw(self, row: Row, result: FitResult) -> None:
+        """A picture is a help, never the end of finished fits."""
+        try:
+            self._draw(row, result)
+        except Exception as error:  # a full disk, a name that is too long, an image that is gone
+            logging.getLogger("dsr_fit").warning(
+                "%s: no overlay of person %d (%s)", row["imgname"], row["person"], reason_of(error, self.images)
+            )
+
     def _draw(self, row: Row, result: FitResult) -> None:
-        """`overlays/IMGNAME.PERSON.jpg`, its folders made; a picture is a help, never the end of a run."""
+        """`overlays/IMGNAME.PERSON.jpg`, its folders made."""
         from dsr_fit.perception.images import read_image
         from dsr_fit.view.overlay import draw
 
         assert self.overlays is not None
         image, _ = read_image(self.images / row["imgname"])
-        path = self.overlays / f"{row['imgname'].lstrip('/').replace('../', '')}.{row['person']}.jpg"
+        path = beneath(self.overlays, f"{row['imgname']}.{row['person']}.jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         seen = replace(result, observation=replace(result.observation, image=image))
-        Image.fromarray(draw(seen, self.body)).save(path, quality=85)
+        picture = Image.fromarray(draw(seen, self.body))
+        with replacing(path) as temporary:
+            picture.save(temporary, quality=85)
 
 
 def _values(result: FitResult, found: Found) -> dict[str, Any]:

@@ -21,7 +21,8 @@ TRIES = 2
 """A task whose process dies is tried in a new one once; then it is held to be the cause."""
 
 MANY_DEATHS = 6
-"""So many in a row, without an answer between them, are no image's fault: the run ends, and can be taken up again."""
+"""So many in a row, or more than there are processes, without an answer between them, are no image's fault: the run
+ends, and can be taken up again. Once any has answered, a task that is given up accounts for the deaths before it."""
 
 
 @dataclass
@@ -70,6 +71,8 @@ def run_local(
     fits: deque[_Fit] = deque()
     left = deque(batches)
     under_way = deaths = 0
+    works = False
+    many = max(MANY_DEATHS, perceivers + fitters + 1)
     try:
         while True:
             while left and not looks and under_way < 2 * fitters + 2:
@@ -85,14 +88,16 @@ def run_local(
                 worker = busy[connection]  # type: ignore[index]
                 task = worker.task
                 answer = _answer(worker)
-                deaths = deaths + 1 if isinstance(answer, Died) else 0
-                if deaths == MANY_DEATHS:
+                died = isinstance(answer, Died)
+                works = works or not died
+                deaths = deaths + 1 if died and not (works and task.tries == TRIES) else 0
+                if deaths == many:
                     raise InputError(
                         f"{deaths} worker processes died in a row ({answer}); is memory short? What was done is kept: "
                         "run the same command again, with fewer --fitters and --perceivers"
                     )
                 if isinstance(task, _Look):
-                    _looked(task, answer, looks, fits)
+                    _looked(task, answer, looks, fits, works)
                 elif (fitted := _fitted(task, answer, fits)) is not None:
                     under_way -= 1
                     yield task.batch, fitted
@@ -124,10 +129,12 @@ def _answer(worker: Worker) -> Any:
         return Died(f"its process ended {cause}")
 
 
-def _looked(look: _Look, answer: Any, looks: deque[_Look], fits: deque[_Fit]) -> None:
+def _looked(look: _Look, answer: Any, looks: deque[_Look], fits: deque[_Fit], works: bool) -> None:
     """File what was seen; the batch goes on to the fit when all of its images have been looked at."""
     if isinstance(answer, Died) and look.tries < TRIES:
-        looks.appendleft(_Look(look.batch, look.index, look.tries + 1))
+        again = _Look(look.batch, look.index, look.tries + 1)
+        # While nothing has been seen to work others go first, who may show it.
+        (looks.appendleft if works else looks.append)(again)
         return
     entry = look.batch.entries[look.index]
     if isinstance(answer, (Died, Failure)):

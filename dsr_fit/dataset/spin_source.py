@@ -1,8 +1,7 @@
-"""A dataset in SPIN's or DSR's `.npz` format as a source: one person a row."""
+"""A dataset in SPIN's or DSR's `.npz` format as a source: one person a row, rows of one image together."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,15 @@ from dsr_fit.pipeline import MIN_KEYPOINTS
 
 def read_spin_people(path: Path, images: Path) -> Source:
     """Every row: by its `part` where that has at least `MIN_KEYPOINTS` keypoints, else whom the detector finds in its
-    box. Rows of one image are numbered in the file's order. Raises InputError when the file can't be read.
+    box. Images are in the order of their first rows, people of an image in that of theirs.
+    Raises InputError when the file can't be read.
     """
     file = read_spin(path)
-    seen: Counter[str] = Counter()
-    entries = []
+    people: dict[str, list[Person]] = {}
     for row, imgname in enumerate(file.imgname):
-        entries.append(Entry(imgname, (_person(file, row, seen[imgname]),)))
-        seen[imgname] += 1
-    return Source(images, entries, "spin")
+        others = people.setdefault(imgname, [])
+        others.append(_person(file, row, len(others)))
+    return Source(images, [Entry(imgname, tuple(persons)) for imgname, persons in people.items()], "spin")
 
 
 def _person(file: SpinFile, row: int, number: int) -> Person:

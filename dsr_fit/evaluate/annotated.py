@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 
 from dsr_fit.body import Body
 from dsr_fit.camera import Crop, crop_intrinsics
+from dsr_fit.config import to_dict
 from dsr_fit.evaluate import ccp
 from dsr_fit.files import read_arrays, replacing
 from dsr_fit.fit.batch import crop_labels
@@ -70,8 +73,12 @@ class AnnotatedPhotos:
         return people[0] if people else None
 
 
-def fit_photos(photos: AnnotatedPhotos, numbers: Sequence[str], fitter: Fitter, folder: Path, batch: int = 16) -> None:
-    """Fits of the photos as NNNN.npz in `folder`, parameters and metrics; those that lie there already are kept."""
+def fit_photos(photos: AnnotatedPhotos, numbers: Sequence[str], fitter: Fitter, folder: Path, batch: int = 16) -> Path:
+    """Fits of the photos as NNNN.npz, parameters and metrics; those that lie there already are kept.
+
+    Returns: where they are, a folder in `folder` for this body, configuration and prior alone.
+    """
+    folder = folder / _mark(fitter)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in numbers if not (folder / f"{number}.npz").exists()]
     for start in range(0, len(missing), batch):
@@ -82,6 +89,16 @@ def fit_photos(photos: AnnotatedPhotos, numbers: Sequence[str], fitter: Fitter, 
             values |= {name: np.array(result.metrics[name]["after"]) for name in _JUDGED}
             with replacing(folder / f"{number}.npz") as path:
                 np.savez(path, **values)
+    return folder
+
+
+def _mark(fitter: Fitter) -> str:
+    """Short hash of what decides a fit, apart from the photo."""
+    prior = fitter.semantic_prior
+    hashed = hashlib.sha256(json.dumps([fitter.body.sha256, to_dict(fitter.config)]).encode())
+    for tensor in (prior.probabilities, *(vars(prior.outfits).values() if prior.outfits else ())):
+        hashed.update(tensor.cpu().numpy().tobytes())
+    return hashed.hexdigest()[:12]
 
 
 def fitted_parameters(folder: Path, number: str) -> Parameters:

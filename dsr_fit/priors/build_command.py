@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
     with replacing(arguments.out) as temporary:
         np.savez_compressed(temporary, **arrays)
     seen = arrays["observations"]
-    Console(width=120, soft_wrap=True, highlight=False).print(
+    sys.stdout.write(  # paths as they are, whatever rich would make of brackets and colons
         f"{arguments.out}: {counted} views of {len(paths)} files; a vertex was seen {np.median(seen):.0f} times "
-        f"(median), {np.mean(seen < 1):.0%} of the vertices less than once"
+        f"(median), {np.mean(seen < 1):.0%} of the vertices less than once\n"
     )

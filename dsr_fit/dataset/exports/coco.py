@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsr_fit.dataset.exports.labels import Label, by_image, projected
+from dsr_fit.dataset.exports.labels import Label, annotation_ids, by_image, projected
 from dsr_fit.files import replacing
 from dsr_fit.joints import COCO_17_SLOTS
 
@@ -33,16 +33,18 @@ def write_coco(labels: Iterable[Label], out: Path, images: Path) -> int:
     """Write `images`, `annotations` and `categories` as in `person_keypoints_*.json`.
 
     v is 2 for joints that were observed, 1 for those that only the body tells, 0 outside the image. An image's id is
-    the number that is its name, as in COCO, where all names are distinct numbers; else they are counted from 1.
+    the number that is its name, as in COCO, where all names are distinct numbers; else they are counted from 1. An
+    annotation's is the source's, or counted from 1 where those aren't distinct.
     """
     del images
     groups = list(by_image(labels))
     ids = _ids([imgname for imgname, _ in groups])
+    numbers = iter(annotation_ids([label for _, people in groups for label in people], first=1))
     listed, annotations = [], []
     for imgname, people in groups:
         width, height = (int(value) for value in people[0].row["image_size"])
         listed.append({"id": ids[imgname], "file_name": imgname, "width": width, "height": height})
-        annotations += [_annotation(len(annotations) + i + 1, ids[imgname], label) for i, label in enumerate(people)]
+        annotations += [_annotation(next(numbers), ids[imgname], label) for label in people]
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": NAMES, "skeleton": SKELETON}
     content = {"images": listed, "annotations": annotations, "categories": [category]}
     with replacing(out) as temporary:
@@ -68,7 +70,7 @@ def _annotation(number: int, image: int, label: Label) -> dict[str, Any]:
     shown = points[inside] if inside.any() else points
     low, size = shown.min(0), np.ptp(shown, axis=0)
     return {
-        "id": row["source_id"] if row["source_id"] >= 0 else number,
+        "id": number,
         "image_id": image,
         "category_id": 1,
         "keypoints": [round(float(value), 3) for value in table.ravel()],

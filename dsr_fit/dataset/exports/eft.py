@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from dsr_fit.dataset.exports.labels import Label, projected
+from dsr_fit.dataset.exports.labels import Label, annotation_ids, projected
 from dsr_fit.errors import UsageError
 from dsr_fit.files import replacing
 from dsr_fit.joints import OPENPOSE_18_SLOTS
@@ -21,7 +21,8 @@ MIN_CONFIDENCE = 0.3
 def write_eft(labels: Iterable[Label], out: Path, images: Path) -> int:
     """Write the list `data` of EFT's version 0.1. Raises UsageError where the parameters aren't official SMPL's."""
     del images
-    data = [_entry(number, label) for number, label in enumerate(labels)]
+    people = list(labels)
+    data = [_entry(number, label) for number, label in zip(annotation_ids(people, first=0), people, strict=True)]
     with replacing(out) as temporary:
         temporary.write_text(json.dumps({"ver": 0.1, "data": data}, allow_nan=False), encoding="utf-8")
     return len(data)
@@ -49,7 +50,7 @@ def _entry(number: int, label: Label) -> dict[str, Any]:
         "bbox_center": row["bbox_center"].tolist(),
         "joint_validity_openpose18": (row["keypoints"][slots, 2] > MIN_CONFIDENCE).tolist(),
         "smpltype": "smpl",
-        "annotId": row["source_id"] if row["source_id"] >= 0 else number,
+        "annotId": number,
         "subjectId": row["person"],
         "imageName": row["imgname"],
         "camera_residual_px": _residual(label, camera),
@@ -57,11 +58,11 @@ def _entry(number: int, label: Label) -> dict[str, Any]:
 
 
 def _residual(label: Label, camera: np.ndarray) -> float:
-    """RMS at 224 px between the joints under EFT's camera and where the fit has them."""
+    """RMS at 224 px between the joints under that EFT camera and where the fit has them."""
     row = label.row
     seen = label.joints[:, 3] > 0
-    shown = (projected(row) - row["bbox_center"]) / (label.side / 2)
-    # EFT's translation is the body's own origin; the joints here are about the pelvis, so the mean offset is its.
-    flat = camera[0] * label.joints[seen, :2]
-    offset = (shown[seen] - flat).mean(0)
-    return float(np.sqrt((((flat + offset) - shown[seen]) ** 2).sum(1).mean()) * 112)
+    # The camera counts from the body's own origin. The body turns about its root, which is slot 8 of official SMPL.
+    joints = label.joints[:, :3] - label.joints[8, :3] + row["joints"][8] - row["cam_t"]
+    shown = camera[0] * joints[seen, :2] + camera[1:]
+    expected = (projected(row)[seen] - row["bbox_center"]) / (label.side / 2)
+    return float(np.sqrt(((shown - expected) ** 2).sum(1).mean()) * 112)

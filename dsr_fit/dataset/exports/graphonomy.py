@@ -11,7 +11,7 @@ from PIL import Image
 from dsr_fit.dataset.exports.labels import Label, by_image
 from dsr_fit.dataset.findings import unpack_labels
 from dsr_fit.errors import InputError
-from dsr_fit.files import replacing
+from dsr_fit.files import beneath, replacing
 from dsr_fit.labels import COLOURS, LABELS
 
 
@@ -23,7 +23,7 @@ def write_graphonomy(labels: Iterable[Label], out: Path, images: Path) -> int:
     del images
     written = 0
     for imgname, people in by_image(labels):
-        path = out / f"{imgname.lstrip('/').replace('../', '')}.png"
+        path = beneath(out, f"{imgname}.png")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,12 @@ def by_image(labels: Iterable[Label]) -> Iterator[tuple[str, list[Label]]]:
         people.append(label)
     if people:
         yield people[0].row["imgname"], people
+
+
+def annotation_ids(labels: Sequence[Label], first: int) -> list[int]:
+    """The source's own numbers where everybody has one that nobody else has; else counted from `first`."""
+    own = [int(label.row["source_id"]) for label in labels]
+    return own if min(own, default=0) >= 0 and len(set(own)) == len(own) else list(range(first, first + len(own)))
 
 
 def stacked(values: list[Any], *shape: int) -> np.ndarray:
