@@ -25,6 +25,7 @@ FIGURES = {
     table.__name__: table
     for table in (
         fits.photos,
+        fits.learned,
         fits.clothed,
         fits.speed,
         parsing.parser,
