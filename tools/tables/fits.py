@@ -49,10 +49,10 @@ def learned() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, title in LEARNED.items():
-        median = measured[name]["median"]
+        median, implausible = measured[name]["median"], measured[name]["implausible_joints"]
         rows.append(
             f"| {title} | {100 * median['keypoint_error_rel']:.2f} | {median['containment']:.3f} "
-            f"| {median['mc_iou']:.3f} | {median['area_ratio']:.3f} | {100 * measured[name]['implausible_joints']:.1f} % |"
+            f"| {median['mc_iou']:.3f} | {median['area_ratio']:.3f} | {100 * implausible:.1f} % |"
         )
     return "\n".join(rows)
 
