@@ -2,8 +2,8 @@
 
     python tools/results.py [--cases-dir DIR]
 
-Reads `benchmarks/results/ablation.json`, `ablation_whole.json` and `clothed_whole.json`, which `dsr-fit evaluate` wrote. With the folder of
-the cases it draws the worst fits anew; without, the committed picture stays.
+Reads `ablation.json`, `ablation_whole.json` and `clothed_whole.json` of `benchmarks/results`, which `dsr-fit evaluate`
+wrote. With the folder of the cases it draws the worst fits anew; without, the committed picture stays.
 """
 
 from __future__ import annotations
