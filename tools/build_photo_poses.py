@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dsr_fit.body_files import load_body
-from dsr_fit.config import FitConfig
+from dsr_fit.config import load_config
 from dsr_fit.evaluate import ccp
 from dsr_fit.files import replacing
 from dsr_fit.fit.batch import Batch
@@ -63,7 +63,7 @@ def detections(photos: Path, cache: Path | None) -> list[Observation]:
 
 def fit(observations: list[Observation]) -> tuple[np.ndarray, np.ndarray]:
     """Rotation vectors (N, 69) of the body's joints, and keypoint errors over the box (N,)."""
-    config, double = FitConfig(), torch.float64
+    config, double = load_config("pose_ranges"), torch.float64  # not with the prior that these poses make
     skeleton, prior = load_body().skeleton.to(dtype=double), load_pose_prior("ranges").to(dtype=double)
     batch = Batch(observations, crop_camera=False, keypoint_valid=skeleton.keypoint_valid)
     problem = Problem(skeleton, batch.points.to(dtype=double), prior, config.weights, config.scales)
