@@ -579,7 +579,7 @@ def test_the_report_is_the_contracts(mesh: Path) -> None:
     assert all(set(values) == {"before", "after"} for values in report["metrics"].values())
     assert set(report["timings_s"]) == {"detect", "parse", "regress", "fit", "export"}
     assert report["stop_reason"] in ("converged", "iteration limit")
-    assert report["labels_source"] == "rules"
+    assert report["labels_source"] == "open"
     assert report["keypoints_source"] == "mediapipe"
     assert from_dict(FitConfig, report["config"]) == FitConfig()
     assert {"python", "dsr-fit", "torch", "numpy", "numba", "mediapipe"} == set(report["versions"])
