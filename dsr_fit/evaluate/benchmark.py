@@ -89,7 +89,7 @@ def observe_wholly(case: ClothedCase, picture: Path, perception: Perception) -> 
     try:
         observation = perception.observe(picture)
     except InputError as error:
-        return Seen(case.seed, None, str(error))
+        return Seen(case.seed, None, str(error).replace(f"{picture.parent}/", ""))
     focal, _, cx, cy = case.intrinsics
     truth = np.ones((49, 3), np.float32)
     truth[:, :2] = case.joints[:, :2] / case.joints[:, 2:] * focal + (cx, cy)
