@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dsr_fit.assets import LICENSED
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several test processes share the cores; see dsr_fit/cli.py
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,3 +20,11 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("needs the shared data folder: set DSR_FIT_SHARED")
     return folder
+
+
+@pytest.fixture
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Licensed files that the developer has set don't take part."""
+    for entry in LICENSED.values():
+        monkeypatch.delenv(entry.variable, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))

@@ -45,12 +45,7 @@ QUICK = ("--stages.0.iterations", "3", "--stages.1.iterations", "1")
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Licensed files that the developer has set don't take part."""
-    for entry in LICENSED.values():
-        monkeypatch.delenv(entry.variable, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+pytestmark = pytest.mark.usefixtures("nothing_is_set")
 
 
 # --- Refusals -------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import tyro
 from scenes import HEIGHT, WIDTH, observe, open_body, person
 
 from dsr_fit import cli
-from dsr_fit.assets import LICENSED
 from dsr_fit.fit.fitter import Fitter
 from dsr_fit.labels import LABEL_INDEX, LABELS
 from dsr_fit.perception.label_files import write_labels
@@ -25,11 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    for entry in LICENSED.values():
-        monkeypatch.delenv(entry.variable, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+pytestmark = pytest.mark.usefixtures("nothing_is_set")
 
 
 def parameters(cam_t: bool = True) -> dict[str, np.ndarray]:

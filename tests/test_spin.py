@@ -61,11 +61,7 @@ OPTION = re.compile(r"`(--[a-z0-9-]+)")
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    for entry in LICENSED.values():
-        monkeypatch.delenv(entry.variable, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+pytestmark = pytest.mark.usefixtures("nothing_is_set")
 
 
 def regressor() -> np.ndarray:

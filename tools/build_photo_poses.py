@@ -19,16 +19,16 @@ import torch
 from dsr_fit.body_files import load_body
 from dsr_fit.config import load_config
 from dsr_fit.evaluate import ccp
+from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.files import replacing
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.least_squares import Problem, solve
 from dsr_fit.fit.quality import keypoint_errors
 from dsr_fit.joints import KEYPOINT_INDEX
-from dsr_fit.perception.detector import MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.regressor import kinematic
-from dsr_fit.types import Detection, Observation
+from dsr_fit.types import Observation
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEN = [
@@ -44,16 +44,11 @@ BATCH = 32
 
 def detections(photos: Path, cache: Path | None) -> list[Observation]:
     """The largest person of every training photo that has one; label maps are left empty."""
-    detector, found = None if cache else MediaPipeDetector(), []
+    seen, found = AnnotatedPhotos(photos, cache), []
     for number in ccp.photo_numbers(photos, "train", annotated=False):
         image, _ = read_image(ccp.photo_path(photos, number))
-        if detector is None:
-            assert cache is not None
-            with np.load(cache / f"{number}.npz", allow_pickle=False) as file:
-                each = [] if "keypoints" not in file else [Detection(file["keypoints"], file["world"], source="cache")]
-        else:
-            each = detector.detect(image)
-        for detection in each[:1]:
+        detection = seen.detection(number)
+        if detection is not None:
             blank = np.broadcast_to(np.uint8(0), image.shape)
             labels = np.broadcast_to(np.uint8(0), image.shape[:2])
             focal = float(np.hypot(image.shape[0], image.shape[1]))

@@ -87,6 +87,7 @@ class Fitter:
             semantic_prior = replace(semantic_prior, outfits=None)
         self.semantic_prior = semantic_prior.to(device)
         self.pose_prior = (pose_prior or load_pose_prior(self.config.pose_prior)).to(device)
+        self.wide_pose_prior = load_pose_prior("ranges").to(device, torch.float64)
         self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
         self.device = device
         self.crop_camera = crop_camera
@@ -142,8 +143,7 @@ class Fitter:
         """A mixture holds a body in the component that it starts in: a single wide Gaussian leads near first."""
         if self.config.pose_prior == "ranges":
             return problem
-        wide = load_pose_prior("ranges").to(self.device, torch.float64)
-        return replace(problem, pose_prior=wide, weights=replace(problem.weights, pose=Weights().pose))
+        return replace(problem, pose_prior=self.wide_pose_prior, weights=replace(problem.weights, pose=Weights().pose))
 
     def _energy(self, batch: Batch, resolution: int, start: Parameters) -> Energy:
         return Energy(
