@@ -1,0 +1,43 @@
+"""What a regressor is: bodies at a glance, and weights that a fit may move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from dsr_fit.fit.batch import Batch
+from dsr_fit.fit.descent import Variables
+from dsr_fit.fit.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A regressor's bodies of B people, and how sure it is of them."""
+
+    parameters: Parameters
+    """In the full image's camera frame."""
+    spread: Tensor | None = None
+    """(B, 24) expected error of each joint's rotation, radians, root first; None where the regressor doesn't say."""
+
+
+class Regressor(Protocol):
+    """Estimates SMPL parameters of one body, the one whose file it was trained for."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it: `open`, or the checkpoint's file name."""
+        ...
+
+    def __call__(self, batch: Batch) -> Estimate:
+        """The estimate, without gradient; on the device of the regressor."""
+        ...
+
+    def variables(self, batch: Batch, layers: tuple[str, ...]) -> Variables:
+        """The weights as what a fit moves: a copy for each person, decoded to full-image parameters.
+
+        `layers` are beginnings of parameter names, none of which means all. The regressor's own weights stay as they
+        are. Batch norm and dropout act as in evaluation, and batch norm's affine weights stay too.
+        """
+        ...
