@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -14,7 +15,7 @@ from dsr_fit.evaluate.clothed.camera_frame import View
 from dsr_fit.evaluate.clothed.garments import Piece
 from dsr_fit.evaluate.clothed.outfitter import look_of, occluder_look, pieces_of
 from dsr_fit.evaluate.clothed.render import Scene
-from dsr_fit.evaluate.clothed.staging import Placed, ViewName
+from dsr_fit.evaluate.clothed.staging import Casting, Placed, ViewName
 from dsr_fit.evaluate.clothed.wardrobe import dress_up
 from dsr_fit.joints import KEYPOINTS_49
 from dsr_fit.labels import LABEL_INDEX, OCCLUDER
@@ -71,6 +72,7 @@ class ClothedCase:
     clip: str
     """The motion clip that the pose is from; always a held-out one."""
     backdrop: str
+    """Empty where the picture was not painted."""
 
     @property
     def intrinsics(self) -> tuple[float, float, float, float]:
@@ -79,40 +81,41 @@ class ClothedCase:
         return self.focal_length, self.focal_length, width / 2, height / 2
 
 
-def generate(seed: int) -> ClothedCase:
-    """The clothed person of this seed; the same on every call, whatever other seeds are generated."""
+def generate(seed: int, casting: Casting | None = None, *, painted: bool = True) -> ClothedCase:
+    """The clothed person of this seed; the same on every call, whatever other seeds are generated.
+
+    Without `painted` the picture stays black, and everything else is there in a third of the time.
+    """
+    casting = casting or Casting()
 
     def stream(number: int) -> np.random.Generator:
         return np.random.default_rng([seed, number])
 
     rng = stream(0)
-    stance = staging.random_stance(rng)
+    stance = staging.random_stance(rng, casting)
     betas = rng.normal(size=10).astype(np.float32)
     with_second, with_thing, cropped = rng.uniform() < 0.2, rng.uniform() < 0.21, rng.uniform() < 0.15
-    placed, view = staging.stage(stance, betas, cropped, stream(1))
+    placed, view = staging.stage(stance, betas, cropped, stream(1), casting)
     outfit = dress_up(stream(2), stance.roomy)
     groups: list[list[Piece]] = [pieces_of(placed.wearer, outfit, stream(3)), [], []]
-    looks = [look_of(stream(4)), look_of(stream(5)), occluder_look(stream(6))]
     thing: str | None = None
     body = placed.wearer.vertices
     if with_second:
-        groups[SECOND] = _second_person(view, placed, groups[MAIN], stream(7))
+        groups[SECOND] = _second_person(view, placed, stream(7), casting)
     if with_thing:
         groups[THING], thing = _thing(view, placed, stream(8))
 
     scene = render.assemble(groups)
     alone = render.assemble([groups[MAIN]])
     seen = _seen(view, scene, alone)
-    lights = shading.random_lights(stream(9), view.down)
-    shadow = shading.shadow_map(scene.vertices, scene.faces, lights.key)
-    key_share = float((lights.key_colour / (lights.key_colour + lights.sky)).mean() * lights.key @ -view.down)
-    background, backdrop = paint_backdrop(view, stream(10), shadow, min(max(key_share, 0.0), 0.75))
-    picture = render.compose(view, scene, looks, lights, shadow, background)
+    image, backdrop = np.zeros((view.height, view.width, 3), np.uint8), ""
+    if painted:
+        image, backdrop = _painted(view, scene, stream)
     looseness, by_label = _looseness(view, alone, placed)
     body_mask = render.triangle_ids(view, body, staging.body_faces(), 1) > 0
     return ClothedCase(
         seed=seed,
-        image=_through_lens(picture, stream(11)),
+        image=image,
         global_orient=placed.global_orient,
         body_pose=stance.body_pose.astype(np.float32),
         betas=betas,
@@ -136,10 +139,21 @@ def generate(seed: int) -> ClothedCase:
     )
 
 
-def _second_person(view: View, main: Placed, pieces: list[Piece], rng: np.random.Generator) -> list[Piece]:
+def _painted(view: View, scene: Scene, stream: Callable[[int], np.random.Generator]) -> tuple[np.ndarray, str]:
+    """The picture (H, W, 3) uint8 of the scene in its light, and the kind of its backdrop."""
+    looks = [look_of(stream(4)), look_of(stream(5)), occluder_look(stream(6))]
+    lights = shading.random_lights(stream(9), view.down)
+    shadow = shading.shadow_map(scene.vertices, scene.faces, lights.key)
+    key_share = float((lights.key_colour / (lights.key_colour + lights.sky)).mean() * lights.key @ -view.down)
+    background, backdrop = paint_backdrop(view, stream(10), shadow, min(max(key_share, 0.0), 0.75))
+    picture = render.compose(view, scene, looks, lights, shadow, background)
+    return _through_lens(picture, stream(11)), backdrop
+
+
+def _second_person(view: View, main: Placed, rng: np.random.Generator, casting: Casting) -> list[Piece]:
     """Another dressed person, who hides at most half of the first."""
     for _ in range(6):
-        placed, stance = staging.companion(view, main, rng)
+        placed, stance = staging.companion(view, main, rng, casting)
         if _hidden_share(view, main, placed.wearer.vertices, staging.body_faces()) < MOST_HIDDEN:
             break
     return pieces_of(placed.wearer, dress_up(rng, stance.roomy), rng)

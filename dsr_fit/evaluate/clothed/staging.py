@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
@@ -27,6 +27,19 @@ def held_out_poses() -> PoseSet:
 
 
 @dataclass(frozen=True)
+class Casting:
+    """Who may stand before the camera, and how it is held: that of the benchmark's cases by default."""
+
+    poses: PoseSet = field(default_factory=held_out_poses)
+    pose_noise: float = 0.0
+    """Standard deviation of what each joint is turned further, radians an axis."""
+    pitch: tuple[float, float] = (0.08, 0.10)
+    """Mean and standard deviation, radians, downwards."""
+    roll: float = 0.04
+    """Standard deviation, radians."""
+
+
+@dataclass(frozen=True)
 class Stance:
     """A pose in the world, turned to where it faces."""
 
@@ -44,9 +57,9 @@ def thigh_lift(body_pose: np.ndarray) -> float:
     return float(np.arccos((Rotation.from_rotvec(hips).apply(down) @ down).clip(-1, 1)).max())
 
 
-def random_stance(rng: np.random.Generator) -> Stance:
-    """A held-out pose, facing the camera (55 %), sideways (25 %) or away (20 %)."""
-    poses = held_out_poses()
+def random_stance(rng: np.random.Generator, casting: Casting) -> Stance:
+    """One of the poses, facing the camera (55 %), sideways (25 %) or away (20 %)."""
+    poses = casting.poses
     by_clip = rng.uniform() < 0.5  # half of them evenly over clips, so that long clips don't rule
     while True:
         if by_clip:
@@ -55,6 +68,8 @@ def random_stance(rng: np.random.Generator) -> Stance:
         else:
             number = int(rng.integers(len(poses)))
         pose = poses.full_pose[number].astype(np.float64)
+        if casting.pose_noise:
+            pose[3:] += rng.normal(0, casting.pose_noise, 69)
         turned = Rotation.from_rotvec(pose[:3]).as_matrix()
         if np.arccos(turned[1, 1].clip(-1, 1)) < FARTHEST_TILT:
             break
@@ -92,21 +107,25 @@ def _on_floor(vertices: np.ndarray, down: np.ndarray) -> np.ndarray:
     return middle + ((vertices - middle) @ down).max() * down
 
 
-def stage(stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator) -> tuple[Placed, View]:
+def stage(
+    stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator, casting: Casting
+) -> tuple[Placed, View]:
     """Choose camera and distance so that the body fills 55 to 92 % of the frame, or is cut by it when `cropped`."""
     while True:
-        placed, view = _framed(stance, betas, cropped, rng)
+        placed, view = _framed(stance, betas, cropped, rng, casting)
         pixels = view.project(placed.wearer.vertices)
         inside = float(((pixels >= 0) & (pixels <= [view.width, view.height])).all(1).mean())
         if MIN_IN_FRAME < inside < 1 if cropped else inside == 1:
             return placed, view
 
 
-def _framed(stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator) -> tuple[Placed, View]:
+def _framed(
+    stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator, casting: Casting
+) -> tuple[Placed, View]:
     """A camera by chance; very near bodies may miss the frame."""
     width, height = int(rng.integers(480, 641)), int(rng.integers(640, 901))
     focal = float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.8), np.log(2.0))))
-    rotation = camera_rotation(float(rng.normal(0.08, 0.10)), float(rng.normal(0, 0.04)))
+    rotation = camera_rotation(float(rng.normal(*casting.pitch)), float(rng.normal(0, casting.roll)))
     centred = place(stance, betas, rotation, np.zeros(3)).wearer.vertices
     fill = rng.uniform(0.55, 0.92)
     across, low = rng.uniform(0.0, 1.0), rng.uniform(0.0, 1.0)
@@ -140,9 +159,9 @@ def _framed(stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Gen
     return placed, View(width, height, focal, rotation, _on_floor(placed.wearer.vertices, -rotation[:, 1]))
 
 
-def companion(view: View, main: Placed, rng: np.random.Generator) -> tuple[Placed, Stance]:
+def companion(view: View, main: Placed, rng: np.random.Generator, casting: Casting) -> tuple[Placed, Stance]:
     """A second person on the same floor, beside the first, a little nearer or farther."""
-    stance, betas = random_stance(rng), rng.normal(size=10).astype(np.float32)
+    stance, betas = random_stance(rng, casting), rng.normal(size=10).astype(np.float32)
     right, towards = view.rotation[:, 0], view.rotation[:, 2]
     near = rng.uniform() < 0.35
     beside = rng.choice([-1, 1]) * rng.uniform(0.45, 0.8 if near else 1.0)

@@ -1,0 +1,152 @@
+"""People to learn from: rendered bodies in clothes, what the detector and the parser say of them, in shards on disk.
+
+Most people are only labelled (a tenth of a second each); every third one or so is painted as well and looked at by
+the real detector and parser, whose errors the others borrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from dsr_fit.camera import Crop
+from dsr_fit.evaluate.clothed import ClothedCase, generate
+from dsr_fit.evaluate.clothed.staging import Casting
+from dsr_fit.evaluate.poses import load_poses
+from dsr_fit.files import replacing
+from dsr_fit.fit.batch import crop_labels
+from dsr_fit.perception.boxes import area, keypoint_box, shared_area
+from dsr_fit.perception.detector import MediaPipeDetector
+from dsr_fit.perception.label_files import keep_own_labels
+from dsr_fit.perception.parser import HumanParser
+from dsr_fit.perception.parsers import load_parser
+from dsr_fit.types import Detection
+
+SHARD = 50
+PAINTED_SEED, LABELLED_SEED = 1_000_000, 2_000_000
+"""First seeds; those of the benchmark are far below."""
+STORED_SIDE, STORED_PIXELS = 1.8, 112
+"""Window of the stored label maps over the keypoints' box, wide enough for crops that jitter, and its resolution."""
+SAME_PERSON = 0.3
+
+
+@dataclass(frozen=True)
+class People:
+    """N people as arrays; the truth first, then what was seen of them."""
+
+    full_pose: np.ndarray  # (N, 72) float32, camera frame
+    betas: np.ndarray  # (N, 10) float32
+    cam_t: np.ndarray  # (N, 3) float32 metres
+    intrinsics: np.ndarray  # (N, 3) float32 focal, cx, cy of the full image
+    joints: np.ndarray  # (N, 49, 3) float32 true keypoints, camera frame, metres
+    visible: np.ndarray  # (N, 49) bool
+    window: np.ndarray  # (N, 3) float32 centre and side of the stored label maps, pixels of the full image
+    labels: np.ndarray  # (N, S, S) uint8 true labels
+    parsed: np.ndarray  # (N, S, S) uint8 the parser's; all UNKNOWN for people who were not painted
+    keypoints: np.ndarray  # (N, 49, 3) float32 the detector's; all 0 where it missed the person or wasn't asked
+    world: np.ndarray  # (N, 49, 4) float32 its 3D landmarks
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def rows(self, index: np.ndarray) -> People:
+        return People(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+def casting() -> Casting:
+    """Poses to train on, seen by cameras of photos; a little wider than the benchmark's in every respect."""
+    return Casting(load_poses().part(held_out=False), pose_noise=0.06, pitch=(0.06, 0.16), roll=0.06)
+
+
+@dataclass
+class Onlooker:
+    """Detector and parser, which look at painted people."""
+
+    detector: MediaPipeDetector
+    parser: HumanParser
+
+    @classmethod
+    def make(cls) -> Onlooker:
+        return cls(MediaPipeDetector(), load_parser("open", "fast"))
+
+    def find(self, case: ClothedCase) -> Detection | None:
+        """The detection that is the case's person, if any."""
+        truth = true_keypoints(case)
+        box = keypoint_box(truth)
+        for found in self.detector.detect(case.image, None):
+            other = keypoint_box(found.keypoints)
+            shared = shared_area(box, other)
+            if shared > SAME_PERSON * (area(box) + area(other) - shared):
+                return found
+        return None
+
+
+def true_keypoints(case: ClothedCase) -> np.ndarray:
+    """(49, 3) true pixels; confidence 1 where visible, else 0."""
+    focal, _, cx, cy = case.intrinsics
+    pixels = case.joints[:, :2] / case.joints[:, 2:] * focal + (cx, cy)
+    return np.concatenate([pixels, case.keypoint_visibility[:, None]], 1).astype(np.float32)
+
+
+def record(case: ClothedCase, onlooker: Onlooker | None) -> dict[str, np.ndarray]:
+    """One row of `People`."""
+    truth = true_keypoints(case)
+    crop = Crop.around(truth)
+    window = Crop(crop.center, crop.side / 1.2 * STORED_SIDE)
+    found = None if onlooker is None else onlooker.find(case)
+    keypoints, world = np.zeros((49, 3), np.float32), np.zeros((49, 4), np.float32)
+    parsed = np.full((STORED_PIXELS, STORED_PIXELS), 255, np.uint8)
+    if onlooker is not None and found is not None:
+        keypoints = found.keypoints
+        world = world if found.world_landmarks is None else found.world_landmarks
+        labels = keep_own_labels(
+            onlooker.parser.parse(case.image, found), keypoints, Crop.around(keypoints).side
+        )  # fmt: skip
+        parsed = crop_labels(labels, window, STORED_PIXELS)
+    focal, _, cx, cy = case.intrinsics
+    return {
+        "full_pose": np.concatenate([case.global_orient, case.body_pose]),
+        "betas": case.betas,
+        "cam_t": case.cam_t,
+        "intrinsics": np.array([focal, cx, cy], np.float32),
+        "joints": case.joints,
+        "visible": case.keypoint_visibility,
+        "window": np.array([*window.center, window.side], np.float32),
+        "labels": crop_labels(case.labels, window, STORED_PIXELS),
+        "parsed": parsed,
+        "keypoints": keypoints,
+        "world": world,
+    }
+
+
+def write_shard(folder: Path, first_seed: int) -> bool:
+    """Make the `SHARD` people from this seed on; False where they are there already."""
+    path = folder / f"{first_seed:07d}.npz"
+    if path.exists():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    painted = first_seed < LABELLED_SEED
+    onlooker = Onlooker.make() if painted else None
+    cases = (generate(first_seed + k, casting(), painted=painted) for k in range(SHARD))
+    rows = [record(case, onlooker) for case in cases if case.keypoint_visibility.sum() >= 8]
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    return True
+
+
+def read_people(folder: Path) -> People:
+    """All shards of a folder, in the order of their seeds."""
+    return joined(list(_shards(folder)))
+
+
+def joined(parts: list[People]) -> People:
+    return People(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(People)))
+
+
+def _shards(folder: Path) -> Iterator[People]:
+    for path in sorted(folder.glob("[0-9]*.npz")):
+        with np.load(path, allow_pickle=False) as archive:
+            yield People(*(archive[field.name] for field in fields(People)))
