@@ -36,6 +36,25 @@ KEYPOINTS_49: tuple[str, ...] = BODY_25 + SPIN_24
 
 KEYPOINT_INDEX: dict[str, int] = {name: index for index, name in enumerate(KEYPOINTS_49)}
 
+
+def _other_side(name: str, sides: tuple[tuple[str, str], ...]) -> str:
+    for left, right in sides:
+        for own, other in ((left, right), (right, left)):
+            if name.startswith(own):
+                return other + name.removeprefix(own)
+    return name
+
+
+MIRRORED_JOINTS: tuple[int, ...] = tuple(
+    SMPL_JOINTS.index(_other_side(name, (("left_", "right_"),))) for name in SMPL_JOINTS
+)
+"""Each of SMPL's joints in a mirror."""
+
+# In the first block `L` and `R` stand before the part's capital, in the second the sides are words.
+_SIDES = {name: (("L", "R"),) if name[:2].isupper() else (("Left ", "Right "),) for name in KEYPOINTS_49}
+MIRRORED_KEYPOINTS: tuple[int, ...] = tuple(KEYPOINT_INDEX[_other_side(name, _SIDES[name])] for name in KEYPOINTS_49)
+"""Each of the 49 keypoints in a mirror."""
+
 # OpenPose's 18-point layout, each point's slot among the 49.
 OPENPOSE_18_SLOTS: tuple[int, ...] = tuple(
     KEYPOINT_INDEX[name]
@@ -71,6 +90,13 @@ SMPL_VERTEX_JOINTS: tuple[int, ...] = (
     332, 6260, 2800, 4071, 583, 3216, 3226, 3387, 6617, 6624, 6787,  # face and feet
     2746, 2319, 2445, 2556, 2673, 6191, 5782, 5905, 6016, 6133,  # finger tips
 )  # fmt: skip
+
+
+def mirrored_pose(pose: np.ndarray) -> np.ndarray:
+    """(N, 72) or, without the root, (N, 69) axis-angle as a mirror shows it, x turned over."""
+    joints = np.array(MIRRORED_JOINTS)
+    order = joints if pose.shape[1] == 72 else joints[1:] - 1
+    return (pose.reshape(len(pose), -1, 3)[:, order] * np.array([1, -1, -1], pose.dtype)).reshape(pose.shape)
 
 
 def empty_keypoints() -> np.ndarray:

@@ -34,6 +34,11 @@ COLOURS: np.ndarray = np.array(
 LEFT_RIGHT_PAIRS: tuple[tuple[int, int], ...] = ((14, 15), (16, 17), (18, 19))
 """Labels that trade places when an image is flipped."""
 
+MIRRORED_LABELS: np.ndarray = np.arange(256, dtype=np.uint8)
+"""(256,) what each index of a label map is in a mirror."""
+for _left, _right in LEFT_RIGHT_PAIRS:
+    MIRRORED_LABELS[[_left, _right]] = _right, _left
+
 
 ATR_LABELS: tuple[str, ...] = (
     "Background", "Hat", "Hair", "Sunglasses", "Upper-clothes", "Skirt", "Pants", "Dress", "Belt", "Left-shoe",

@@ -91,6 +91,15 @@ def rotation_between(source: Tensor, target: Tensor) -> Tensor:
     return eye + cross + cross @ cross / (1 + cosine).clamp(min=1e-6)
 
 
+def angle_between(first: Tensor, second: Tensor) -> Tensor:
+    """(...) geodesic distance in radians of rotation matrices (..., 3, 3)."""
+    turn = second.mT @ first
+    cosine = (turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    skewed = turn - turn.mT
+    sine = torch.stack([skewed[..., 2, 1], skewed[..., 0, 2], skewed[..., 1, 0]], -1).norm(dim=-1) / 2
+    return torch.atan2(sine, cosine)
+
+
 def sixd_to_matrix(sixd: Tensor) -> Tensor:
     """SPIN's 6D: Gram-Schmidt on the two columns of the (3, 2) view of 6 numbers, (..., 6) -> (..., 3, 3)."""
     first, second = sixd.unflatten(-1, (3, 2)).unbind(-1)

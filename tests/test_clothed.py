@@ -210,7 +210,9 @@ def test_looser_trousers_stand_farther_off(outfits):
 def test_only_held_out_clips_are_used(cases):
     poses = load_poses()
     free = {poses.clip_names[k] for k in np.unique(poses.clip[~poses.held_out])}
-    clips = {staging.random_stance(np.random.default_rng(k), staging.Casting()).clip for k in range(60)} | {c.clip for c in cases}
+    clips = {staging.random_stance(np.random.default_rng(k), staging.Casting()).clip for k in range(60)} | {
+        c.clip for c in cases
+    }
     assert clips.isdisjoint(free)
     assert len(clips) > 4
 

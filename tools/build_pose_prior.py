@@ -24,7 +24,7 @@ from sklearn.mixture import GaussianMixture
 from dsr_fit.evaluate.plausibility import learn_limits
 from dsr_fit.evaluate.poses import PoseSet, load_poses
 from dsr_fit.files import read_arrays, replacing
-from dsr_fit.joints import SMPL_JOINTS
+from dsr_fit.joints import SMPL_JOINTS, mirrored_pose
 from dsr_fit.priors.pose import PosePrior, load_pose_prior, read_pose_prior
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,15 +58,7 @@ class Examples:
         weight[~photo] *= (1 - PHOTO_SHARE if photo.any() else 1) / weight[~photo].sum()
         weight[photo] = PHOTO_SHARE / max(photo.sum(), 1)
         drawn = self.poses[random.choice(len(weight), count, p=weight)]
-        return np.where(random.random(count)[:, None] < 0.5, drawn, mirrored(drawn))
-
-
-def mirrored(poses: np.ndarray) -> np.ndarray:
-    """(N, 69) the poses seen in a mirror."""
-    swap = {"left": "right", "right": "left"}
-    names = [name.partition("_") for name in BODY_JOINTS]
-    order = [BODY_JOINTS.index(swap.get(side, side) + bar + rest) for side, bar, rest in names]
-    return (poses.reshape(-1, 23, 3)[:, order] * np.array([1.0, -1.0, -1.0])).reshape(-1, 69)
+        return np.where(random.random(count)[:, None] < 0.5, drawn, mirrored_pose(drawn))
 
 
 def examples(poses: PoseSet, photos: np.ndarray) -> Examples:
@@ -89,7 +81,7 @@ def fit_mixture(given: Examples, components: int, resolution: float, seed: int =
     mean[:, COLUMNS] = mixture.means_
     covariance = np.tile(np.diag(ranges.std.numpy().astype(np.float64) ** 2), (components, 1, 1))
     covariance[:, COLUMNS[:, None], COLUMNS] = mixture.covariances_
-    mirror = mirrored(np.eye(69))  # its rows mirror the axes, so x @ mirror is the mirrored x
+    mirror = mirrored_pose(np.eye(69))  # its rows mirror the axes, so x @ mirror is the mirrored x
     mean = np.concatenate([mean, mean @ mirror])
     covariance = np.concatenate([covariance, mirror.T @ covariance @ mirror])
     whitening = np.linalg.inv(np.linalg.cholesky(covariance))

@@ -28,7 +28,7 @@ from dsr_fit.config import LeastSquares, Scales, Weights
 from dsr_fit.evaluate import ccp
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.least_squares import Problem, State, solve
-from dsr_fit.joints import BODY_25
+from dsr_fit.joints import BODY_25, MIRRORED_KEYPOINTS
 from dsr_fit.perception.detector import MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.priors.pose import load_pose_prior
@@ -72,19 +72,13 @@ def offsets(problem: Problem, state: State) -> tuple[Tensor, Tensor]:
     used = ((points.confidence > MIN_CONFIDENCE) & (error < LARGEST_ERROR)).to(metric)[:, :25]
     normal = torch.einsum("bk,bkri,bkrj->kij", used, turn, turn)
     right = torch.einsum("bk,bkri,bkr->ki", used, turn, metric)
-    mirror = _mirrored()
+    mirror = list(MIRRORED_KEYPOINTS[:25])
     flip = normal.new_tensor([-1.0, 1.0, 1.0])
     normal = normal + flip[:, None] * normal[mirror] * flip
     right = right + flip * right[mirror]
     ridge = 0.05 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-6
     lifted = normal + ridge[:, None, None] * torch.eye(3, dtype=normal.dtype)
     return torch.linalg.solve(lifted, right), used.sum(0)
-
-
-def _mirrored() -> list[int]:
-    """Slot of each BODY_25 keypoint's mirror image."""
-    swap = {"L": "R", "R": "L"}
-    return [BODY_25.index(swap[name[0]] + name[1:] if name[0] in swap else name) for name in BODY_25]
 
 
 def shifted(skeleton: Skeleton, offset: Tensor) -> Skeleton:

@@ -17,6 +17,7 @@ from scipy import stats
 from torch import Tensor
 
 from dsr_fit.body import Body
+from dsr_fit.rotation import angle_between
 
 MILLIMETRES = 1000.0
 RESAMPLES = 9999
@@ -73,11 +74,7 @@ def joint_angle_error(rotations: Tensor, true_rotations: Tensor) -> Tensor:
 
     Pass all 24 of SMPL's joints, or leave out the first for the body's pose without its orientation.
     """
-    turn = true_rotations.mT @ rotations
-    cosine = (turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
-    skewed = turn - turn.mT
-    sine = torch.stack([skewed[..., 2, 1], skewed[..., 0, 2], skewed[..., 1, 0]], -1).norm(dim=-1) / 2
-    return torch.rad2deg(torch.atan2(sine, cosine)).mean(-1)
+    return torch.rad2deg(angle_between(rotations, true_rotations)).mean(-1)
 
 
 def area_inflation(coverage: Tensor, true_coverage: Tensor) -> Tensor:

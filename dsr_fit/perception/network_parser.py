@@ -14,7 +14,7 @@ from torch import Tensor
 from dsr_fit.assets import shipped
 from dsr_fit.camera import Crop
 from dsr_fit.errors import InputError
-from dsr_fit.labels import LEFT_RIGHT_PAIRS, OCCLUDER
+from dsr_fit.labels import MIRRORED_LABELS, OCCLUDER
 from dsr_fit.perception.network import CLASSES, STRIDE, ParserNetwork, mirrored, prepare
 from dsr_fit.perception.parser import ParsingProtocol
 from dsr_fit.perception.skeleton import point_array
@@ -35,9 +35,7 @@ network's sides are multiples of 32, so that 0.75 of 320 px is 256 px."""
 FINEST = 640
 """Labels are decided at up to this many pixels of the window's side, and enlarged from there."""
 
-_MIRRORED = np.arange(CLASSES)
-for _left, _right in LEFT_RIGHT_PAIRS:
-    _MIRRORED[[_left, _right]] = _right, _left
+_MIRRORED = MIRRORED_LABELS[:CLASSES].astype(np.int64)
 
 
 class NetworkParser:

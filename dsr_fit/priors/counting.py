@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 from dsr_fit.body import Body
 from dsr_fit.errors import InputError
 from dsr_fit.joints import SMPL_JOINTS
-from dsr_fit.labels import LABEL_INDEX, LABELS, LEFT_RIGHT_PAIRS
+from dsr_fit.labels import LABEL_INDEX, LABELS, MIRRORED_LABELS
 
 BACKGROUND = 0.02
 """Probability of background at every vertex."""
@@ -82,14 +82,6 @@ def mirror_of(body: Body) -> np.ndarray:
     return np.asarray(KDTree(points).query(points * (-1, 1, 1))[1])
 
 
-def mirrored_labels() -> np.ndarray:
-    """(20,) each label's counterpart on the other side."""
-    order = np.arange(len(LABELS))
-    for left, right in LEFT_RIGHT_PAIRS:
-        order[[left, right]] = right, left
-    return order
-
-
 def allowed_labels(body: Body) -> np.ndarray:
     """(V, 20) bool: what the body parts of a vertex can wear, background included."""
     weights = body.weights.dense().cpu().numpy()
@@ -151,7 +143,7 @@ def prior_from(
     observed[:, 0] = 0
     if towards is None and not observed.any():
         raise InputError("no pixel of a body shows what it may wear: nothing to make a prior of")
-    observed = (observed + observed[mirror_of(body)][:, mirrored_labels()]) / 2
+    observed = (observed + observed[mirror_of(body)][:, MIRRORED_LABELS[:20]]) / 2
     seen = observed.sum(1)
     pulled = np.zeros_like(observed)
     if towards is not None:
@@ -175,7 +167,7 @@ def prior_from(
     found = solved(np.where(back[:, None], lent, pulled))  # fronts have been pulled already
     found = np.maximum(found, 1e-6) * allowed_labels(body)  # no row is empty
     found[:, 0] = 0
-    found = (found + found[mirror_of(body)][:, mirrored_labels()]) / 2
+    found = (found + found[mirror_of(body)][:, MIRRORED_LABELS[:20]]) / 2
     found *= (1 - BACKGROUND) / found.sum(1, keepdims=True)
     found[:, 0] = BACKGROUND
     return found.astype(np.float32)

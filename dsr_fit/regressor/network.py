@@ -6,20 +6,24 @@ the misses spelled out). Linear layers take one set of weights, or one a person:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsr_fit.body import Skeleton
+from dsr_fit.labels import OCCLUDER, UNKNOWN
 from dsr_fit.rotation import matrix_to_axis_angle, rotation_between, sixd_to_matrix
 
 LABEL_PIXELS = 64
 """Side of the label map that the network looks at."""
 
-LABEL_CLASSES = 22
-"""The 20 labels, occluder, and unknown."""
+LABEL_CLASSES: tuple[tuple[int, ...], ...] = (
+    (0,), (1, 2), (4, 13), (3, 5, 7, 10, 11), (6,), (12,), (8, 9), (14,), (15,), (16,), (17,), (18,), (19,),
+    (OCCLUDER,), (UNKNOWN,),
+)  # fmt: skip
+"""Labels that the network tells apart: background, hair, face, tops, dress, skirt, trousers, limbs, shoes, the rest."""
 
 POSE, SHAPE, CAMERA, SPREAD = 144, 10, 3, 24
 POINTS = 49
@@ -44,6 +48,9 @@ class Sight:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def to(self, device: torch.device) -> Sight:
+        return Sight(*(None if value is None else value.to(device) for value in vars(self).values()))
 
     def turns(self) -> Tensor:
         """(B, 3, 3) from the full image's camera to the one that looks at the crop's centre."""
@@ -120,6 +127,11 @@ def misses(placed: Placed, sight: Sight, turns: Tensor) -> Tensor:
     return torch.cat([flat, deep], -1).clamp(-MISS, MISS).flatten(1) / MISS
 
 
+def in_full_precision(like: Tensor) -> torch.autocast:
+    """Half precision, where training asks for it, is not for geometry."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 class Dense(nn.Linear):
     """A linear layer whose weights are (out, in) for everybody, or (B, out, in) with each person's own."""
 
@@ -166,8 +178,9 @@ class Step(nn.Module):
         x = self.entry(features)
         for block in self.blocks:
             x = block(x)
-        x = self.norm(F.gelu(x)).float()
-        return Guess(self.pose(x), self.shape(x), self.camera(x), self.spread(x))
+        with in_full_precision(x):
+            x = self.norm(F.gelu(x).float())
+            return Guess(self.pose(x), self.shape(x), self.camera(x), self.spread(x))
 
 
 @dataclass(frozen=True)
@@ -188,10 +201,12 @@ class Size:
 class LabelEncoder(nn.Module):
     """(B, 64, 64) labels -> (B, summary)."""
 
+    class_of: Tensor
+
     def __init__(self, size: Size) -> None:
         super().__init__()
-        self.register_buffer("index", _label_index(), persistent=False)
-        channels = (LABEL_CLASSES, *size.labels)
+        self.register_buffer("class_of", _class_of(), persistent=False)
+        channels = (len(LABEL_CLASSES), *size.labels)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, 3, stride=2, padding=1)
             for before, after in zip(channels[:-1], channels[1:], strict=True)
@@ -201,18 +216,20 @@ class LabelEncoder(nn.Module):
         self.out = nn.Linear(size.labels[-1] * side * side, size.summary)
 
     def forward(self, labels: Tensor) -> Tensor:
-        x = F.one_hot(self.index[labels.long()], LABEL_CLASSES).permute(0, 3, 1, 2)  # type: ignore[index]
-        x = x.to(self.out.weight.dtype).contiguous(memory_format=torch.channels_last)
+        classes = self.class_of[labels.int()]
+        x = (classes[..., None] == torch.arange(len(LABEL_CLASSES), dtype=torch.uint8, device=labels.device)).float()
+        x = x.permute(0, 3, 1, 2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.gelu(norm(convolution(x)))
         return self.out(x.flatten(1))
 
 
-def _label_index() -> Tensor:
-    index = torch.full((256,), LABEL_CLASSES - 1)
-    index[:20] = torch.arange(20)
-    index[254] = LABEL_CLASSES - 2
-    return index
+def _class_of() -> Tensor:
+    """(256,) uint8 number in `LABEL_CLASSES` of each index of a label map."""
+    table = torch.full((256,), len(LABEL_CLASSES) - 1, dtype=torch.uint8)
+    for number, labels in enumerate(LABEL_CLASSES):
+        table[list(labels)] = number
+    return table
 
 
 class RegressorNetwork(nn.Module):
@@ -223,51 +240,48 @@ class RegressorNetwork(nn.Module):
     def __init__(self, size: Size | None = None) -> None:
         super().__init__()
         self.size = size = size or Size()
-        self.register_buffer("mean_pose", torch.eye(3)[:, :2].flatten().repeat(24))
+        # Upright before the camera, whose y points down.
+        root = torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]])
+        self.register_buffer("mean_pose", torch.cat([root.flatten(), torch.eye(3)[:, :2].flatten().repeat(23)]))
         self.labels = LabelEncoder(size)
         seen = POINTS * 7 + 4 + size.summary
         self.first = Step(seen, *size.first, size.dropout)
         told = seen + POSE + SHAPE + CAMERA + POINTS * 5
-        self.refinements = nn.ModuleList(
-            Step(told, *size.refinement, size.dropout) for _ in range(size.refinements)
-        )
+        self.refinements = nn.ModuleList(Step(told, *size.refinement, size.dropout) for _ in range(size.refinements))
 
     def look(self, sight: Sight) -> Tensor:
         """(B, features) everything observed, as the steps take it."""
         summary = sight.points.new_zeros(len(sight), self.size.summary)
-        if sight.labels is not None:
-            summary = self.labels(sight.labels).float() * sight.labels_seen[:, None]
+        if sight.labels is not None and bool(sight.labels_seen.any()):
+            shown = sight.labels_seen > 0
+            summary[shown] = self.labels(sight.labels[shown]).float()
         place = torch.cat([sight.place[:, :2], sight.place[:, 2:].log(), sight.labels_seen[:, None]], 1)
         return torch.cat([sight.points.flatten(1), sight.world.flatten(1), place, summary], 1)
 
-    def start(self, features: Tensor) -> Guess:
-        """The first guess."""
-        count = len(features)
-        zero = features.new_zeros
-        mean = Guess(self.mean_pose.expand(count, -1), zero(count, SHAPE), zero(count, CAMERA), zero(count, SPREAD))
-        return mean.moved(self.first(features))
+    def steps(self) -> list[nn.Module]:
+        """The first guess's layers, then each refinement's; each one's output is added to the guess so far."""
+        return [self.first, *self.refinements]
 
-    def told(self, features: Tensor, guess: Guess, sight: Sight, turns: Tensor, skeleton: Skeleton) -> Tensor:
-        """What a refinement is given: the features, the guess and its misses."""
-        missed = misses(place(guess, sight, turns, skeleton), sight, turns)
+    def mean(self, count: int) -> Guess:
+        """What everybody starts from."""
+        zero = self.mean_pose.new_zeros
+        return Guess(self.mean_pose.expand(count, -1), zero(count, SHAPE), zero(count, CAMERA), zero(count, SPREAD))
+
+    def told(
+        self, number: int, features: Tensor, guess: Guess, sight: Sight, turns: Tensor, skeleton: Skeleton
+    ) -> Tensor:
+        """What step `number` is given: the features, and from the second on the guess and its misses."""
+        if number == 0:
+            return features
+        with in_full_precision(features):
+            missed = misses(place(guess, sight, turns, skeleton), sight, turns)
         return torch.cat([features, guess.pose, guess.betas, guess.camera, missed], 1)
 
     def forward(self, sight: Sight, skeleton: Skeleton) -> list[Guess]:
-        """The first guess and its refinements. No gradient flows through what a refinement is told."""
+        """The first guess and its refinements. No gradient flows through what a refinement is told of the guess."""
         features, turns = self.look(sight), sight.turns()
-        guesses = [self.start(features)]
-        for refinement in self.refinements:
-            last = guesses[-1]
-            with torch.no_grad():
-                told = self.told(features, last.detach(), sight, turns, skeleton)
-            told = torch.cat([features, told[:, features.shape[1] :]], 1)
-            guesses.append(last.moved(refinement(told)))
-        return guesses
-
-
-def mirrored(sight: Sight, points: list[int], labels: Tensor) -> Sight:
-    """The mirror image of what is seen: `points` (49) each keypoint's other side, `labels` (256,) each label's."""
-    flat = sight.points[:, points] * sight.points.new_tensor([-1.0, 1.0, 1.0])
-    deep = sight.world[:, points] * sight.world.new_tensor([-1.0, 1.0, 1.0, 1.0])
-    other = None if sight.labels is None else labels[sight.labels.flip(-1).long()]
-    return replace(sight, points=flat, world=deep, place=sight.place * sight.place.new_tensor([-1.0, 1, 1]), labels=other)
+        guesses = [self.mean(len(sight))]
+        for number, step in enumerate(self.steps()):
+            told = self.told(number, features, guesses[-1].detach(), sight, turns, skeleton)
+            guesses.append(guesses[-1].moved(step(told)))
+        return guesses[1:]

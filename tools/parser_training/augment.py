@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dsr_fit.labels import LEFT_RIGHT_PAIRS, UNKNOWN
+from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
 from dsr_fit.perception.network import CLASSES, MIRRORED_POINTS
 from dsr_fit.perception.network_parser import OUTSIDE
 from parser_training.photos import Photo
@@ -16,10 +16,6 @@ from parser_training.photos import Photo
 OCCLUDER_CLASS = CLASSES - 1
 MOST_HIDDEN = 0.6
 """A thing that would hide more of the person than this share is left out."""
-
-_FLIP_CLASS = np.arange(256, dtype=np.uint8)
-for _left, _right in LEFT_RIGHT_PAIRS:
-    _FLIP_CLASS[[_left, _right]] = _right, _left
 
 
 @dataclass
@@ -52,7 +48,7 @@ def augmented(photos: Sequence[Photo], index: int, size: int, rng: np.random.Gen
     flip = rng.random() < 0.5
     sample = _cut(photo, _similarity((center[0], center[1]), zoom * size / photo.side, angle, flip, size), size)
     if flip:
-        sample.classes = _FLIP_CLASS[sample.classes]
+        sample.classes = MIRRORED_LABELS[sample.classes]
         sample.points = sample.points[MIRRORED_POINTS]
     if rng.random() < 0.35:
         paste_person(sample, photos[rng.integers(len(photos))], rng)

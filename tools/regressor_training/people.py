@@ -6,7 +6,6 @@ the real detector and parser, whose errors the others borrow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -26,8 +25,9 @@ from dsr_fit.perception.parsers import load_parser
 from dsr_fit.types import Detection
 
 SHARD = 50
-PAINTED_SEED, LABELLED_SEED = 1_000_000, 2_000_000
-"""First seeds; those of the benchmark are far below."""
+PAINTED_SEED, LABELLED_SEED, HELD_OUT_SEED = 1_000_000, 2_000_000, 3_000_000
+"""First seeds: of people to learn from, and of painted ones whose motion clips are held out, to watch the training
+by. Those of the benchmark are far below."""
 STORED_SIDE, STORED_PIXELS = 1.8, 112
 """Window of the stored label maps over the keypoints' box, wide enough for crops that jitter, and its resolution."""
 SAME_PERSON = 0.3
@@ -128,25 +128,21 @@ def write_shard(folder: Path, first_seed: int) -> bool:
     if path.exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    painted = first_seed < LABELLED_SEED
+    painted = not LABELLED_SEED <= first_seed < HELD_OUT_SEED
     onlooker = Onlooker.make() if painted else None
-    cases = (generate(first_seed + k, casting(), painted=painted) for k in range(SHARD))
+    cast = Casting() if first_seed >= HELD_OUT_SEED else casting()
+    cases = (generate(first_seed + k, cast, painted=painted) for k in range(SHARD))
     rows = [record(case, onlooker) for case in cases if case.keypoint_visibility.sum() >= 8]
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
     return True
 
 
-def read_people(folder: Path) -> People:
-    """All shards of a folder, in the order of their seeds."""
-    return joined(list(_shards(folder)))
-
-
-def joined(parts: list[People]) -> People:
-    return People(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(People)))
-
-
-def _shards(folder: Path) -> Iterator[People]:
+def read_people(folder: Path, held_out: bool) -> People:
+    """All people of the folder to learn from, or all that are held out, in the order of their seeds."""
+    shards = []
     for path in sorted(folder.glob("[0-9]*.npz")):
-        with np.load(path, allow_pickle=False) as archive:
-            yield People(*(archive[field.name] for field in fields(People)))
+        if (int(path.stem) >= HELD_OUT_SEED) == held_out:
+            with np.load(path, allow_pickle=False) as archive:
+                shards.append([archive[field.name] for field in fields(People)])
+    return People(*(np.concatenate(arrays) for arrays in zip(*shards, strict=True)))

@@ -1,0 +1,159 @@
+"""The regressor that ships for the open body: keypoints, 3D landmarks and the label map in, a body out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.func import functional_call
+
+from dsr_fit.assets import shipped
+from dsr_fit.body import Body, Skeleton
+from dsr_fit.config import from_dict
+from dsr_fit.errors import InputError, UsageError
+from dsr_fit.files import replacing
+from dsr_fit.fit.batch import Batch, crop_labels
+from dsr_fit.fit.parameters import Parameters
+from dsr_fit.labels import OCCLUDER
+from dsr_fit.regressor.network import LABEL_PIXELS, Guess, Placed, RegressorNetwork, Sight, Size, place
+from dsr_fit.regressor.regressor import Estimate
+
+ASSET = "priors/regressor/regressor.safetensors"
+
+
+class OpenRegressor:
+    """Estimates the open body from what was observed, without a look at the picture."""
+
+    def __init__(self, body: Body, path: Path | None = None) -> None:
+        """`path`: weights of ours, by default those that ship.
+
+        Raises InputError where they can't be used, UsageError where they were trained for another body.
+        """
+        self.name = "open" if path is None else path.name
+        self.network, trained_for = read_network(path or shipped(ASSET))
+        if trained_for != body.sha256:
+            raise UsageError(
+                f"the regressor {self.name!r} was trained for another body than {body.name}; "
+                "leave --regressor out, or give the checkpoint that belongs to the body"
+            )
+        self.network.to(body.v_template.device)
+        self.skeleton = body.skeleton
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Estimate:
+        sight = sight_of(batch).to(self.skeleton.rest_joints.device)
+        guess = self.network(sight, self.skeleton)[-1]
+        return Estimate(parameters_of(place(guess, sight, sight.turns(), self.skeleton)), guess.spread.exp())
+
+    def variables(self, batch: Batch, layers: tuple[str, ...]) -> PersonalWeights:
+        return PersonalWeights(
+            self.network, sight_of(batch).to(self.skeleton.rest_joints.device), self.skeleton, layers
+        )
+
+
+class PersonalWeights:
+    """Weights of the network as what a fit moves, a copy for each person (`Variables`).
+
+    Steps before the first one that moves are taken once; so is the look at the label map, whose convolutions stay.
+    """
+
+    def __init__(self, network: RegressorNetwork, sight: Sight, skeleton: Skeleton, layers: tuple[str, ...]) -> None:
+        """`layers`: beginnings of parameter names, none for all linear layers. UsageError where nothing would move."""
+        self.network, self.sight, self.skeleton, self.turns = network, sight, skeleton, sight.turns()
+        self.steps: list[dict[str, Tensor]] = [
+            {
+                name: value.detach().expand(len(sight), *value.shape).clone().requires_grad_()
+                for name, value in step.named_parameters()
+                if not layers or f"{prefix}{name}".startswith(layers)
+            }
+            for prefix, step in zip(_names(network), network.steps(), strict=True)
+        ]
+        moving = [number for number, weights in enumerate(self.steps) if weights]
+        if not moving:
+            known = ", ".join(name.rstrip(".") for name in _names(network))
+            raise UsageError(f"no layer of the regressor is called {', '.join(layers)}; its steps are {known}")
+        self.first = moving[0]
+        with torch.no_grad():
+            self.features = network.look(sight)
+            self.guess = network.mean(len(sight))
+            for number in range(self.first):
+                self.guess = self._step(number, self.guess)
+            self.told = self._told(self.first, self.guess)
+
+    def tensors(self) -> list[Tensor]:
+        return [tensor for weights in self.steps for tensor in weights.values()]
+
+    def decode(self) -> Parameters:
+        guess = self._step(self.first, self.guess, self.told)
+        for number in range(self.first + 1, len(self.steps)):
+            guess = self._step(number, guess)
+        return parameters_of(place(guess, self.sight, self.turns, self.skeleton))
+
+    def _told(self, number: int, guess: Guess) -> Tensor:
+        return self.network.told(number, self.features, guess, self.sight, self.turns, self.skeleton)
+
+    def _step(self, number: int, guess: Guess, told: Tensor | None = None) -> Guess:
+        told = self._told(number, guess) if told is None else told
+        delta = functional_call(self.network.steps()[number], self.steps[number], (told,))
+        return guess.moved(delta)
+
+
+def _names(network: RegressorNetwork) -> list[str]:
+    return ["first.", *(f"refinements.{number}." for number in range(len(network.refinements)))]
+
+
+def parameters_of(placed: Placed) -> Parameters:
+    pose = placed.axis_angle()
+    return Parameters(pose[:, :3], pose[:, 3:], placed.betas, placed.cam_t)
+
+
+def sight_of(batch: Batch) -> Sight:
+    """What the network is told of each person."""
+    points = batch.points
+    centre = torch.tensor([crop.center for crop in batch.crops])
+    half = torch.tensor([crop.side / 2 for crop in batch.crops])
+    focal = points.intrinsics[:, :1]
+    place = torch.cat([(centre - points.intrinsics[:, 2:]) / focal, half[:, None] / focal], 1)
+    seen = points.confidence[..., None] > 0
+    flat = (points.pixels - centre[:, None]) / half[:, None, None]
+    flat = torch.cat([flat, points.confidence[..., None]], 2) * seen
+    labels = np.stack(
+        [
+            crop_labels(item.labels, crop, LABEL_PIXELS)
+            for item, crop in zip(batch.observations, batch.crops, strict=True)
+        ]
+    )
+    shown = torch.tensor([bool(((each > 0) & (each < OCCLUDER)).any()) for each in labels])
+    sight = Sight(flat, points.world, place, torch.from_numpy(labels), shown.float())
+    # A batch's landmarks stand in the full image's frame, the network's in that of a camera that looks at the crop.
+    world = torch.cat([points.world @ sight.turns().mT, points.world_confidence[..., None]], 2)
+    return replace(sight, world=world * (points.world_confidence[..., None] > 0))
+
+
+def write_network(path: Path, network: RegressorNetwork, body: Body) -> None:
+    """The weights in half precision, with the network's size and the body that they are for."""
+    weights = {name: value.detach().half().contiguous() for name, value in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(weights, temporary, {"size": json.dumps(asdict(network.size)), "body": body.sha256})
+
+
+def read_network(path: Path) -> tuple[RegressorNetwork, str]:
+    """The network in evaluation mode and the SHA-256 of its body's file. Raises InputError for anything else."""
+    try:
+        with safe_open(path, "pt") as file:
+            described = file.metadata() or {}
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}
+        size = from_dict(Size, json.loads(described["size"]))
+        network, body = RegressorNetwork(size), described["body"]
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError, UsageError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not readable weights of a regressor of ours ({reason})") from None
+    return network.eval().requires_grad_(False), body

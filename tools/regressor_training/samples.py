@@ -1,0 +1,291 @@
+"""Batches to learn from: who stands where, what is seen of them, and what is true.
+
+All geometry is in rays: pixels about the principal point over the focal length, so that no image size matters. Three
+kinds of people are mixed, see `Kind`. What the detector gets wrong is never invented where it can be borrowed: people
+who were not painted take the errors of a painted one in a similar pose, seen from a similar side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from dsr_fit.assets import shipped
+from dsr_fit.body import Skeleton
+from dsr_fit.camera import CROP_MARGIN
+from dsr_fit.evaluate.clothed.camera_frame import camera_rotation
+from dsr_fit.evaluate.poses import PoseSet
+from dsr_fit.files import read_arrays
+from dsr_fit.joints import COCO_17_SLOTS, MIRRORED_KEYPOINTS, mirrored_pose
+from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
+from dsr_fit.regressor.network import LABEL_PIXELS, Sight
+from dsr_fit.rotation import axis_angle_to_matrix, rotation_between
+from regressor_training.people import People
+
+MID_HIP = 8
+SIMILAR = [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14]
+"""Keypoints that say how alike two people stand: neck, arms, legs."""
+LENDERS = 8
+"""Errors are borrowed from one of so many who are most alike."""
+SOURCES = {"openpose": tuple(range(25)), "coco": COCO_17_SLOTS}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the kinds of people, and what is hidden from the network."""
+
+    seen: float = 0.35
+    """Painted, with the detector's keypoints and landmarks as they are."""
+    labelled: float = 0.3
+    """Clothed but not painted, with borrowed errors; the rest are bare bodies in any pose, seen by any camera."""
+    parsed: float = 0.6
+    """Of the seen ones' label maps, those by the parser; the others are true."""
+    without_world: float = 0.25
+    without_labels: float = 0.25
+    foreign: float = 0.35
+    """Of the bare ones, those with keypoints of another detector: OpenPose's or COCO's set, noise, no landmarks."""
+    point_lost: float = 0.04
+    """Each keypoint's chance to go missing."""
+    cut: float = 0.2
+    """Of the bare ones, those of whom only what is above some line in the picture is seen."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The bodies behind a batch, full image's camera frame."""
+
+    rotations: Tensor  # (B, 24, 3, 3)
+    betas: Tensor  # (B, 10)
+    cam_t: Tensor  # (B, 3)
+
+
+@dataclass
+class Scene:
+    """People before their cameras, and what a detector and a parser say; the last fields may be empty."""
+
+    full_pose: np.ndarray  # (N, 72)
+    betas: np.ndarray  # (N, 10)
+    cam_t: np.ndarray  # (N, 3)
+    rays: np.ndarray  # (N, 49, 2) keypoints as seen
+    confidence: np.ndarray  # (N, 49)
+    world: np.ndarray  # (N, 49, 4)
+    window: np.ndarray  # (N, 3) the label maps' centre and side, in rays
+    labels: np.ndarray  # (N, S, S) uint8
+    labels_seen: np.ndarray  # (N,) bool
+
+
+def joined(scenes: list[Scene]) -> Scene:
+    return Scene(*(np.concatenate([getattr(scene, f.name) for scene in scenes]) for f in fields(Scene)))
+
+
+def box(rays: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (N, 2) and longer sides (N,) of the boxes around the used of (N, 49, 2) points."""
+    low = np.where(used[..., None], rays, np.inf).min(1)
+    high = np.where(used[..., None], rays, -np.inf).max(1)
+    return (low + high) / 2, np.maximum((high - low).max(1), 1e-3)
+
+
+def turns_to(centre: np.ndarray) -> np.ndarray:
+    """(N, 2) rays -> (N, 3, 3) from the image's camera to the one that looks along each."""
+    ahead = torch.tensor([0.0, 0.0, 1.0]).expand(len(centre), 3)
+    rays = torch.from_numpy(np.concatenate([centre, np.ones((len(centre), 1))], 1)).float()
+    return rotation_between(rays, ahead).numpy()
+
+
+class Lenders:
+    """What the detector made of painted people, to be lent to others."""
+
+    def __init__(self, people: People) -> None:
+        """`people` whom the detector has found."""
+        focal, centre = people.intrinsics[:, None, :1], people.intrinsics[:, None, 1:]
+        seen = (people.keypoints[..., :2] - centre) / focal
+        true = people.joints[..., :2] / people.joints[..., 2:]
+        self.confidence = people.keypoints[..., 2]
+        side = box(true, np.ones(true.shape[:2], bool))[1]
+        self.error = (seen - true) / side[:, None, None] * (self.confidence > 0)[..., None]
+        turns = turns_to(box(seen, self.confidence > 0.2)[0])
+        straight = _straight(people.joints, turns)
+        self.world_error = (people.world[..., :3] - straight) * (people.world[..., 3:] > 0)
+        self.world_confidence = people.world[..., 3]
+        self.looks = _look(straight)
+
+    def lend(self, rng: np.random.Generator, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For people with true keypoints (N, 49, 3): rays, confidences and landmarks (N, 49, 4), wrong as is usual."""
+        true = joints[..., :2] / joints[..., 2:]
+        middle, side = box(true, np.ones(true.shape[:2], bool))
+        straight = _straight(joints, turns_to(middle))
+        look = _look(straight)
+        distance = (look**2).sum(1)[:, None] - 2 * look @ self.looks.T + (self.looks**2).sum(1)
+        nearest = np.argpartition(distance, LENDERS, axis=1)[:, :LENDERS]
+        chosen = nearest[np.arange(len(true)), rng.integers(LENDERS, size=len(true))]
+        rays = true + self.error[chosen] * side[:, None, None]
+        world = np.concatenate([straight + self.world_error[chosen], self.world_confidence[chosen][..., None]], 2)
+        return rays, self.confidence[chosen], world * (world[..., 3:] > 0)
+
+
+def _straight(joints: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """(N, 49, 3) about the mid-hip, axes of the camera that looks at each person."""
+    return np.einsum("nrc,nkc->nkr", turns, joints - joints[:, MID_HIP : MID_HIP + 1])
+
+
+def _look(straight: np.ndarray) -> np.ndarray:
+    return straight[:, SIMILAR].reshape(len(straight), -1)
+
+
+class Sampler:
+    """Draws batches; the same seed gives the same ones."""
+
+    def __init__(self, people: People, poses: PoseSet, skeleton: Skeleton, mix: Mix) -> None:
+        self.skeleton, self.mix = skeleton, mix
+        found = (people.keypoints[..., 2] > 0).sum(1) >= 8
+        self.seen, self.labelled = people.rows(np.flatnonzero(found)), people
+        self.lenders = Lenders(self.seen)
+        self.poses, self.photo_poses = poses, photo_poses()
+
+    def batch(self, size: int, rng: np.random.Generator) -> tuple[Sight, Truth]:
+        """What is seen of this many people, and the truth."""
+        counts = [round(self.mix.seen * size), round(self.mix.labelled * size)]
+        seen, labelled = self._seen(counts[0], rng), self._labelled(counts[1], rng)
+        scene = joined([seen, labelled, self._bare(size - sum(counts), rng)])
+        self._hide(scene, rng)
+        return finish(scene, rng.uniform(size=size) < 0.5)
+
+    def _seen(self, count: int, rng: np.random.Generator) -> Scene:
+        people = self.seen.rows(rng.integers(len(self.seen), size=count))
+        by_parser = rng.uniform(size=count) < self.mix.parsed
+        return scene_of(people, np.where(by_parser[:, None, None], people.parsed, people.labels))
+
+    def _labelled(self, count: int, rng: np.random.Generator) -> Scene:
+        people = self.labelled.rows(rng.integers(len(self.labelled), size=count))
+        scene = scene_of(people, people.labels)
+        scene.rays, scene.confidence, scene.world = self.lenders.lend(rng, people.joints)
+        return scene
+
+    def _bare(self, count: int, rng: np.random.Generator) -> Scene:
+        pose, betas = self._random_poses(count, rng), rng.normal(size=(count, 10)).astype(np.float32)
+        cam_t, joints = self._before_cameras(pose, betas, rng)
+        rays, confidence, world = self.lenders.lend(rng, joints)
+        true = joints[..., :2] / joints[..., 2:]
+        side = box(true, np.ones(true.shape[:2], bool))[1]
+        foreign = rng.uniform(size=count) < self.mix.foreign
+        for slots in SOURCES.values():
+            theirs = foreign & (rng.uniform(size=count) < (0.5 if slots[0] == 0 else 1))
+            foreign &= ~theirs
+            noise = np.exp(rng.uniform(np.log(0.003), np.log(0.02), count)) * side
+            noisy = true + rng.normal(size=true.shape) * noise[:, None, None]
+            given = np.isin(np.arange(49), slots) * rng.uniform(0.5, 1, (count, 49))
+            rays[theirs], confidence[theirs], world[theirs] = noisy[theirs], given[theirs], 0
+        cut = rng.uniform(size=count) < self.mix.cut
+        lowest, highest = true[..., 1].min(1), true[..., 1].max(1)
+        line = np.where(cut, lowest + rng.uniform(0.35, 0.95, count) * (highest - lowest), np.inf)
+        confidence = confidence * (rays[..., 1] < line[:, None])
+        empty = np.full((count, *self.labelled.labels.shape[1:]), UNKNOWN, np.uint8)
+        place = np.ones((count, 3), np.float32)
+        return Scene(pose, betas, cam_t, rays, confidence, world, place, empty, np.zeros(count, bool))
+
+    def _random_poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(N, 72) in the camera frame: captured ones, of photos, or the legs of one with the trunk of another."""
+        clips = [np.flatnonzero(self.poses.clip == clip) for clip in np.unique(self.poses.clip)]
+        evenly = np.array([rng.choice(clips[k]) for k in rng.integers(len(clips), size=count)])
+        index = np.where(rng.uniform(size=count) < 0.5, evenly, rng.integers(len(self.poses), size=count))
+        pose = self.poses.full_pose[index].astype(np.float64)
+        of_photo = rng.uniform(size=count) < 0.3
+        pose[of_photo, 3:] = self.photo_poses[rng.integers(len(self.photo_poses), size=of_photo.sum())]
+        pose[of_photo, :3] = rng.normal(0, 0.08, (of_photo.sum(), 3))
+        crossed = rng.uniform(size=count) < 0.25
+        legs = np.isin(np.arange(24), [1, 2, 4, 5, 7, 8, 10, 11]).repeat(3)
+        pose = np.where(crossed[:, None] & ~legs & (np.arange(72) > 2), pose[rng.permutation(count)], pose)
+        pose[:, 3:] += rng.normal(0, 1, (count, 69)) * rng.uniform(0.02, 0.12, (count, 1))
+        heading = Rotation.from_rotvec(rng.uniform(-np.pi, np.pi, count)[:, None] * [0, 1, 0])
+        camera = np.stack([camera_rotation(*angles) for angles in rng.normal([0.06, 0], [0.2, 0.1], (count, 2))])
+        root = Rotation.from_matrix(camera) * heading * Rotation.from_rotvec(pose[:, :3])
+        return np.concatenate([root.as_rotvec(), pose[:, 3:]], 1).astype(np.float32)
+
+    def _before_cameras(
+        self, pose: np.ndarray, betas: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Translations (N, 3) and keypoints (N, 49, 3): each fills a part of the picture, somewhere in it."""
+        count = len(pose)
+        rotations = axis_angle_to_matrix(torch.from_numpy(pose).unflatten(1, (24, 3)))
+        centred = self.skeleton.keypoints(rotations, torch.from_numpy(betas)).numpy()
+        half = np.exp(rng.uniform(np.log(0.1), np.log(0.6), count))  # of the crop, over the focal length
+        away = rng.uniform(-1, 1, (count, 2)) * np.maximum(0.55 - half, 0.12)[:, None]
+        cam_t = np.zeros((count, 3), np.float32)
+        cam_t[:, 2] = 1 / half
+        for _ in range(6):
+            placed = centred + cam_t[:, None]
+            placed[..., 2] = np.maximum(placed[..., 2], 0.3)
+            middle, side = box(placed[..., :2] / placed[..., 2:], np.ones(placed.shape[:2], bool))
+            cam_t[:, 2] *= (CROP_MARGIN * side / 2 / half) ** 0.9
+            cam_t[:, 2] = np.maximum(cam_t[:, 2], 0.4 - centred[..., 2].min(1))
+            cam_t[:, :2] += (away - middle) * cam_t[:, 2:]
+        return cam_t, centred + cam_t[:, None]
+
+    def _hide(self, scene: Scene, rng: np.random.Generator) -> None:
+        count = len(scene.rays)
+        lost = rng.uniform(size=scene.confidence.shape) < self.mix.point_lost
+        confidence = scene.confidence * ~lost
+        # Whoever would be left with too few points for a crop keeps them all.
+        enough = (confidence > 0.2).sum(1) >= 5
+        scene.confidence = np.where(enough[:, None], confidence, np.maximum(scene.confidence, 0.21))
+        scene.world = scene.world * (rng.uniform(size=count) >= self.mix.without_world)[:, None, None]
+        scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= self.mix.without_labels)
+
+
+def scene_of(people: People, labels: np.ndarray) -> Scene:
+    """As the detector has found them."""
+    focal, centre = people.intrinsics[:, :1], people.intrinsics[:, 1:]
+    rays = (people.keypoints[..., :2] - centre[:, None]) / focal[:, None]
+    window = np.concatenate([(people.window[:, :2] - centre) / focal, people.window[:, 2:] / focal], 1)
+    return Scene(
+        people.full_pose, people.betas, people.cam_t, rays, people.keypoints[..., 2], people.world, window, labels,
+        np.ones(len(people), bool),
+    )  # fmt: skip
+
+
+def finish(scene: Scene, mirror: np.ndarray) -> tuple[Sight, Truth]:
+    """As the network takes it, some people as a mirror shows them (`mirror` (N,) bool)."""
+    centre, side = box(scene.rays, scene.confidence > 0.2)
+    half = CROP_MARGIN * side / 2
+    points = (scene.rays - centre[:, None]) / half[:, None, None]
+    points = np.concatenate([points, scene.confidence[..., None]], 2) * (scene.confidence > 0)[..., None]
+    place = np.concatenate([centre, half[:, None]], 1)
+    labels = _cropped(scene, centre, half)
+    pose, cam_t, world = scene.full_pose, scene.cam_t, scene.world
+    order = list(MIRRORED_KEYPOINTS)
+    x_over = np.array([-1, 1, 1, 1])
+    points = np.where(mirror[:, None, None], points[:, order] * x_over[:3], points)
+    world = np.where(mirror[:, None, None], world[:, order] * x_over, world)
+    place = np.where(mirror[:, None], place * x_over[:3], place)
+    labels = np.where(mirror[:, None, None], MIRRORED_LABELS[labels[..., ::-1]], labels)
+    pose = np.where(mirror[:, None], mirrored_pose(pose), pose)
+    cam_t = np.where(mirror[:, None], cam_t * x_over[:3], cam_t)
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+    sight = Sight(tensor(points), tensor(world), tensor(place), torch.from_numpy(labels), tensor(scene.labels_seen))
+    rotations = axis_angle_to_matrix(tensor(pose).unflatten(1, (24, 3)))
+    return sight, Truth(rotations, tensor(scene.betas), tensor(cam_t))
+
+
+def _cropped(scene: Scene, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """(N, 64, 64) the stored label maps cut to the crops, unknown beyond them."""
+    stored = scene.labels.shape[1]
+    steps = (np.arange(LABEL_PIXELS) + 0.5) / LABEL_PIXELS * 2 - 1
+    across = centre[..., None] + half[:, None, None] * steps  # (N, 2, 64)
+    index = np.floor(((across - scene.window[:, :2, None]) / scene.window[:, 2:, None] + 0.5) * stored).astype(np.int64)
+    inside = (index >= 0) & (index < stored)
+    column, row = index.clip(0, stored - 1).transpose(1, 0, 2)
+    cut = scene.labels[np.arange(len(half))[:, None, None], row[:, :, None], column[:, None, :]]
+    known = inside[:, 1, :, None] & inside[:, 0, None, :] & scene.labels_seen[:, None, None]
+    return np.where(known, cut, np.uint8(UNKNOWN))
+
+
+def photo_poses() -> np.ndarray:
+    """(M, 69) poses of training photos."""
+    return read_arrays(shipped("priors/pose/photo_poses.npz"))["body_pose"].astype(np.float64)

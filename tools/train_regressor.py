@@ -1,0 +1,100 @@
+"""Train the open body's regressor on rendered people.
+
+    PYTHONPATH=tools python tools/train_regressor.py people --folder people
+    PYTHONPATH=tools python tools/train_regressor.py train --folder people --work work --out regressor.safetensors
+
+The first command makes the people (hours on one core; run it several times at once with --share 0/2, 1/2, ...), the
+second learns from them. Both go on where they stopped. At the end the averaged weights are written in half precision.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import lightning
+import torch
+import tyro
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from regressor_training.learning import RegressorTraining, Settings
+from regressor_training.people import HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, SHARD, read_people, write_shard
+
+from dsr_fit.body_files import load_body
+from dsr_fit.regressor.open_regressor import write_network
+
+
+@dataclass(frozen=True)
+class People:
+    """Make people to learn from."""
+
+    folder: Path
+    painted: int = 10_000
+    labelled: int = 12_000
+    held_out: int = 300
+    share: str = "0/1"
+    """Which part of the work: number/of."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Learn."""
+
+    folder: Path
+    """Where the people are."""
+    work: Path
+    """Checkpoints and log."""
+    out: Path = Path("priors/regressor/regressor.safetensors")
+    settings: tyro.conf.OmitArgPrefixes[Settings] = Settings()
+    start: Path | None = None
+    """Checkpoint of an earlier run whose weights this one starts from."""
+    threads: int = 2
+
+
+def make(arguments: People) -> None:
+    number, of = (int(part) for part in arguments.share.split("/"))
+    torch.set_num_threads(1)
+    counts = {HELD_OUT_SEED: arguments.held_out, PAINTED_SEED: arguments.painted, LABELLED_SEED: arguments.labelled}
+    seeds = [first + k for first, count in counts.items() for k in range(0, count, SHARD)]
+    for seed in seeds[number::of]:
+        if write_shard(arguments.folder, seed):
+            print(f"{arguments.folder}: people from seed {seed} on", flush=True)
+
+
+def train(arguments: Train) -> None:
+    settings = arguments.settings
+    torch.set_num_threads(arguments.threads)
+    lightning.seed_everything(settings.seed)
+    body = load_body()
+    people, held_out = (read_people(arguments.folder, held_out=part) for part in (False, True))
+    module = RegressorTraining(body, people, held_out, settings)
+    if arguments.start is not None:
+        state = torch.load(arguments.start, weights_only=True, map_location="cpu")["state_dict"]
+        module.load_state_dict(state)
+    trainer = lightning.Trainer(
+        max_epochs=settings.epochs,
+        precision="bf16-mixed",
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=CSVLogger(arguments.work, name="log", version=0),
+        callbacks=[
+            EMAWeightAveraging(decay=0.998),
+            ModelCheckpoint(arguments.work, "last", every_n_epochs=1, save_on_train_epoch_end=True, save_top_k=1),
+        ],
+        log_every_n_steps=50,
+    )
+    kept = arguments.work / "last.ckpt"
+    trainer.fit(module, ckpt_path=str(kept) if kept.exists() else None)
+    write_network(arguments.out, module.network, body)
+
+
+if __name__ == "__main__":
+    arguments = tyro.extras.subcommand_cli_from_dict({"people": People, "train": Train})
+    make(arguments) if isinstance(arguments, People) else train(arguments)
