@@ -45,7 +45,7 @@ class Weights:
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
     initial: float = 0.0
-    """Closeness to the estimate that the rendering stages start from."""
+    """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ class LeastSquares:
     """First damping, relative to the normal matrix's diagonal."""
     headings: int = 4
     """Headings tried where no 3D landmarks say which way the body faces."""
+    pose: float = 0.2
+    """Weight of the hand-written ranges, which lead a start that nothing vouches for."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,36 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Eft:
+    """Fitting the regressor's weights (Exemplar Fine-Tuning, Joo et al. 2021)."""
+
+    layers: tuple[str, ...] = ()
+    """Beginnings of the names of the weights that move; none: the regressor's own choice."""
+    learning_rate: float | None = None
+    """Adam's step; null: the regressor's own."""
+    iterations: int = 40
+    """At most this many."""
+    resolution: int = 112
+    """Pixels of the crop's render."""
+    keypoint_px: float = 1.0
+    """A person is done when the observed keypoints are missed by this little on average, pixels of a 224 px crop."""
+    refinement: tuple[Stage, ...] = (Stage(224, 30, 0.002),)
+    """In mode `eft+smplify`: the stages on the parameters that follow."""
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """Everything that decides a fit, apart from its inputs."""
 
-    mode: Literal["smplify"] = "smplify"
-    """What is optimised: `smplify` moves the body's parameters."""
+    mode: Literal["smplify", "eft", "eft+smplify"] = "smplify"
+    """What moves: the body's parameters (`smplify`), the regressor's weights (`eft`), or these and then those."""
     weights: Weights = field(default_factory=Weights)
     scales: Scales = field(default_factory=Scales)
     semantics: Semantics = field(default_factory=Semantics)
     least_squares: LeastSquares = field(default_factory=LeastSquares)
     stages: tuple[Stage, ...] = (Stage(112, 100, 0.007), Stage(224, 30, 0.002))
-    """The gradient stages, coarse to fine."""
+    """The gradient stages of `smplify`, coarse to fine."""
+    eft: Eft = field(default_factory=Eft)
     betas_step: float = 5.0
     """Steps of the betas over those of the pose: keypoints leave a body's girth open, so it has farther to go."""
     pose_prior: Literal["learned", "ranges"] = "learned"

@@ -73,7 +73,7 @@ class Progress:
     best: Parameters
     lowest: Tensor  # (B,) energy of the best iterate
     iterations: Tensor  # (B,) int64 steps taken until it stopped
-    stop_reason: list[str]  # "" while it runs; then "converged", "diverged" or "iteration limit"
+    stop_reason: list[str]  # "" while it runs; then "converged", "keypoints fitted", "diverged" or "iteration limit"
 
     def running(self) -> Tensor:
         """(B,) bool."""
@@ -90,8 +90,12 @@ def descend(
     stage: Stage,
     config: FitConfig,
     on_iteration: Callable[[int, Tensor], None] | None = None,
+    fitted: Callable[[Parameters], Tensor] | None = None,
 ) -> Progress:
-    """Minimise the energy from where the variables stand; `on_iteration` is told the number and the totals (B,)."""
+    """Minimise the energy from where the variables stand.
+
+    `on_iteration` is told the number and the totals (B,); `fitted` says who (B,) needs no further step.
+    """
     optimiser = Adam(variables.tensors(), stage.learning_rate)
     history: list[Tensor] = []
     progress: Progress | None = None
@@ -104,6 +108,8 @@ def descend(
         history.append(progress.lowest.clone())
         if on_iteration is not None:
             on_iteration(iteration, total.detach())
+        if fitted is not None:
+            progress.stop(fitted(parameters), "keypoints fitted")
         if len(history) > config.stop_window:
             before, now = history[-1 - config.stop_window], history[-1]
             progress.stop((before - now < config.stop_improvement * now.abs()) & progress.running(), "converged")

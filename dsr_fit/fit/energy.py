@@ -10,6 +10,7 @@ from torch import Tensor
 from dsr_fit.body import Body
 from dsr_fit.camera import crop_intrinsics, project
 from dsr_fit.config import FitConfig
+from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Batch, Targets
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.labels import LABEL_SETS
@@ -39,12 +40,12 @@ class Energy:
         pose_prior: PosePrior,
         config: FitConfig,
         resolution: int,
-        start: Parameters,
+        anchor: Anchor,
     ) -> None:
         device = body.v_template.device
         self.body, self.renderer, self.pose_prior, self.config = body, renderer, pose_prior, config
         self.points = batch.points.to(device)
-        self.start = start.map(torch.Tensor.detach)
+        self.anchor = anchor
         semantics = config.semantics
         self.targets: Targets = batch.targets(resolution, semantics.label_set, semantics.class_weights).to(device)
         self.window = crop_intrinsics(self.points.intrinsics, batch.crops, resolution)
@@ -64,12 +65,14 @@ class Energy:
         """The terms that have a weight, or every one for a report."""
         wanted = set(asdict(self.config.weights)) if every_term else set(self.active)
         posed = parameters.pose(self.body)
-        energies = self._unrendered(parameters, posed.keypoints, wanted)
+        energies = self._unrendered(parameters, posed.rotations, posed.keypoints, wanted)
         if wanted & set(RENDERED):
             energies |= self._rendered(posed.vertices(), wanted)
         return energies
 
-    def _unrendered(self, parameters: Parameters, keypoints: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+    def _unrendered(
+        self, parameters: Parameters, rotations: Tensor, keypoints: Tensor, wanted: set[str]
+    ) -> dict[str, Tensor]:
         points, scales, prior = self.points, self.config.scales, self.pose_prior
         energies = {}
         if "keypoints" in wanted:
@@ -90,9 +93,7 @@ class Energy:
         if "bending" in wanted:
             energies["bending"] = prior_terms.bending(parameters.body_pose)
         if "initial" in wanted:
-            energies["initial"] = prior_terms.initial(
-                parameters.full_pose, parameters.betas, self.start.full_pose, self.start.betas
-            )
+            energies["initial"] = self.anchor.energy(rotations, parameters.betas)
         return energies
 
     def _rendered(self, vertices: Tensor, wanted: set[str]) -> dict[str, Tensor]:

@@ -12,18 +12,21 @@ import torch
 from torch import Tensor
 
 from dsr_fit.body import Body
-from dsr_fit.camera import Crop, fit_crop_camera, ray_rotation
-from dsr_fit.config import FitConfig, Weights
+from dsr_fit.camera import CROP_MARGIN, SPIN_RESOLUTION, Crop, fit_crop_camera, ray_rotation
+from dsr_fit.config import FitConfig, Stage
 from dsr_fit.errors import UsageError
+from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.descent import ParameterVariables, descend
+from dsr_fit.fit.descent import ParameterVariables, Progress, descend
 from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.least_squares import Problem, solve
+from dsr_fit.fit.least_squares import Problem, State, solve
 from dsr_fit.fit.parameters import Parameters
-from dsr_fit.fit.quality import RESOLUTION, metrics
+from dsr_fit.fit.quality import RESOLUTION, keypoint_errors, metrics
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
-from dsr_fit.regressor import kinematic
+from dsr_fit.regressor.kinematic import KinematicRegressor
+from dsr_fit.regressor.load import load_regressor
+from dsr_fit.regressor.regressor import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from dsr_fit.types import Observation
@@ -54,9 +57,13 @@ class FitResult:
     """name -> {"before", "after"}; NaN where there is nothing to judge by."""
     change_m: float
     """Mean distance of SMPL's 24 joints, about the pelvis, between the initial estimate and the final one."""
+    regressor: str
+    """Who made the initial estimate."""
+    spread: np.ndarray | None
+    """(24,) by how much the regressor expects each joint's rotation to be off, radians; None where it doesn't say."""
     iterations: int
     stop_reason: str
-    """`converged`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""
+    """`converged`, `keypoints fitted`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""
     timings_s: dict[str, float]
     """`regress` and `fit`, seconds, shared evenly by the batch."""
 
@@ -64,6 +71,29 @@ class FitResult:
         """The fitted parameters, a batch of 1 on the CPU."""
         values = (self.global_orient, self.body_pose, self.betas, self.cam_t)
         return Parameters(*(torch.from_numpy(value)[None] for value in values))
+
+
+OnIteration = Callable[[int, Tensor], None] | None
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where B people are after the stages so far."""
+
+    parameters: Parameters
+    iterations: Tensor  # (B,) int64
+    reasons: list[str]  # why each one stopped last, or "diverged" for good
+
+    @classmethod
+    def begin(cls, parameters: Parameters, iterations: int) -> Course:
+        count = len(parameters.betas)
+        return cls(parameters, torch.full((count,), iterations), ["converged"] * count)
+
+    def then(self, progress: Progress) -> Course:
+        """After one more stage."""
+        pairs = zip(self.reasons, progress.stop_reason, strict=True)
+        reasons = ["diverged" if "diverged" in pair else pair[1] for pair in pairs]
+        return Course(progress.best, self.iterations + progress.iterations.cpu(), reasons)
 
 
 class Fitter:
@@ -76,10 +106,12 @@ class Fitter:
         *,
         semantic_prior: SemanticPrior | None = None,
         pose_prior: PosePrior | None = None,
+        regressor: Regressor | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
         crop_camera: bool = False,
     ) -> None:
-        """Priors default to the shipped; `crop_camera` fits with SPIN's camera (f = 5000 on the crop)."""
+        """Priors and regressor default to what ships for the body; `crop_camera` fits with SPIN's camera (f = 5000 on
+        the crop)."""
         self.config = config or FitConfig()
         self.body = body.to(device)
         semantic_prior = semantic_prior or load_semantic_prior(body)
@@ -87,87 +119,86 @@ class Fitter:
             semantic_prior = replace(semantic_prior, outfits=None)
         self.semantic_prior = semantic_prior.to(device)
         self.pose_prior = (pose_prior or load_pose_prior(self.config.pose_prior)).to(device)
-        self.wide_pose_prior = load_pose_prior("ranges").to(device, torch.float64)
+        self.regressor = regressor or load_regressor(None, self.body, self.config)
         self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
         self.device = device
         self.crop_camera = crop_camera
 
-    def fit(
-        self, observations: list[Observation], on_iteration: Callable[[int, Tensor], None] | None = None
-    ) -> list[FitResult]:
+    def fit(self, observations: list[Observation], on_iteration: OnIteration = None) -> list[FitResult]:
         """Fit every observed person; one loop for the whole batch. The order is kept."""
         torch.manual_seed(self.config.seed)
         batch = Batch(
             observations, crop_camera=self.crop_camera, keypoint_valid=self.body.skeleton.keypoint_valid.cpu()
         )
         started = time.perf_counter()
-        problem = self._problem(batch)
-        start = self._start(problem)
-        state = kinematic.estimate(start, self.config.least_squares)
-        initial = state.parameters()
+        estimate = self.regressor(batch)
         regressed = time.perf_counter()
-
-        settings = self.config.least_squares
-        state = solve(start, state, settings.steps, settings.damping)
-        if start is not problem:
-            state = solve(problem, state, settings.steps, settings.damping)
-        current, iterations = state.parameters(), torch.full((len(batch),), settings.steps)
-        diverged, reasons = [False] * len(batch), ["converged"] * len(batch)
-        for stage in self.config.stages:
-            energy = self._energy(batch, stage.resolution, current)
-            progress = descend(
-                ParameterVariables(current, self.config.betas_step), energy, stage, self.config, on_iteration
-            )
-            current, reasons = progress.best, progress.stop_reason
-            iterations += progress.iterations.cpu()
-            diverged = [old or new == "diverged" for old, new in zip(diverged, reasons, strict=True)]
-        reasons = ["diverged" if bad else reason for bad, reason in zip(diverged, reasons, strict=True)]
-        fitted = time.perf_counter()
+        anchor = Anchor.of(estimate.parameters, estimate.spread)
+        fit = self._fit_parameters if self.config.mode == "smplify" else self._fit_weights
+        course = fit(batch, estimate, anchor, on_iteration)
         timings = {
             "regress": (regressed - started) / len(batch),
-            "fit": (fitted - regressed) / len(batch),
+            "fit": (time.perf_counter() - regressed) / len(batch),
         }
-        return self._results(batch, initial, current, iterations, reasons, timings)
+        return self._results(batch, estimate, anchor, course, timings)
 
-    def _problem(self, batch: Batch) -> Problem:
-        double = torch.float64
-        return Problem(
-            self.body.skeleton.to(self.device, double),
-            batch.points.to(self.device, double),
-            self.pose_prior.to(self.device, double),
-            self.config.weights,
-            self.config.scales,
-        )
+    def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
+        """Least squares, then all terms, on the body's parameters."""
+        settings, state = self.config.least_squares, State.of(estimate.parameters)
+        if isinstance(self.regressor, KinematicRegressor):
+            state = solve(self.regressor.problem(batch), state, settings.steps, settings.damping)
+        problem = Problem.of(batch, self.body.skeleton, self.pose_prior, self.config)
+        problem = replace(problem, anchor=anchor.to(dtype=torch.float64))
+        state = solve(problem, state, settings.steps, settings.damping)
+        course = Course.begin(state.parameters(), settings.steps)
+        return self._descend(course, batch, anchor, self.config.stages, on_iteration)
 
-    def _start(self, problem: Problem) -> Problem:
-        """A mixture holds a body in the component that it starts in: a single wide Gaussian leads near first."""
-        if self.config.pose_prior == "ranges":
-            return problem
-        return replace(problem, pose_prior=self.wide_pose_prior, weights=replace(problem.weights, pose=Weights().pose))
+    def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
+        """All terms on the regressor's weights, and in `eft+smplify` then on the body's parameters."""
+        eft, points = self.config.eft, batch.points.to(self.device)
+        rate = self.regressor.eft_learning_rate if eft.learning_rate is None else eft.learning_rate
 
-    def _energy(self, batch: Batch, resolution: int, start: Parameters) -> Energy:
-        return Energy(
-            self.body,
-            batch,
-            self.renderer,
-            self.semantic_prior,
-            self.pose_prior,
+        def fitted(parameters: Parameters) -> Tensor:
+            relative = keypoint_errors(parameters.pose(self.body).keypoints.detach(), points)[1]
+            return relative * (SPIN_RESOLUTION / CROP_MARGIN) < eft.keypoint_px
+
+        progress = descend(
+            self.regressor.variables(batch, eft.layers),
+            self._energy(batch, eft.resolution, anchor),
+            Stage(eft.resolution, eft.iterations, rate),
             self.config,
-            resolution,
-            start,
+            on_iteration,
+            fitted,
+        )
+        course = Course.begin(estimate.parameters, 0).then(progress)
+        stages = eft.refinement if self.config.mode == "eft+smplify" else ()
+        return self._descend(course, batch, anchor, stages, on_iteration)
+
+    def _descend(
+        self, course: Course, batch: Batch, anchor: Anchor, stages: tuple[Stage, ...], on_iteration: OnIteration
+    ) -> Course:
+        for stage in stages:
+            energy = self._energy(batch, stage.resolution, anchor)
+            variables = ParameterVariables(course.parameters, self.config.betas_step)
+            course = course.then(descend(variables, energy, stage, self.config, on_iteration))
+        return course
+
+    def _energy(self, batch: Batch, resolution: int, anchor: Anchor) -> Energy:
+        return Energy(
+            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, resolution, anchor
         )
 
     @torch.no_grad()
     def _results(
         self,
         batch: Batch,
-        initial: Parameters,
-        final: Parameters,
-        iterations: Tensor,
-        reasons: list[str],
+        estimate: Estimate,
+        anchor: Anchor,
+        course: Course,
         timings: dict[str, float],
     ) -> list[FitResult]:
-        energy = self._energy(batch, RESOLUTION, initial)
+        initial, final = estimate.parameters, course.parameters
+        energy = self._energy(batch, RESOLUTION, anchor)
         judged = {
             "initial": {name: value.tolist() for name, value in energy(initial, every_term=True).items()},
             "final": {name: value.tolist() for name, value in energy(final, every_term=True).items()},
@@ -209,8 +240,10 @@ class Fitter:
                         name: {when: measured[when][name][row] for when in measured} for name in measured["before"]
                     },
                     change_m=change[row],
-                    iterations=int(iterations[row]),
-                    stop_reason=reasons[row],
+                    regressor=self.regressor.name,
+                    spread=None if estimate.spread is None else estimate.spread[row].cpu().numpy(),
+                    iterations=int(course.iterations[row]),
+                    stop_reason=course.reasons[row],
                     timings_s=timings,
                 )
             )

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dsr_fit.body import Skeleton
 from dsr_fit.camera import project
-from dsr_fit.config import Scales, Weights
-from dsr_fit.fit.batch import Points
+from dsr_fit.config import FitConfig, Scales, Weights
+from dsr_fit.fit.anchor import Anchor
+from dsr_fit.fit.batch import Batch, Points
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.priors.pose import PosePrior
 from dsr_fit.rotation import axis_angle_to_matrix, log_jacobian, matrix_to_axis_angle, skew
@@ -51,6 +52,12 @@ class State:
     def rows(self, index: Tensor) -> State:
         return State(self.rotations[index], self.betas[index], self.cam_t[index])
 
+    @classmethod
+    def of(cls, parameters: Parameters) -> State:
+        """In double precision."""
+        pose = parameters.full_pose.detach().double().unflatten(1, (24, 3))
+        return cls(axis_angle_to_matrix(pose), parameters.betas.detach().double(), parameters.cam_t.detach().double())
+
     def parameters(self) -> Parameters:
         """In single precision, as axis-angle."""
         pose = matrix_to_axis_angle(self.rotations).flatten(1)
@@ -66,6 +73,15 @@ class Problem:
     pose_prior: PosePrior
     weights: Weights
     scales: Scales
+    anchor: Anchor | None = None
+    """What the `initial` term holds to; without it there is no such term."""
+
+    @classmethod
+    def of(cls, batch: Batch, skeleton: Skeleton, pose_prior: PosePrior, config: FitConfig) -> Problem:
+        """What a batch poses, on the skeleton's device."""
+        device, double = skeleton.rest_joints.device, torch.float64
+        points, prior = batch.points.to(device, double), pose_prior.to(device, double)
+        return cls(skeleton.to(dtype=double), points, prior, config.weights, config.scales)
 
     def repeat(self, times: int) -> Problem:
         return replace(self, points=self.points.repeat(times))
@@ -80,6 +96,8 @@ class Problem:
         total = total + weights.stature * prior_terms.stature(self.skeleton.height(state.betas))
         total = total + weights.pose * self.pose_prior.energy(pose)
         total = total + weights.bending * prior_terms.bending(pose)
+        if self.anchor is not None:
+            total = total + weights.initial * self.anchor.energy(state.rotations, state.betas)
         if weights.keypoints:
             error = point_terms.keypoints(
                 project(placed, points.intrinsics), points.pixels, points.confidence, points.box,
@@ -102,6 +120,8 @@ class Problem:
             blocks.append(self._reprojection(state, keypoints, jacobian))
         if weights.world_landmarks:
             blocks.append(self._world(keypoints, jacobian))
+        if weights.initial and self.anchor is not None:
+            blocks.append(self._initial(state, self.anchor))
         return torch.cat([block[0] for block in blocks], 1), torch.cat([block[1] for block in blocks], 1)
 
     def _reprojection(self, state: State, keypoints: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,6 +148,17 @@ class Problem:
         count = (confidence > 0).sum(1, keepdim=True).clamp(min=1)
         scale = (self.weights.world_landmarks / count).sqrt() * confidence / self.scales.world_unit
         return (scale[..., None] * error).flatten(1), (scale[..., None, None] * slope).flatten(1, 2)
+
+    def _initial(self, state: State, anchor: Anchor) -> tuple[Tensor, Tensor]:
+        turn = prior_terms.turned(state.rotations, anchor.rotations)
+        scale = (self.weights.initial / 24) ** 0.5 / anchor.spread[..., None]
+        shape_scale = (self.weights.initial / 10) ** 0.5
+        slope = turn.new_zeros(len(turn), 82, 85)
+        for joint, block in enumerate((scale[..., None] * log_jacobian(turn)).unbind(1)):
+            columns = slice(3 * joint, 3 * joint + 3)
+            slope[:, columns, columns] = block
+        slope[:, SHAPE, SHAPE] = shape_scale * torch.eye(10, dtype=turn.dtype, device=turn.device)
+        return torch.cat([(scale * turn).flatten(1), shape_scale * (state.betas - anchor.betas)], 1), slope
 
     def _priors(self, state: State) -> tuple[Tensor, Tensor]:
         weights, prior = self.weights, self.pose_prior

@@ -1,6 +1,6 @@
-"""The first regressor: inverse kinematics to the detector's 3D landmarks, camera from the 2D keypoints.
+"""The regressor without weights: inverse kinematics to the detector's 3D landmarks, camera from the 2D keypoints.
 
-Where no 3D landmarks are given, the mean pose is turned to several headings and each is fitted to the keypoints; the
+It serves bodies that no trained regressor is at hand for. Where no 3D landmarks are given, the mean pose is turned to several headings and each is fitted to the keypoints; the
 best one is kept.
 """
 
@@ -12,16 +12,43 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dsr_fit.body import Body
 from dsr_fit.camera import translation_from_keypoints
-from dsr_fit.config import LeastSquares
-from dsr_fit.fit.batch import Points
+from dsr_fit.config import FitConfig, LeastSquares
+from dsr_fit.errors import UsageError
+from dsr_fit.fit.batch import Batch, Points
+from dsr_fit.fit.descent import Variables
 from dsr_fit.fit.least_squares import POSE, Problem, State, solve
 from dsr_fit.joints import KEYPOINT_INDEX
+from dsr_fit.priors.pose import load_pose_prior
+from dsr_fit.regressor.regressor import Estimate
 from dsr_fit.rotation import axis_angle_to_matrix
 
 SHOULDERS = [KEYPOINT_INDEX[name] for name in ("LShoulder", "RShoulder", "Left Shoulder", "Right Shoulder")]
 HIPS = [KEYPOINT_INDEX[name] for name in ("LHip", "RHip", "Left Hip", "Right Hip")]
 LIMB_SHARE = 0.05
+
+
+class KinematicRegressor:
+    """Estimates any body (`Regressor`)."""
+
+    name = "kinematic"
+    eft_learning_rate = 0.0
+
+    def __init__(self, body: Body, config: FitConfig) -> None:
+        self.skeleton, self.pose_prior = body.skeleton, load_pose_prior("ranges")
+        self.config = replace(config, weights=replace(config.weights, pose=config.least_squares.pose))
+
+    def problem(self, batch: Batch) -> Problem:
+        """Under the wide ranges: a mixture would hold a body in the component that it starts in."""
+        return Problem.of(batch, self.skeleton, self.pose_prior, self.config)
+
+    def __call__(self, batch: Batch) -> Estimate:
+        return Estimate(estimate(self.problem(batch), self.config.least_squares).parameters())
+
+    def variables(self, batch: Batch, layers: tuple[str, ...]) -> Variables:
+        """Raises UsageError: it has no weights."""
+        raise UsageError("this estimate has no weights to fit: --mode eft needs a --regressor, or the open body's own")
 
 
 def estimate(problem: Problem, settings: LeastSquares) -> State:

@@ -27,8 +27,14 @@ from dsr_fit.regressor.regressor import Estimate
 ASSET = "priors/regressor/regressor.safetensors"
 
 
+EFT_LAYERS = ("refinements.1.",)
+"""What a fit moves unless told otherwise: the last refinement's weights."""
+
+
 class OpenRegressor:
     """Estimates the open body from what was observed, without a look at the picture."""
+
+    eft_learning_rate = 1e-4
 
     def __init__(self, body: Body, path: Path | None = None) -> None:
         """`path`: weights of ours, by default those that ship.
@@ -52,9 +58,8 @@ class OpenRegressor:
         return Estimate(parameters_of(place(guess, sight, sight.turns(), self.skeleton)), guess.spread.exp())
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> PersonalWeights:
-        return PersonalWeights(
-            self.network, sight_of(batch).to(self.skeleton.rest_joints.device), self.skeleton, layers
-        )
+        sight = sight_of(batch).to(self.skeleton.rest_joints.device)
+        return PersonalWeights(self.network, sight, self.skeleton, layers or EFT_LAYERS)
 
 
 class PersonalWeights:
@@ -64,13 +69,13 @@ class PersonalWeights:
     """
 
     def __init__(self, network: RegressorNetwork, sight: Sight, skeleton: Skeleton, layers: tuple[str, ...]) -> None:
-        """`layers`: beginnings of parameter names, none for all linear layers. UsageError where nothing would move."""
+        """`layers`: beginnings of parameter names. Raises UsageError where none is called so."""
         self.network, self.sight, self.skeleton, self.turns = network, sight, skeleton, sight.turns()
         self.steps: list[dict[str, Tensor]] = [
             {
                 name: value.detach().expand(len(sight), *value.shape).clone().requires_grad_()
                 for name, value in step.named_parameters()
-                if not layers or f"{prefix}{name}".startswith(layers)
+                if f"{prefix}{name}".startswith(layers)
             }
             for prefix, step in zip(_names(network), network.steps(), strict=True)
         ]
@@ -149,7 +154,7 @@ def read_network(path: Path) -> tuple[RegressorNetwork, str]:
     try:
         with safe_open(path, "pt") as file:
             described = file.metadata() or {}
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}
+            weights = {name: file.get_tensor(name).float() for name in list(file.keys())}
         size = from_dict(Size, json.loads(described["size"]))
         network, body = RegressorNetwork(size), described["body"]
         network.load_state_dict(weights)

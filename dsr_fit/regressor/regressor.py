@@ -30,6 +30,11 @@ class Regressor(Protocol):
         """What reports call it: `open`, or the checkpoint's file name."""
         ...
 
+    @property
+    def eft_learning_rate(self) -> float:
+        """Adam's step that suits its weights when a fit moves them."""
+        ...
+
     def __call__(self, batch: Batch) -> Estimate:
         """The estimate, without gradient; on the device of the regressor."""
         ...
@@ -37,7 +42,7 @@ class Regressor(Protocol):
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> Variables:
         """The weights as what a fit moves: a copy for each person, decoded to full-image parameters.
 
-        `layers` are beginnings of parameter names, none of which means all. The regressor's own weights stay as they
-        are. Batch norm and dropout act as in evaluation, and batch norm's affine weights stay too.
+        `layers` are beginnings of parameter names; none means the regressor's own choice. Its own weights stay as
+        they are. Batch norm and dropout act as in evaluation, and batch norm's affine weights stay too.
         """
         ...

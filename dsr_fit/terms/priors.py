@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dsr_fit.rotation import matrix_to_axis_angle
+
 # Axis-angle components of `body_pose` that bend an elbow or a knee, with the sign that is forwards (SMPLify).
 BENDS: tuple[tuple[int, float], ...] = (
     (3 * (4 - 1), 1.0),  # left knee, about x
@@ -46,7 +48,15 @@ def bending(body_pose: Tensor) -> Tensor:
     return (bends(body_pose).clamp(max=0) / BEND_UNIT).square().sum(1)
 
 
-def initial(pose_vector: Tensor, shape: Tensor, start_pose: Tensor, start_shape: Tensor) -> Tensor:
-    """Mean square distance to the initial estimate: pose (B, 72) radians, in units of 0.1, and betas (B, 10)."""
-    turned = ((pose_vector - start_pose) / 0.1).square().mean(1)
-    return turned + (shape - start_shape).square().mean(1)
+def turned(rotations: Tensor, start: Tensor) -> Tensor:
+    """(B, J, 3) axis-angle that turns local rotations (B, J, 3, 3) `start` into `rotations`."""
+    return matrix_to_axis_angle(start.mT @ rotations)
+
+
+def initial(turn: Tensor, spread: Tensor, shape: Tensor) -> Tensor:
+    """Mean square distance to the initial estimate.
+
+    `turn` (B, 24, 3) radians each joint is turned from it, in units of the joint's `spread` (B, 24): how far off the
+    estimate is likely to be; `shape` (B, 10) difference of betas.
+    """
+    return (turn.square().sum(-1) / spread.square()).mean(1) + shape.square().mean(1)

@@ -1,0 +1,41 @@
+"""The regressors by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dsr_fit.assets import sha256, shipped
+from dsr_fit.body import Body
+from dsr_fit.config import FitConfig
+from dsr_fit.errors import InputError
+from dsr_fit.regressor.kinematic import KinematicRegressor
+from dsr_fit.regressor.regressor import Regressor
+
+OPEN_BODY = "priors/open_body/body.npz"
+
+
+def load_regressor(which: str | None, body: Body, config: FitConfig) -> Regressor:
+    """The regressor of that name.
+
+    `open` ships, for the open body; `kinematic` is for any; else a file of weights of ours (.safetensors), or a
+    checkpoint of DSR, SPIN or EFT. None is `open` for the open body and `kinematic` for any other.
+
+    Raises:
+        InputError: the file can't be used.
+        UsageError: it belongs to another body.
+    """
+    if which == "kinematic" or (which is None and body.sha256 != sha256(shipped(OPEN_BODY))):
+        return KinematicRegressor(body, config)
+    if which is None or which == "open" or which.endswith(".safetensors"):
+        from dsr_fit.regressor.open_regressor import OpenRegressor
+
+        return OpenRegressor(body, None if which in (None, "open") else Path(which))
+    path = Path(which)
+    if not path.is_file():
+        raise InputError(
+            f"--regressor {which}: no such file; expected `open`, `kinematic`, weights of ours (.safetensors), or a "
+            "checkpoint of DSR, SPIN or EFT"
+        )
+    from dsr_fit.regressor.hmr_regressor import load_hmr
+
+    return load_hmr(path, body)
