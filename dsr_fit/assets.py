@@ -62,6 +62,12 @@ LICENSED: dict[str, LicensedFile] = {
             "DSR's data (https://dsr.is.tue.mpg.de)",
         ),
         LicensedFile(
+            "regressor",
+            "DSR_FIT_REGRESSOR",
+            "checkpoint of DSR, SPIN or EFT (.pt, .ckpt), the regressor of official SMPL",
+            "DSR (https://dsr.is.tue.mpg.de), SPIN or EFT (https://github.com/facebookresearch/eft)",
+        ),
+        LicensedFile(
             "joint_regressor_h36m",
             "DSR_FIT_JOINT_REGRESSOR_H36M",
             "J_regressor_h36m.npy (17 x 6890), Human3.6M's joints of SMPL's vertices",

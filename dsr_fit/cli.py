@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
+from dsr_fit.arguments import FitterArguments
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.dataset.batch_command import BatchArguments, run_batch
 from dsr_fit.errors import DsrFitError, InputError, UsageError
 from dsr_fit.files import BESIDE_MESH, MESH_SUFFIXES
 
 
-@dataclass(frozen=True)
-class FitArguments:
+@dataclass(frozen=True, kw_only=True)
+class FitArguments(FitterArguments):
     """Fit a body to one person of one image; writes a mesh, and its .npz, .json and .png beside it."""
 
     image: tyro.conf.Positional[Path]
@@ -35,31 +35,12 @@ class FitArguments:
     """Label map instead of the parser's: Graphonomy colours or indices, .png or .npy, of the image's size."""
     label_scheme: Literal["lip", "atr"] = "lip"
     """What the indices in --labels mean: LIP's 20 labels (Graphonomy, SCHP), or ATR's 18."""
-    parser: str = "open"
-    """Who labels the clothes: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
-    parsing_protocol: Literal["fast", "paper"] = "fast"
-    """One look of the parser, or DSR's average over four scales and their mirror images."""
     bbox: str | None = None
     """Look for the person in this box only: x,y,w,h in pixels."""
     person: int = 0
     """Which person, from 0: by size for detections, in the file's order for keypoint files."""
-    focal: float | None = None
-    """Focal length in pixels; default: from EXIF, else the image's diagonal."""
-    camera: Literal["full", "crop"] = "full"
-    """The full image's perspective camera, or SPIN's (f = 5000 on the 224 px crop) for exact exports."""
-    body: str | None = None
-    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
-    joint_regressor_extra: Path | None = None
-    """J_regressor_extra.npy, for official SMPL."""
-    semantic_prior: Path | None = None
-    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
-    config: str | None = None
-    """A preset's name or a YAML file; the options below override it."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the fit runs; `auto` takes a GPU where torch sees one."""
     obj_frame: Literal["upright", "camera"] = "upright"
     """Mesh frame: y up and the pelvis at the origin, or the image's camera frame."""
-    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
 
 
 def fit(argv: list[str]) -> None:
@@ -75,33 +56,16 @@ def run_fit(arguments: FitArguments) -> None:
     _check_out(arguments.out, [arguments.image, arguments.keypoints, arguments.labels])
     _check_labels(arguments)
     bbox = _parse_bbox(arguments.bbox)
-    if arguments.focal is not None and not 0 < arguments.focal < math.inf:
-        raise UsageError(f"--focal {arguments.focal:g}: expected pixels, a positive number")
+    arguments.check_focal()
 
-    from dsr_fit.assets import licensed
-    from dsr_fit.body_files import load_body
     from dsr_fit.export import write_result
-    from dsr_fit.fit.fitter import Fitter, choose_device
     from dsr_fit.fit.gate import Gate
     from dsr_fit.perception.parsers import load_parser
     from dsr_fit.pipeline import Inputs, Perception
-    from dsr_fit.priors.semantic import load_semantic_prior
     from dsr_fit.view.overlay import draw
 
-    device = choose_device(arguments.device)
-    body_path = None if arguments.body == "open" else licensed("body", arguments.body)
-    body = load_body(body_path or "open", arguments.joint_regressor_extra)
-    # A prior that is set once for all belongs to the licensed body.
-    own_prior = arguments.semantic_prior is not None or body_path is not None
-    prior_path = licensed("semantic_prior", _text(arguments.semantic_prior)) if own_prior else None
-    prior = load_semantic_prior(body, prior_path)
-    fitter = Fitter(
-        body,
-        arguments.fit,
-        semantic_prior=prior,
-        device=device,
-        crop_camera=arguments.camera == "crop",
-    )
+    fitter = arguments.settings().fitter()
+    body = fitter.body.to("cpu")
     parser = None if arguments.labels else load_parser(arguments.parser, arguments.parsing_protocol)
     perception = Perception(parser=parser)
     inputs = Inputs(
@@ -113,7 +77,7 @@ def run_fit(arguments: FitArguments) -> None:
     picture = draw(result, body)
     timings = {**perception.timings_s, **result.timings_s, "export": time.perf_counter() - started}
     timings = {name: round(seconds, 4) for name, seconds in timings.items()}
-    verdict = Gate.load(body, prior, arguments.fit).judge(result)
+    verdict = Gate.of(fitter).judge(result)
     write_result(arguments.out, result, body, arguments.fit, picture, timings, verdict, arguments.obj_frame)
     _summarise(arguments.out, result.metrics, result.stop_reason)
 
@@ -221,10 +185,6 @@ def _summarise(out: Path, metrics: dict[str, dict[str, float]], stop_reason: str
 
 def _nothing() -> None:
     pass
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def _with_default(config: FitConfig) -> FitArguments:

@@ -18,6 +18,7 @@ from dsr_fit.config import FitConfig, to_dict
 from dsr_fit.files import BESIDE_MESH, replacing
 from dsr_fit.fit.fitter import FitResult
 from dsr_fit.fit.gate import Verdict
+from dsr_fit.joints import SMPL_JOINTS
 
 ObjFrame = Literal["upright", "camera"]
 
@@ -92,6 +93,8 @@ def report(
         "labels_source": result.observation.labels_source,
         "keypoints_source": result.observation.detection.source,
         "crop_residual_px": result.crop_residual_px,
+        "regressor": result.regressor,
+        "joint_spread_deg": _by_joint(result.spread),
         "quality": verdict.quality,
         "accepted": verdict.accepted,
         "reasons": list(verdict.reasons),
@@ -103,6 +106,13 @@ def report(
         "versions": versions(),
         "seed": config.seed,
     }
+
+
+def _by_joint(spread: np.ndarray | None) -> dict[str, float] | None:
+    """How far off the regressor expects each joint's rotation to be, degrees."""
+    if spread is None:
+        return None
+    return {name: round(float(np.degrees(value)), 1) for name, value in zip(SMPL_JOINTS, spread, strict=True)}
 
 
 def versions() -> dict[str, str]:

@@ -45,6 +45,8 @@ def _backends() -> list[tuple[str, str]]:
 def _shipped() -> list[tuple[str, str]]:
     assets = {
         "open body": "priors/open_body/body.npz",
+        "regressor": "priors/regressor/regressor.safetensors",
+        "parser": "priors/parser/parser.safetensors",
         "semantic prior": "priors/semantic/prior.npz",
         "pose prior": "priors/pose/density.npz",
         "joint ranges": "priors/pose/joint_ranges.yaml",

@@ -17,6 +17,7 @@ from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
 from dsr_fit.perception.parsers import load_parser
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
+from dsr_fit.regressor.kinematic import KinematicRegressor
 
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2, 0.005),))
 
@@ -51,7 +52,7 @@ def test_quality_is_the_logistic_of_bias_less_costs(result: FitResult) -> None:
 
 
 def test_worse_evidence_never_raises_the_quality(result: FitResult) -> None:
-    gate = replace(Gate.load(open_body(), load_semantic_prior(open_body()), FitConfig()), labels_source="known")
+    gate = replace(Gate.of(Fitter(open_body())), labels_source="known")
     for scale in (1.5, 4.0, 20.0):
         for name, after in (("keypoint_error_rel", scale), ("containment", 1 / scale), ("mc_iou", 1 / scale)):
             metrics = {key: dict(values) for key, values in result.metrics.items()}
@@ -82,20 +83,22 @@ def test_a_diverged_fit_is_refused_whatever_its_evidence(result: FitResult) -> N
 
 def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> None:
     prior = load_semantic_prior(open_body())
-    assert Gate.load(open_body(), prior, FitConfig()).holds
-    assert not Gate.load(replace(open_body(), sha256="0" * 64), prior, FitConfig()).holds
-    assert not Gate.load(open_body(), prior, replace(FitConfig(), pose_prior="ranges")).holds
-    assert not Gate.load(open_body(), SemanticPrior(prior.probabilities.flip(0), per_face=False), FitConfig()).holds
+    other_body, kinematic = replace(open_body(), sha256="0" * 64), KinematicRegressor(open_body(), FitConfig())
+    other_prior = SemanticPrior(prior.probabilities.flip(0), per_face=False)
+    assert Gate.of(Fitter(open_body())).holds
+    assert not Gate.of(Fitter(other_body, semantic_prior=prior)).holds
+    assert not Gate.of(Fitter(open_body(), replace(FitConfig(), pose_prior="ranges"))).holds
+    assert not Gate.of(Fitter(open_body(), semantic_prior=other_prior)).holds
+    assert not Gate.of(Fitter(open_body(), regressor=kinematic)).holds
     for gate in (replace(_gate(), holds=False), replace(_gate(), labels_source="another")):
         verdict = gate.judge(result)
         assert (verdict.quality, verdict.accepted, verdict.reasons) == (None, None, ())
 
 
 def test_the_gate_that_ships_was_calibrated_with_what_ships() -> None:
-    """Fails after a new body, semantic prior or parser: then run tools/calibrate_quality.py."""
+    """Fails after a new body, semantic prior, parser or regressor: then run tools/calibrate_quality.py."""
     found = json.loads(shipped(ASSET).read_text())
-    prior = load_semantic_prior(open_body())
-    assert found["bound_to"] == binding(open_body(), prior, FitConfig(), load_parser().name)
+    assert found["bound_to"] == binding(Fitter(open_body()), load_parser().name)
     assert set(found["costs"]) == set(EVIDENCE)
     assert all(rise >= 0 for cost in found["costs"].values() for rise in cost["rises"])
     assert 0 < found["threshold"] < 1

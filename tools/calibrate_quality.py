@@ -23,7 +23,6 @@ from scipy.optimize import minimize
 
 from dsr_fit.assets import PACKAGE
 from dsr_fit.body_files import load_body
-from dsr_fit.config import FitConfig
 from dsr_fit.evaluate.benchmark import REPORTING_SEED, TUNING_SEED, judge, observe_all, parameters_of
 from dsr_fit.evaluate.clothed.dataset import read_case, write_cases
 from dsr_fit.export import versions
@@ -31,7 +30,6 @@ from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, binding, evidence, hinges
 from dsr_fit.perception.parsers import load_parser
-from dsr_fit.priors.semantic import load_semantic_prior
 
 FRESH_SEED = 20_000
 """Further people to learn from, beside the tuning seeds."""
@@ -184,7 +182,6 @@ def calibrate(learnt: Table, reported: Table) -> dict[str, Any]:
     costs = np.einsum("nek,ek->ne", model.features(learnt.values), model.rises)
     usual = costs[learnt.right].mean(0)
     seen = model.quality(reported.values)
-    body = load_body()
     false, true = roc(seen, reported.right)
     steps = np.linspace(0, len(false) - 1, 51).astype(int)
     return {
@@ -195,7 +192,7 @@ def calibrate(learnt: Table, reported: Table) -> dict[str, Any]:
             name: {"knots": knots.tolist(), "rises": rises.tolist(), "usual": float(mean)}
             for name, knots, rises, mean in zip(EVIDENCE, model.knots, model.rises, usual, strict=True)
         },
-        "bound_to": binding(body, load_semantic_prior(body), FitConfig(), learnt.labels_source),
+        "bound_to": binding(Fitter(load_body()), learnt.labels_source),
         "versions": versions(),
         "calibration": {
             "fits": len(learnt.pve),

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
-from dsr_fit.config import FitConfig
+from dsr_fit.arguments import FitterArguments
 from dsr_fit.errors import UsageError
 
 
-@dataclass(frozen=True)
-class BatchArguments:
+@dataclass(frozen=True, kw_only=True)
+class BatchArguments(FitterArguments):
     """Fit every person of a data set; run the same command again after any interruption."""
 
     source: tyro.conf.Positional[Path]
@@ -26,20 +25,6 @@ class BatchArguments:
     """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
     keypoints: Path | None = None
     """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
-    parser: str = "open"
-    """Who labels the clothes: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
-    parsing_protocol: Literal["fast", "paper"] = "fast"
-    """One look of the parser, or DSR's average over four scales and their mirror images."""
-    focal: float | None = None
-    """Focal length of all images in pixels; default: from EXIF, else each image's diagonal."""
-    camera: Literal["full", "crop"] = "full"
-    """The full image's perspective camera, or SPIN's (f = 5000 on the 224 px crop) for exact exports."""
-    body: str | None = None
-    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
-    joint_regressor_extra: Path | None = None
-    """J_regressor_extra.npy, for official SMPL."""
-    semantic_prior: Path | None = None
-    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
     overlays: bool = False
     """Also a picture of each fit, in OUT/overlays."""
     mix: bool = False
@@ -56,11 +41,6 @@ class BatchArguments:
     """Images fitted together. Part of the result: a fit's last digits depend on its neighbours."""
     shard_size: int = 64
     """Batches a shard."""
-    config: str | None = None
-    """A preset's name or a YAML file; the options below override it."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the fit runs; `auto` takes a GPU where torch sees one."""
-    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
 
 
 def run_batch(arguments: BatchArguments) -> None:
@@ -68,24 +48,10 @@ def run_batch(arguments: BatchArguments) -> None:
     check(arguments)
     from dsr_fit.dataset.progress import reporting, summary, write_line
     from dsr_fit.dataset.run import Progress, Resources, run
-    from dsr_fit.dataset.settings import Settings
     from dsr_fit.dataset.sources import open_source
-    from dsr_fit.fit.fitter import choose_device
 
     source = open_source(arguments.source, arguments.images, arguments.keypoints)
-    settings = Settings(
-        config=arguments.fit,
-        body=arguments.body,
-        joint_regressor_extra=arguments.joint_regressor_extra,
-        semantic_prior=arguments.semantic_prior,
-        parser=arguments.parser,
-        parsing_protocol=arguments.parsing_protocol,
-        camera=arguments.camera,
-        focal=arguments.focal,
-        device=choose_device(arguments.device),
-        batch_size=arguments.batch_size,
-        overlays=arguments.overlays,
-    )
+    settings = arguments.settings(batch_size=arguments.batch_size, overlays=arguments.overlays)
     resources = Resources(arguments.engine, arguments.perceivers, arguments.fitters, arguments.address)
     last: list[Progress] = []
     with reporting() as report:
@@ -124,8 +90,7 @@ def sentence(found: dict, left_out: int, out: Path) -> str:
 
 def check(arguments: BatchArguments) -> None:
     """What can be refused before anything is read."""
-    if arguments.focal is not None and not 0 < arguments.focal < math.inf:
-        raise UsageError(f"--focal {arguments.focal:g}: expected pixels, a positive number")
+    arguments.check_focal()
     for name in ("perceivers", "fitters", "batch_size", "shard_size"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

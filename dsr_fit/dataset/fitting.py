@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dsr_fit.body_files import load_body
 from dsr_fit.dataset.findings import Fitted, Found, Seen
 from dsr_fit.dataset.perceive import reason_of
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.files import beneath, replacing
-from dsr_fit.fit.fitter import FitResult, Fitter
+from dsr_fit.fit.fitter import FitResult
 from dsr_fit.fit.gate import Gate
-from dsr_fit.priors.semantic import load_semantic_prior
 
 
 class BatchFitter:
@@ -31,16 +29,9 @@ class BatchFitter:
         # One thread: the sum's order, and so the result, must not depend on the machine's cores.
         torch.set_num_threads(1)
         self.settings, self.images, self.overlays = settings, images, overlays
-        self.body = load_body(settings.body_path() or "open", settings.joint_regressor_extra)
-        prior = load_semantic_prior(self.body, settings.prior_path())
-        self.gate = Gate.load(self.body, prior, settings.config)
-        self.fitter = Fitter(
-            self.body,
-            settings.config,
-            semantic_prior=prior,
-            device=settings.device,
-            crop_camera=settings.camera == "crop",
-        )
+        self.fitter = settings.fitter()
+        self.body = self.fitter.body.to("cpu")
+        self.gate = Gate.of(self.fitter)
 
     def __call__(self, batch: list[Seen]) -> Fitted:
         """One row a person, also for those who can't be fitted."""
@@ -135,6 +126,8 @@ def _values(result: FitResult, found: Found) -> dict[str, Any]:
         **{f"{name}_initial": result.metrics[name]["before"] for name in METRICS},
         **{f"energy_{name}": result.energies[name]["final"] for name in ENERGIES},
         **{f"energy_{name}_initial": result.energies[name]["initial"] for name in ENERGIES},
+        "regressor": result.regressor,
+        "spread": result.spread,
         "change_m": result.change_m,
         "iterations": result.iterations,
         "stop_reason": result.stop_reason,

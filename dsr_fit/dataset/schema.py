@@ -68,9 +68,11 @@ COLUMNS: tuple[Column, ...] = (
     *(_single(f"{name}_initial", "the same of the initial estimate") for name in METRICS),
     *(_single(f"energy_{name}", "unweighted, of the final fit") for name in ENERGIES),
     *(_single(f"energy_{name}_initial", "the same of the initial estimate") for name in ENERGIES),
+    Column("regressor", pa.string(), "who made the initial estimate"),
+    _single("spread", "by how much it expected each of SMPL's 24 rotations to be off, radians", 24),
     _single("change_m", "mean distance of joints, about the pelvis, between the initial estimate and the fit"),
     Column("iterations", pa.int32(), "steps taken"),
-    Column("stop_reason", pa.string(), "`converged`, `iteration limit` or `diverged`"),
+    Column("stop_reason", pa.string(), "`converged`, `keypoints fitted`, `iteration limit` or `diverged`"),
 )
 
 SCHEMA = pa.schema([column.field() for column in COLUMNS])
@@ -90,7 +92,11 @@ def to_table(rows: Iterable[Row]) -> pa.Table:
 
 def to_rows(table: pa.Table) -> list[Row]:
     """A table's rows, arrays in their shapes."""
-    columns = {column.name: _values(column, table[column.name]) for column in COLUMNS}
+    nothing = [None] * len(table)  # where an older version wrote the table
+    held = set(table.column_names)
+    columns = {
+        column.name: _values(column, table[column.name]) if column.name in held else nothing for column in COLUMNS
+    }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dsr_fit.assets import licensed, sha256, shipped
 from dsr_fit.config import FitConfig, to_dict
 from dsr_fit.perception.parser import ParsingProtocol
+
+if TYPE_CHECKING:
+    from dsr_fit.fit.fitter import Fitter
 
 BATCH_SIZE = 16
 """Images fitted together. Part of the result: a fit's last digits depend on its neighbours."""
@@ -25,7 +28,10 @@ class Settings:
     config: FitConfig = field(default_factory=FitConfig)
     body: str | None = None
     """`open`, or an official SMPL file; None: the one that is set, else `open`."""
+    regressor: str | None = None
+    """As `load_regressor` takes it; None: the one that is set for the licensed body, else what suits the body."""
     joint_regressor_extra: Path | None = None
+    smpl_mean_params: Path | None = None
     semantic_prior: Path | None = None
     parser: str = "open"
     """As `perception.parsers.load_parser` takes it."""
@@ -47,6 +53,30 @@ class Settings:
         own = self.semantic_prior is not None or self.body_path() is not None
         return licensed("semantic_prior", _text(self.semantic_prior)) if own else None
 
+    def regressor_name(self) -> str | None:
+        """What `load_regressor` takes. One that is set in the environment belongs to the licensed body."""
+        if self.regressor is not None or self.body_path() is None:
+            return self.regressor
+        return _text(licensed("regressor", None))
+
+    def fitter(self) -> Fitter:
+        """A fitter with the files that these settings name. Raises InputError and UsageError where they don't fit."""
+        from dsr_fit.body_files import load_body
+        from dsr_fit.fit.fitter import Fitter
+        from dsr_fit.priors.semantic import load_semantic_prior
+        from dsr_fit.regressor.load import load_regressor
+
+        body = load_body(self.body_path() or "open", self.joint_regressor_extra)
+        mean_params = licensed("smpl_mean_params", _text(self.smpl_mean_params))
+        return Fitter(
+            body,
+            self.config,
+            semantic_prior=load_semantic_prior(body, self.prior_path()),
+            regressor=load_regressor(self.regressor_name(), body.to(self.device), self.config, mean_params),
+            device=self.device,
+            crop_camera=self.camera == "crop",
+        )
+
     def identity(self) -> dict[str, Any]:
         """Everything that must be the same for results to be of one kind, fit for JSON."""
         from importlib.metadata import version
@@ -57,6 +87,7 @@ class Settings:
         return {
             "config": to_dict(self.config),
             "parser": [self.parser, self.parsing_protocol, _hashes_of(self.parser)],
+            "regressor": [self.regressor_name(), _hashes_of(self.regressor_name() or "")],
             "camera": self.camera,
             "focal": self.focal,
             "device": self.device,
@@ -70,10 +101,12 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _hashes_of(parser: str) -> list[str]:
-    """SHA-256 of the user's own weights of a parser, if it is one."""
-    path = Path(parser)
-    weights = [path] if path.is_file() else sorted(path.glob("*.safetensors")) if path.is_dir() else []
+def _hashes_of(name: str) -> list[str]:
+    """SHA-256 of the user's own weights, if it is such a file or folder."""
+    path = Path(name)
+    weights = (
+        [path] if name and path.is_file() else sorted(path.glob("*.safetensors")) if name and path.is_dir() else []
+    )
     return [sha256(each) for each in weights]
 
 

@@ -19,16 +19,16 @@ from rich.progress import track
 from dsr_fit.assets import licensed, required
 from dsr_fit.body import Body
 from dsr_fit.body_files import load_body
-from dsr_fit.config import FitConfig, load_config, to_dict
+from dsr_fit.config import load_config, to_dict
+from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate.metrics import bootstrap
 from dsr_fit.evaluate.spin import SMPL_VERTICES, Failure, Judge, Row, RowObserver, evaluate_rows
 from dsr_fit.evaluate.spin_file import SpinFile, read_spin
 from dsr_fit.export import versions
 from dsr_fit.files import read_arrays, replacing
-from dsr_fit.fit.fitter import Fitter, choose_device
+from dsr_fit.fit.fitter import choose_device
 from dsr_fit.pipeline import Perception
-from dsr_fit.priors.semantic import load_semantic_prior
 
 MIN_FOLDERS = 10
 """Images of this many folders or more are resampled by folder, since the frames of one video are alike."""
@@ -67,6 +67,10 @@ class SpinArguments:
     """J_regressor_h36m.npy, which gives the protocol's joints of SMPL's vertices."""
     joint_regressor_extra: Path | None = None
     """J_regressor_extra.npy, for fits of official SMPL."""
+    regressor: str | None = None
+    """Who estimates first, as in `dsr-fit fit`."""
+    smpl_mean_params: Path | None = None
+    """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
     semantic_prior: Path | None = None
     """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
     config: str | None = None
@@ -85,7 +89,11 @@ def main(argv: list[str]) -> None:
     is_smpl = body_path is not None and body.num_vertices == SMPL_VERTICES
     judge = _judge(arguments, file, body, is_smpl)
     config = load_config(arguments.config)
-    fitter = _fitter(arguments, body, body_path is not None, config)
+    shared = ("body", "regressor", "joint_regressor_extra", "smpl_mean_params", "semantic_prior")
+    settings = Settings(
+        config, device=choose_device(arguments.device), **{name: getattr(arguments, name) for name in shared}
+    )
+    fitter = settings.fitter()
     observer = RowObserver(file, arguments.images, Perception(), arguments.keypoints == "part", arguments.focal)
     rows = range(0, len(file), arguments.every)
     console = Console(stderr=True)
@@ -200,13 +208,6 @@ def _check(arguments: SpinArguments) -> None:
         raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
     if not arguments.images.is_dir():
         raise InputError(f"--images {arguments.images}: no such folder; the names in --data are relative to it")
-
-
-def _fitter(arguments: SpinArguments, body: Body, licensed_body: bool, config: FitConfig) -> Fitter:
-    # A prior that is set once for all belongs to the licensed body.
-    own_prior = arguments.semantic_prior is not None or licensed_body
-    prior = licensed("semantic_prior", _text(arguments.semantic_prior)) if own_prior else None
-    return Fitter(body, config, semantic_prior=load_semantic_prior(body, prior), device=choose_device(arguments.device))
 
 
 def _judge(arguments: SpinArguments, file: SpinFile, body: Body, is_smpl: bool) -> Judge:

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from dsr_fit.assets import sha256, shipped
-from dsr_fit.body import Body
-from dsr_fit.config import FitConfig
-from dsr_fit.fit.fitter import FitResult
+from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.priors.semantic import SemanticPrior
 
 ASSET = "priors/quality/gate.json"
 PARSER = "priors/parser/parser.safetensors"
+REGRESSOR = "priors/regressor/regressor.safetensors"
 REASONS = 3
 """At most so many are told."""
 
@@ -66,6 +65,15 @@ EVIDENCE: dict[str, Evidence] = {
     "landmarks": Evidence(
         _energy("world_landmarks"), lambda v: "the body contradicts the detector's 3D landmarks"
     ),
+    "unsure": Evidence(
+        lambda result: float("nan") if result.spread is None else float(np.degrees(result.spread[1:].mean())),
+        lambda v: f"the regressor expects its joints to be {v:.0f} degrees off",
+    ),
+    "unsure_orientation": Evidence(
+        lambda result: float("nan") if result.spread is None else float(np.degrees(result.spread[0])),
+        lambda v: f"the regressor expects the body's orientation to be {v:.0f} degrees off",
+    ),
+    "initial": Evidence(_energy("initial"), lambda v: "the fit went where the regressor was sure it is not"),
     "hidden": Evidence(
         lambda result: -float(result.observation.detection.keypoints[:, 2].sum()),
         lambda v: f"few joints are clearly seen (confidences add up to {-v:.0f})",
@@ -117,14 +125,14 @@ class Gate:
     """Whether the body, its semantic prior and the shipped parser are those it was calibrated with."""
 
     @classmethod
-    def load(cls, body: Body, prior: SemanticPrior, config: FitConfig) -> Gate:
-        """The one that ships, as it stands to this body, prior and configuration."""
+    def of(cls, fitter: Fitter) -> Gate:
+        """The one that ships, as it stands to this fitter's body, prior, regressor and configuration."""
         found = json.loads(shipped(ASSET).read_text(encoding="utf-8"))
         costs = {
             name: Cost(np.array(c["knots"]), np.array(c["rises"]), c["usual"]) for name, c in found["costs"].items()
         }
         made_for = found["bound_to"]
-        holds = made_for == binding(body, prior, config, made_for["labels_source"])
+        holds = made_for == binding(fitter, made_for["labels_source"])
         return cls(found["bias"], found["threshold"], costs, made_for["labels_source"], holds)
 
     def judge(self, result: FitResult) -> Verdict:
@@ -158,13 +166,17 @@ def fingerprint(prior: SemanticPrior) -> str:
     return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
-def binding(body: Body, prior: SemanticPrior, config: FitConfig, labels_source: str) -> dict[str, Any]:
+def binding(fitter: Fitter, labels_source: str) -> dict[str, Any]:
     """What a calibration holds for, as `gate.json` says it."""
+    config = fitter.config
     return {
-        "body": body.sha256,
-        "semantic_prior": fingerprint(prior),
+        "body": fitter.body.sha256,
+        "semantic_prior": fingerprint(fitter.semantic_prior),
         "labels_source": labels_source,
         "parser": sha256(shipped(PARSER)),
+        "regressor": fitter.regressor.name,
+        "regressor_weights": sha256(shipped(REGRESSOR)),
+        "mode": config.mode,
         "pose_prior": config.pose_prior,
         "outfits": config.semantics.outfits,
     }

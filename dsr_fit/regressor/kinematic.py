@@ -1,7 +1,7 @@
 """The regressor without weights: inverse kinematics to the detector's 3D landmarks, camera from the 2D keypoints.
 
-It serves bodies that no trained regressor is at hand for. Where no 3D landmarks are given, the mean pose is turned to several headings and each is fitted to the keypoints; the
-best one is kept.
+It serves bodies that no trained regressor is at hand for. Where no 3D landmarks are given, the mean pose is turned to
+several headings and each is fitted to the keypoints; the best one is kept.
 """
 
 from __future__ import annotations

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dsr_fit.assets import sha256, shipped
+from dsr_fit.assets import required, sha256, shipped
 from dsr_fit.body import Body
 from dsr_fit.config import FitConfig
-from dsr_fit.errors import InputError
 from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.regressor.regressor import Regressor
 
 OPEN_BODY = "priors/open_body/body.npz"
 
 
-def load_regressor(which: str | None, body: Body, config: FitConfig) -> Regressor:
+def load_regressor(which: str | None, body: Body, config: FitConfig, mean_params: Path | None = None) -> Regressor:
     """The regressor of that name.
 
     `open` ships, for the open body; `kinematic` is for any; else a file of weights of ours (.safetensors), or a
-    checkpoint of DSR, SPIN or EFT. None is `open` for the open body and `kinematic` for any other.
+    checkpoint of DSR, SPIN or EFT, to which `mean_params` is smpl_mean_params.npz. None is `open` for the open body and `kinematic` for any other.
 
     Raises:
         InputError: the file can't be used.
@@ -30,12 +29,6 @@ def load_regressor(which: str | None, body: Body, config: FitConfig) -> Regresso
         from dsr_fit.regressor.open_regressor import OpenRegressor
 
         return OpenRegressor(body, None if which in (None, "open") else Path(which))
-    path = Path(which)
-    if not path.is_file():
-        raise InputError(
-            f"--regressor {which}: no such file; expected `open`, `kinematic`, weights of ours (.safetensors), or a "
-            "checkpoint of DSR, SPIN or EFT"
-        )
     from dsr_fit.regressor.hmr_regressor import load_hmr
 
-    return load_hmr(path, body)
+    return load_hmr(required("regressor", which, "this --regressor"), body, mean_params)

@@ -1,0 +1,60 @@
+"""Options that every command that fits has in common, and the fitter that they ask for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from dsr_fit.config import FitConfig
+from dsr_fit.errors import UsageError
+
+if TYPE_CHECKING:
+    from dsr_fit.dataset.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitterArguments:
+    """What decides a fit, apart from the image."""
+
+    parser: str = "open"
+    """Who labels the clothes: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
+    parsing_protocol: Literal["fast", "paper"] = "fast"
+    """One look of the parser, or DSR's average over four scales and their mirror images."""
+    focal: float | None = None
+    """Focal length in pixels; default: from EXIF, else the image's diagonal."""
+    camera: Literal["full", "crop"] = "full"
+    """The full image's perspective camera, or SPIN's (f = 5000 on the 224 px crop) for exact exports."""
+    body: str | None = None
+    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
+    regressor: str | None = None
+    """Who estimates first: `open` (ours, for the open body), `kinematic`, our .safetensors file, or a checkpoint of
+    DSR, SPIN or EFT; default: the one set in the environment, else `open` or, for other bodies, `kinematic`."""
+    joint_regressor_extra: Path | None = None
+    """J_regressor_extra.npy, for official SMPL."""
+    smpl_mean_params: Path | None = None
+    """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
+    semantic_prior: Path | None = None
+    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
+    config: str | None = None
+    """A preset's name or a YAML file; the options below override it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the fit runs; `auto` takes a GPU where torch sees one."""
+    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
+
+    def check_focal(self) -> None:
+        """Raises UsageError for a focal length that no camera has."""
+        if self.focal is not None and not 0 < self.focal < math.inf:
+            raise UsageError(f"--focal {self.focal:g}: expected pixels, a positive number")
+
+    def settings(self, **more: int | bool) -> Settings:
+        """The same as a data set's settings, which know the files and the fitter."""
+        from dsr_fit.dataset.settings import Settings
+        from dsr_fit.fit.fitter import choose_device
+
+        shared = ("parser", "parsing_protocol", "focal", "camera", "body", "regressor", "joint_regressor_extra")
+        named = {name: getattr(self, name) for name in (*shared, "smpl_mean_params", "semantic_prior")}
+        return Settings(config=self.fit, device=choose_device(self.device), **named, **more)
