@@ -50,11 +50,11 @@ class FitterArguments:
         if self.focal is not None and not 0 < self.focal < math.inf:
             raise UsageError(f"--focal {self.focal:g}: expected pixels, a positive number")
 
-    def settings(self, **more: int | bool) -> Settings:
+    def settings(self) -> Settings:
         """The same as a data set's settings, which know the files and the fitter."""
         from dsr_fit.dataset.settings import Settings
         from dsr_fit.fit.fitter import choose_device
 
         shared = ("parser", "parsing_protocol", "focal", "camera", "body", "regressor", "joint_regressor_extra")
         named = {name: getattr(self, name) for name in (*shared, "smpl_mean_params", "semantic_prior")}
-        return Settings(config=self.fit, device=choose_device(self.device), **named, **more)
+        return Settings(config=self.fit, device=choose_device(self.device), **named)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -51,7 +51,7 @@ def run_batch(arguments: BatchArguments) -> None:
     from dsr_fit.dataset.sources import open_source
 
     source = open_source(arguments.source, arguments.images, arguments.keypoints)
-    settings = arguments.settings(batch_size=arguments.batch_size, overlays=arguments.overlays)
+    settings = replace(arguments.settings(), batch_size=arguments.batch_size, overlays=arguments.overlays)
     resources = Resources(arguments.engine, arguments.perceivers, arguments.fitters, arguments.address)
     last: list[Progress] = []
     with reporting() as report:

@@ -104,10 +104,9 @@ def _text(path: Path | None) -> str | None:
 def _hashes_of(name: str) -> list[str]:
     """SHA-256 of the user's own weights, if it is such a file or folder."""
     path = Path(name)
-    weights = (
-        [path] if name and path.is_file() else sorted(path.glob("*.safetensors")) if name and path.is_dir() else []
-    )
-    return [sha256(each) for each in weights]
+    if not name or not path.exists():
+        return []
+    return [sha256(each) for each in ([path] if path.is_file() else sorted(path.glob("*.safetensors")))]
 
 
 @cache

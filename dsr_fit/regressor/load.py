@@ -17,7 +17,8 @@ def load_regressor(which: str | None, body: Body, config: FitConfig, mean_params
     """The regressor of that name.
 
     `open` ships, for the open body; `kinematic` is for any; else a file of weights of ours (.safetensors), or a
-    checkpoint of DSR, SPIN or EFT, to which `mean_params` is smpl_mean_params.npz. None is `open` for the open body and `kinematic` for any other.
+    checkpoint of DSR, SPIN or EFT, to which `mean_params` is smpl_mean_params.npz. None is `open` for the open body
+    and `kinematic` for any other.
 
     Raises:
         InputError: the file can't be used.

@@ -43,14 +43,14 @@ class Sight:
     points: Tensor  # (B, 49, 3) x, y (-1..1 across the crop) and confidence; all 0 where unobserved
     world: Tensor  # (B, 49, 4) metres about the mid-hip, axes of the camera that looks at the crop, and confidence
     place: Tensor  # (B, 3) ray to the crop's centre x/z, y/z in the full image's camera, and half the side over f
-    labels: Tensor | None  # (B, 64, 64) uint8, 0..19, 254, 255; None where there is no label map at all
+    labels: Tensor  # (B, 64, 64) uint8, 0..19, 254, 255
     labels_seen: Tensor  # (B,) 1 where there is a label map
 
     def __len__(self) -> int:
         return len(self.points)
 
     def to(self, device: torch.device) -> Sight:
-        return Sight(*(None if value is None else value.to(device) for value in vars(self).values()))
+        return Sight(*(value.to(device) for value in vars(self).values()))
 
     def turns(self) -> Tensor:
         """(B, 3, 3) from the full image's camera to the one that looks at the crop's centre."""
@@ -196,6 +196,8 @@ class Size:
     refinement: tuple[int, int] = (448, 2)
     refinements: int = 2
     dropout: float = 0.1
+    label_dropout: float = 0.3
+    """Of the summary: label maps are few, and easily learnt by heart."""
 
 
 class LabelEncoder(nn.Module):
@@ -244,6 +246,7 @@ class RegressorNetwork(nn.Module):
         root = torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]])
         self.register_buffer("mean_pose", torch.cat([root.flatten(), torch.eye(3)[:, :2].flatten().repeat(23)]))
         self.labels = LabelEncoder(size)
+        self.forget = nn.Dropout(size.label_dropout)
         seen = POINTS * 7 + 4 + size.summary
         self.first = Step(seen, *size.first, size.dropout)
         told = seen + POSE + SHAPE + CAMERA + POINTS * 5
@@ -252,9 +255,9 @@ class RegressorNetwork(nn.Module):
     def look(self, sight: Sight) -> Tensor:
         """(B, features) everything observed, as the steps take it."""
         summary = sight.points.new_zeros(len(sight), self.size.summary)
-        if sight.labels is not None and bool(sight.labels_seen.any()):
-            shown = sight.labels_seen > 0
-            summary[shown] = self.labels(sight.labels[shown]).float()
+        shown = sight.labels_seen > 0
+        if bool(shown.any()):
+            summary[shown] = self.forget(self.labels(sight.labels[shown]).float())
         place = torch.cat([sight.place[:, :2], sight.place[:, 2:].log(), sight.labels_seen[:, None]], 1)
         return torch.cat([sight.points.flatten(1), sight.world.flatten(1), place, summary], 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import lightning
 import numpy as np
@@ -29,7 +29,7 @@ class Settings:
     steps: int = 200
     """Batches an epoch."""
     batch: int = 512
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
     weight_decay: float = 0.02
     size: Size = field(default_factory=Size)
     mix: Mix = field(default_factory=Mix)
@@ -41,7 +41,7 @@ class Settings:
     """Keypoints in space about the mid-hip, per metre."""
     rotations: float = 1.0
     root: float = 2.0
-    shape: float = 10.0
+    shape: float = 30.0
     """Vertices of the T-pose, root mean square, per metre: as they are, and again with the scale removed."""
     depth: float = 0.5
     spread: float = 0.05
@@ -87,8 +87,8 @@ class RegressorTraining(lightning.LightningModule):
         guesses, turns = self.network(sight, self.body.skeleton), sight.turns()
         with torch.autocast("cpu", enabled=False):
             values = [self.losses(guess, sight, turns, truth) for guess in guesses]
-        weights = [self.settings.earlier] * (len(guesses) - 1) + [1.0]
-        total = torch.stack([weight * sum(value.values()) for weight, value in zip(weights, values, strict=True)]).sum()
+        of_guesses = torch.stack([torch.stack(list(value.values())).sum() for value in values])
+        total = of_guesses[-1] + self.settings.earlier * of_guesses[:-1].sum()
         self.log("loss", total, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(sight))
         for name, value in values[-1].items():
             self.log(f"loss_{name}", value, on_step=False, on_epoch=True, batch_size=len(sight))
@@ -123,7 +123,7 @@ class RegressorTraining(lightning.LightningModule):
     def validation_step(self, batch: tuple[Sight, Truth], batch_idx: int) -> None:
         sight, truth = batch
         with torch.autocast("cpu", enabled=False):
-            blind = Sight(sight.points, 0 * sight.world, sight.place, None, 0 * sight.labels_seen)
+            blind = replace(sight, world=0 * sight.world, labels_seen=0 * sight.labels_seen)
             for name, seen in (("", sight), ("_keypoints_only", blind)):
                 placed = place(self.network(seen, self.body.skeleton)[-1], seen, seen.turns(), self.body.skeleton)
                 for metric, value in judge(placed, truth, self.body).items():

@@ -21,7 +21,7 @@ from dsr_fit.evaluate.clothed.camera_frame import camera_rotation
 from dsr_fit.evaluate.poses import PoseSet
 from dsr_fit.files import read_arrays
 from dsr_fit.joints import COCO_17_SLOTS, MIRRORED_KEYPOINTS, mirrored_pose
-from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
+from dsr_fit.labels import MIRRORED_LABELS, OCCLUDER, UNKNOWN
 from dsr_fit.regressor.network import LABEL_PIXELS, Sight
 from dsr_fit.rotation import axis_angle_to_matrix, rotation_between
 from regressor_training.people import People
@@ -50,6 +50,8 @@ class Mix:
     """Of the bare ones, those with keypoints of another detector: OpenPose's or COCO's set, noise, no landmarks."""
     point_lost: float = 0.04
     """Each keypoint's chance to go missing."""
+    labels_spoilt: float = 0.6
+    """Of the label maps, those in which something goes wrong: a part is lost, garments or sides are mistaken."""
     cut: float = 0.2
     """Of the bare ones, those of whom only what is above some line in the picture is seen."""
 
@@ -234,6 +236,8 @@ class Sampler:
         scene.confidence = np.where(enough[:, None], confidence, np.maximum(scene.confidence, 0.21))
         scene.world = scene.world * (rng.uniform(size=count) >= self.mix.without_world)[:, None, None]
         scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= self.mix.without_labels)
+        for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < self.mix.labels_spoilt)):
+            scene.labels[row] = spoilt(scene.labels[row], rng)
 
 
 def scene_of(people: People, labels: np.ndarray) -> Scene:
@@ -245,6 +249,27 @@ def scene_of(people: People, labels: np.ndarray) -> Scene:
         people.full_pose, people.betas, people.cam_t, rays, people.keypoints[..., 2], people.world, window, labels,
         np.ones(len(people), bool),
     )  # fmt: skip
+
+
+MISTAKEN: tuple[dict[int, int], ...] = (
+    {}, {}, {5: 7}, {7: 5}, {5: 6}, {6: 5}, {12: 6}, {6: 12}, {9: 16}, {8: 9}, {14: 15, 15: 14},
+    {16: 17, 17: 16, 18: 19, 19: 18}, {14: 5, 15: 5},
+)  # fmt: skip
+"""Labels that parsers take for others: garments of one family, left and right, bare and covered."""
+
+
+def spoilt(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A label map (S, S) as a parser might get it wrong: some labels mistaken, a rectangle lost."""
+    table = np.arange(256, dtype=np.uint8)
+    for label, other in MISTAKEN[rng.integers(len(MISTAKEN))].items():
+        table[label] = other
+    labels = table[labels]
+    if rng.uniform() < 0.5:
+        side = len(labels)
+        height, width = rng.integers(side // 12, side // 3, 2)
+        row, column = rng.integers(side // 8, side - side // 4, 2)
+        labels[row : row + height, column : column + width] = rng.choice([0, 0, OCCLUDER, UNKNOWN])
+    return labels
 
 
 def finish(scene: Scene, mirror: np.ndarray) -> tuple[Sight, Truth]:
