@@ -1,0 +1,177 @@
+"""The estimate that a fit starts from against what each mode makes of it: photos, and people whose bodies are known.
+
+    python benchmarks/modes.py --photos ../shared/data/ccp --cases-dir cases --out benchmarks/results/modes.json
+
+Photos are judged against their annotation, rendered people against their true bodies, both through the whole pipeline:
+detector, parser, regressor, fit. `kinematic` starts from inverse kinematics to the detector's landmarks instead of the
+regressor that ships.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import describe_machine
+from photos import judge as judge_photos
+from photos import observe_all as observe_photos
+
+from dsr_fit.body_files import load_body
+from dsr_fit.config import FitConfig, load_config
+from dsr_fit.evaluate import ccp, tables
+from dsr_fit.evaluate.benchmark import REPORTING_SEED, Seen, fit_all, judge, observe_all, parameters_of
+from dsr_fit.evaluate.clothed.dataset import read_case, write_cases
+from dsr_fit.evaluate.plausibility import implausible_joints
+from dsr_fit.fit.fitter import FitResult, Fitter
+from dsr_fit.regressor.load import load_regressor
+from dsr_fit.types import Observation
+from dsr_fit.view.overlay import draw
+
+RIGHT_MM = 80
+WORST = 8
+
+
+def variants(config: FitConfig) -> dict[str, tuple[str | None, FitConfig]]:
+    """Name -> regressor and configuration."""
+    still = replace(config, mode="smplify", least_squares=replace(config.least_squares, steps=0), stages=())
+    modes = {mode: (None, replace(config, mode=mode)) for mode in ("smplify", "eft", "eft+smplify")}
+    kinematic = replace(config, mode="smplify", weights=replace(config.weights, initial=0.0))
+    return {
+        "initial": (None, still),
+        **modes,
+        "kinematic initial": ("kinematic", still),
+        "kinematic, smplify": ("kinematic", kinematic),
+    }
+
+
+def observe_cases(folder: Path, seeds: Sequence[int], kept: Path | None) -> list[Seen]:
+    """What the whole pipeline is told about each case."""
+    if kept and kept.exists():
+        return pickle.loads(kept.read_bytes())  # our own file
+    seen = list(observe_all(folder, seeds, "whole", 0.0))
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(pickle.dumps(seen))
+    return seen
+
+
+def fitted(fitter: Fitter, told: list[Observation], batch: int) -> tuple[list[FitResult], float]:
+    """Results and seconds a person."""
+    started = time.perf_counter()
+    results = list(fit_all(fitter, told, batch))
+    return results, round((time.perf_counter() - started) / len(told), 3)
+
+
+def on_photos(umpire: Fitter, results: list[FitResult], truth: list[Observation]) -> dict[str, float]:
+    judged = judge_photos(umpire, results, truth)
+    poses = torch.cat([result.parameters().body_pose for result in results])
+    return {
+        **{name: float(np.nanmedian(values)) for name, values in judged.items()},
+        "keypoint_error_mean": float(judged["keypoint_error_rel"].mean()),
+        "implausible_joints": float(implausible_joints(poses).mean()),
+    }
+
+
+def on_cases(umpire: Fitter, folder: Path, seeds: list[int], results: list[FitResult]) -> dict[str, list[float]]:
+    """Metric -> value of each case."""
+    rows = []
+    for seed, result in zip(seeds, results, strict=True):
+        case = read_case(folder, seed)
+        rows.append(judge(umpire, case, parameters_of(result, case.focal_length)))
+    return tables.columns(rows)
+
+
+def summary(values: dict[str, list[float]], initial: dict[str, list[float]] | None) -> dict:
+    """Means with intervals, the share that is right, and the differences to the initial estimate case by case."""
+    pve = np.array(values["pve"])
+    found: dict = {"mean": tables.summary(values), "median_pve": float(np.median(pve))}
+    found["right"] = float((pve < RIGHT_MM).mean())
+    if initial is not None:
+        found["less_initial"] = tables.differences(values, initial)
+    return found
+
+
+def draw_worst(folder: Path, fitter: Fitter, names: list[str], results: list[FitResult], errors: np.ndarray) -> None:
+    """Overlays of the worst, by rank."""
+    import cv2
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for rank, row in enumerate(np.argsort(-errors)[:WORST]):
+        picture = cv2.cvtColor(draw(results[row], fitter.body), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f"{rank}_{names[row]}.jpg"), picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of Clothing Co-Parsing")
+    parser.add_argument("--split", choices=ccp.SPLITS, default="val")
+    parser.add_argument("--limit", type=int, help="only so many photos")
+    parser.add_argument("--cases-dir", type=Path, required=True, help="folder of the cases; missing ones are generated")
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--first-seed", type=int, default=REPORTING_SEED)
+    parser.add_argument("--variants", default="", help="separated by semicolons; default all")
+    parser.add_argument("--config", help="preset or YAML file")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--cache", type=Path, help="folder for what perception finds")
+    parser.add_argument("--pictures", type=Path, help="folder for overlays of each mode's worst")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    cache: Path | None = arguments.cache
+
+    numbers = ccp.photo_numbers(arguments.photos, arguments.split)[: arguments.limit]
+    photos = observe_photos(arguments.photos, numbers, cache)
+    photos = {number: item for number, item in photos.items() if isinstance(item, Observation)}
+    truth = [
+        replace(item, labels=ccp.read_annotation(arguments.photos, number, item.detection.keypoints))
+        for number, item in photos.items()
+    ]
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.cases)
+    write_cases(arguments.cases_dir, seeds)
+    kept = cache / f"whole_{seeds[0]}_{len(seeds)}.pkl" if cache else None
+    seen = [item for item in observe_cases(arguments.cases_dir, seeds, kept) if item.observation is not None]
+    people = [item.observation for item in seen if item.observation is not None]
+
+    body, table, initial = load_body(), {}, None
+    chosen = variants(load_config(arguments.config))
+    umpire = Fitter(body)
+    for name in arguments.variants.split(";") if arguments.variants else chosen:
+        which, config = chosen[name]
+        fitter = Fitter(body, config, regressor=load_regressor(which, body, config))
+        results, seconds = fitted(fitter, list(photos.values()), arguments.batch)
+        table[name] = {"photos": {**on_photos(umpire, results, truth), "seconds": seconds}}
+        if arguments.pictures:
+            errors = np.array([result.metrics["keypoint_error_rel"]["after"] for result in results])
+            draw_worst(arguments.pictures / f"photos {name}", fitter, list(photos), results, errors)
+        results, seconds = fitted(fitter, people, arguments.batch)
+        values = on_cases(umpire, arguments.cases_dir, [item.seed for item in seen], results)
+        table[name]["cases"] = {**summary(values, initial), "seconds": seconds}
+        initial = initial or values
+        if arguments.pictures:
+            names = [str(item.seed) for item in seen]
+            draw_worst(arguments.pictures / f"cases {name}", fitter, names, results, np.array(values["pve"]))
+        shown = {key: table[name]["photos"][key] for key in ("keypoint_error_rel", "mc_iou", "containment", "seconds")}
+        print(f"{name:20} photos " + "  ".join(f"{key} {value:.4g}" for key, value in shown.items()), flush=True)
+        cases = table[name]["cases"]
+        shown = {key: cases["mean"][key]["mean"] for key in ("mpjpe", "pa_mpjpe", "pve", "t_pose_pve_sc", "mask_iou")}
+        shown |= {key: cases[key] for key in ("median_pve", "right", "seconds")}
+        print(f"{name:20} cases  " + "  ".join(f"{key} {value:.4g}" for key, value in shown.items()), flush=True)
+    if arguments.out:
+        report = {
+            "photos": {"split": arguments.split, "asked": len(numbers), "fitted": len(photos)},
+            "cases": {"first_seed": seeds[0], "asked": len(seeds), "fitted": len(people), "right_mm": RIGHT_MM},
+            "machine": describe_machine(),
+            "batch": arguments.batch,
+            "variants": table,
+        }
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
