@@ -37,6 +37,8 @@ _DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
 
 
@@ -114,8 +116,7 @@ class _Unpickler(pickle.Unpickler):
             return self._tensor
         if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return self._parameter
-        # A class for each lookup: what a pickle sets on one is gone with it.
-        return type("Inert", (_Inert,), {})
+        return _Inert
 
     def persistent_load(self, pid: Any) -> Any:
         kind, *rest = pid if isinstance(pid, tuple) and pid else (None,)
@@ -127,7 +128,7 @@ class _Unpickler(pickle.Unpickler):
         if rest[4:] not in ([], [None]):
             raise pickle.UnpicklingError("storages that are views of others, as torch 0.3 and older wrote them")
         if not isinstance(dtype, torch.dtype):
-            return _Inert()  # complex numbers, quantised ones
+            return _Inert()  # quantised numbers, say
         if not isinstance(key, str) or type(count) is not int or count < 0:
             raise pickle.UnpicklingError("a storage without key or size")
         return self.storages.setdefault(key, _Storage(dtype, key, count, self._read))

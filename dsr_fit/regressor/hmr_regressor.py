@@ -149,7 +149,7 @@ class HmrRegressor:
             if not any(name.startswith(layer) for name in names):
                 known = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
                 raise UsageError(
-                    f"{self.name}: no weights that could move begin with {layer!r}; known: {', '.join(known)}"
+                    f"{self.name}: no weights that may move begin with {layer!r}; known: {', '.join(known)}"
                 )
         return [name for name in names if name.startswith(layers or "")]
 
