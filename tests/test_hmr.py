@@ -380,7 +380,7 @@ def test_a_fit_of_the_weights_moves_copies_only() -> None:
     assert all(bool(gradient.any()) for gradient in gradients[half:])
     optimiser.step(gradients)
     moved = variables.decode()
-    assert float(moved.betas[1].sum()) < float(only_second)
+    assert float(moved.betas[1].sum().detach()) < float(only_second.detach())
     torch.testing.assert_close(moved.betas[0], start.betas[0], rtol=0, atol=0)
     after = network().state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
