@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import hmr_files
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from bodies import stick_body
 from scipy.optimize import least_squares
+from synthetic_smpl import synthetic_smpl, write_npz
 from torch import Tensor, nn
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body
+from dsr_fit.body_files import load_body
 from dsr_fit.camera import Crop, ray_rotation
 from dsr_fit.errors import UsageError
 from dsr_fit.fit.batch import Batch
@@ -25,7 +28,8 @@ from dsr_fit.fit.descent import Adam
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.joints import empty_keypoints
 from dsr_fit.regressor.hmr import Head, Hmr, Seen, mean_seen
-from dsr_fit.regressor.hmr_regressor import Cameras, HmrRegressor, crop_images, to_full_image
+from dsr_fit.regressor.hmr_regressor import Cameras, HmrRegressor, crop_images, load_hmr_regressor, to_full_image
+from dsr_fit.regressor.regressor import Regressor
 from dsr_fit.rotation import axis_angle_to_matrix, sixd_to_matrix
 from dsr_fit.types import Detection, Observation
 
@@ -54,7 +58,7 @@ def network() -> Hmr:
     return made.eval()
 
 
-def regressor() -> HmrRegressor:
+def regressor() -> Regressor:
     return HmrRegressor(network(), smpl(), "test.pt")
 
 
@@ -342,6 +346,29 @@ def test_estimates_are_the_networks() -> None:
         assert not found.requires_grad
         assert found.dtype == torch.float32
     assert [tuple(value.shape) for value in estimate.parameters.tensors()] == [(2, 3), (2, 69), (2, 10), (2, 3)]
+
+
+def test_a_checkpoint_and_an_smpl_file_make_a_regressor(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(UsageError, match="--body"):
+        load_hmr_regressor(path, stick_body())  # said before a file is read
+    torch.save({"model": {name: 1e-4 * value for name, value in hmr_files.weights().items()}}, path)
+    body = load_body(write_npz(tmp_path / "smpl.npz", synthetic_smpl()))
+    made = load_hmr_regressor(path, body)
+    assert made.name == "checkpoint.pt"
+    vertices = made(batch_of(TWO_PLACES[0])).parameters.pose(body).vertices()
+    assert vertices.shape == (1, 6890, 3)
+    assert bool(vertices.isfinite().all())
+
+
+@pytest.mark.parametrize("s", [-0.5, 0.0, 1e-6, 50.0])
+def test_a_camera_gone_wrong_leaves_numbers(s: float) -> None:
+    seen = seen_bodies(1)
+    seen.crop_cam[0, 0] = s
+    cameras = Cameras.of(batch_of(TWO_PLACES[0]), torch.device("cpu"))
+    placed = to_full_image(seen, cameras, smpl().skeleton.to(dtype=torch.float64))
+    assert all(bool(value.isfinite().all()) for value in placed.tensors())
+    assert float(placed.cam_t[0, 2]) > 0
 
 
 def test_other_bodies_are_refused() -> None:

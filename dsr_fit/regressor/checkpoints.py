@@ -26,8 +26,8 @@ STARTS = {"head.init_pose": "pose", "head.init_shape": "shape", "head.init_cam":
 """Buffers of the network, and the arrays of `smpl_mean_params.npz` that stand in for them."""
 
 COUNTER = "num_batches_tracked"
-LISTED = 4
-"""Names that an error lists of each kind."""
+LISTED, LONGEST = 4, 100
+"""Names that an error lists of each kind, and letters of each."""
 
 
 def load_hmr_checkpoint(path: Path, mean_params: str | Path | None = None) -> Hmr:
@@ -116,7 +116,8 @@ def _check(path: Path, stored: dict[str, tuple[str, StoredTensor]], shapes: dict
 
 
 def _short(names: Iterable[str]) -> str:
-    names = list(names)
+    """A list for one line of text; names may be a stranger's."""
+    names = [" ".join(name.split())[:LONGEST] for name in names]
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
 
