@@ -74,6 +74,12 @@ LICENSED: dict[str, LicensedFile] = {
             "SPIN's data (https://github.com/nkolot/SPIN, fetch_data.sh)",
         ),
         LicensedFile(
+            "smpl_mean_params",
+            "DSR_FIT_SMPL_MEAN_PARAMS",
+            "smpl_mean_params.npz, the mean pose, shape and camera that HMR starts from",
+            "SPIN's data (https://github.com/nkolot/SPIN, fetch_data.sh)",
+        ),
+        LicensedFile(
             "body_male",
             "DSR_FIT_BODY_MALE",
             "official male SMPL body (.pkl or .npz)",

@@ -1,0 +1,143 @@
+"""The checkpoints of HMR that SPIN, EFT and DSR released, recognised by what is in them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsr_fit.assets import licensed
+from dsr_fit.errors import InputError
+from dsr_fit.files import read_arrays
+from dsr_fit.regressor.hmr import CAMERA, POSE, SHAPE, Hmr, Seen, mean_seen
+from dsr_fit.torch_file import StoredTensor, opened
+
+WRAPPERS = ("model.", "module.")
+"""Lightning's and DataParallel's beginnings of names."""
+
+HEAD = ("fc1", "fc2", "decpose", "decshape", "deccam", "init_pose", "init_shape", "init_cam")
+"""What is the head's where names don't say `head.` or `backbone.`."""
+
+STARTS = {"head.init_pose": "pose", "head.init_shape": "shape", "head.init_cam": "cam"}
+"""Buffers of the network, and the arrays of `smpl_mean_params.npz` that stand in for them."""
+
+COUNTER = "num_batches_tracked"
+LISTED, LONGEST = 4, 100
+"""Names that an error lists of each kind, and letters of each."""
+
+
+def load_hmr_checkpoint(path: Path, mean_params: str | Path | None = None) -> Hmr:
+    """The network with the checkpoint's weights, in single precision, for evaluation.
+
+    `mean_params` names the file that `init_*` comes from where the checkpoint lacks it; it is one of the licensed files
+    (`dsr_fit.assets`), and without it the body of `mean_seen` stands in, with a warning. Raises InputError for a file
+    that is missing, unreadable or holds anything but HMR's weights.
+    """
+    with torch.device("meta"):
+        network = Hmr(Seen(torch.empty(1, POSE), torch.empty(1, SHAPE), torch.empty(1, CAMERA)))
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items() if COUNTER not in name}
+    with opened(path) as content:
+        stored = _network_tensors(path, content)
+        _check(path, stored, shapes)
+        try:
+            tensors = {name: value.read().float() for name, (_, value) in stored.items()}
+        except ValueError as error:
+            raise InputError(f"{path}: damaged ({error})") from None
+    # A sum is finite only where all is, and takes no mask of 27 million.
+    broken = [stored[name][0] for name, value in tensors.items() if not bool(value.sum().isfinite())]
+    if broken:
+        raise InputError(f"{path}: weights that are not finite: {_short(broken)}")
+    missing = [name for name in STARTS if name not in tensors]
+    if missing:
+        starts = _starts(path, mean_params)
+        tensors |= {name: starts[name] for name in missing}
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in network.state_dict() if COUNTER in name}
+    network.load_state_dict(tensors | counters, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _network_tensors(path: Path, content: Any) -> dict[str, tuple[str, StoredTensor]]:
+    """Our name -> the file's and the tensor."""
+    entries: Any = content
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            entries = content[key]
+            break
+    if not isinstance(entries, Mapping) or not any(isinstance(value, StoredTensor) for value in entries.values()):
+        kept = f"; its entries: {_short(map(str, content))}" if isinstance(content, Mapping) else ""
+        raise InputError(f"{path}: holds no weights by name, as SPIN, EFT and DSR save them{kept}")
+    named = {str(key): (str(key), value) for key, value in entries.items() if isinstance(value, StoredTensor)}
+    return {
+        name if name.startswith(("backbone.", "head.")) else f"{_part(name)}.{name}": value
+        for name, value in _unwrapped(named).items()
+        if not _is_ignored(name)
+    }
+
+
+def _unwrapped(named: dict[str, Any]) -> dict[str, Any]:
+    """Names without their wrappers'. What lies beside a wrapped network (a loss, a body model) isn't part of it."""
+    while True:
+        wrapper = next((w for w in WRAPPERS if any(name.startswith(w) for name in named)), None)
+        if wrapper is None:
+            return named
+        named = {name.removeprefix(wrapper): value for name, value in named.items() if name.startswith(wrapper)}
+
+
+def _part(name: str) -> str:
+    return "head" if name.split(".")[0] in HEAD else "backbone"
+
+
+def _is_ignored(name: str) -> bool:
+    """SMPL's arrays, batch norm's counters, and the classifier that a backbone's training left."""
+    return name.startswith("smpl.") or COUNTER in name or name.removeprefix("backbone.").startswith("fc.")
+
+
+def _check(path: Path, stored: dict[str, tuple[str, StoredTensor]], shapes: dict[str, tuple[int, ...]]) -> None:
+    complaints = []
+    missing = [name for name in shapes if name not in stored and name not in STARTS]
+    if missing:
+        complaints.append(f"lacks {_short(missing)}")
+    unexpected = [name for ours, (name, _) in stored.items() if ours not in shapes]
+    if unexpected:
+        complaints.append(f"holds {_short(unexpected)}, which HMR has not")
+    wrong = [
+        f"{name} {tuple(value.shape)} instead of {shapes[ours]}"
+        for ours, (name, value) in stored.items()
+        if ours in shapes and tuple(value.shape) != shapes[ours]
+    ]
+    if wrong:
+        complaints.append(f"has shapes {_short(wrong)}")
+    if complaints:
+        raise InputError(f"{path}: not HMR on a ResNet-50, as SPIN, EFT and DSR save it: {'; '.join(complaints)}")
+
+
+def _short(names: Iterable[str]) -> str:
+    """A list for one line of text; names may be a stranger's."""
+    names = [" ".join(name.split())[:LONGEST] for name in names]
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _starts(path: Path, mean_params: str | Path | None) -> dict[str, Tensor]:
+    """Name of the buffer -> (1, N)."""
+    file = licensed("smpl_mean_params", None if mean_params is None else str(mean_params))
+    if file is None:
+        logging.getLogger("dsr_fit").warning(
+            "%s: holds no mean body to start from, and its estimates suffer from ours; give it with --smpl-mean-params",
+            path,
+        )
+        return dict(zip(STARTS, mean_seen(), strict=True))
+    try:
+        arrays = read_arrays(file)
+    except ValueError as error:
+        raise InputError(f"{file}: not a readable smpl_mean_params.npz ({error})") from None
+    sizes = {"pose": POSE, "shape": SHAPE, "cam": CAMERA}
+    for key, size in sizes.items():
+        array = arrays.get(key) if isinstance(arrays, dict) else None
+        if array is None or array.dtype.kind not in "fiu" or array.size != size:
+            raise InputError(f"{file}: not smpl_mean_params.npz, it lacks `{key}` of {size} numbers")
+    return {name: torch.from_numpy(arrays[key].reshape(1, -1)).float() for name, key in STARTS.items()}  # type: ignore[index]

@@ -1,0 +1,172 @@
+"""HMR as a regressor of official SMPL: crops of the pictures in, full-image parameters out; its weights as variables.
+
+HMR knows a body as its crop shows it, under SPIN's camera. Whatever it says is carried to the full image's camera: the
+orientation is turned by the rotation between the crop's viewing ray and the optical axis, and the translation is the
+one under which SMPL's 24 joints project nearest to where the crop's camera has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dsr_fit.assets import sha256, shipped
+from dsr_fit.body import Body, Skeleton
+from dsr_fit.camera import SPIN_RESOLUTION, project, ray_rotation, spin_translation, translation_from_keypoints
+from dsr_fit.errors import UsageError
+from dsr_fit.fit.batch import Batch, crop_camera_of
+from dsr_fit.fit.parameters import Parameters
+from dsr_fit.perception.window import cut
+from dsr_fit.regressor.checkpoints import load_hmr_checkpoint
+from dsr_fit.regressor.hmr import Hmr, Seen
+from dsr_fit.regressor.regressor import Estimate
+from dsr_fit.rotation import matrix_to_axis_angle, sixd_to_matrix
+
+SMPL_VERTICES, SMPL_FACES = 6890, 13776
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """How B crops lie in their images. Double precision: SPIN's camera is some 50 m away."""
+
+    full: Tensor  # (B, 4) fx, fy, cx, cy of the full image
+    crop: Tensor  # (B, 4) SPIN's camera of the crop, in the full image's pixels
+    turns: Tensor  # (B, 3, 3) from the full image's camera frame to that which looks at the crop's centre
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> Cameras:
+        views = zip(batch.crops, batch.focal_lengths, batch.principal_points, strict=True)
+        turns = torch.stack([ray_rotation(*view) for view in views])
+        pairs = (zip(batch.focal_lengths, batch.principal_points, strict=True), map(crop_camera_of, batch.crops))
+        full, crop = (torch.tensor([[f, f, *c] for f, c in pair], dtype=torch.float64, device=device) for pair in pairs)
+        return cls(full, crop, turns.to(device))
+
+
+def to_full_image(seen: Seen, cameras: Cameras, skeleton: Skeleton) -> Parameters:
+    """What crops show as parameters of the full images, single precision; `skeleton` in double."""
+    rotations = sixd_to_matrix(seen.pose.double().unflatten(1, (24, 6)))
+    rest = skeleton.joints_at_rest(seen.betas.double())
+    joints = skeleton.positions(skeleton.world_rotations(rotations), rest)
+    pixels = project(joints + spin_translation(seen.crop_cam.double())[:, None], cameras.crop)
+    rotations = torch.cat([cameras.turns.transpose(1, 2)[:, None] @ rotations[:, :1], rotations[:, 1:]], 1)
+    turned = skeleton.positions(skeleton.world_rotations(rotations), rest)
+    cam_t = translation_from_keypoints(turned, pixels, torch.ones_like(turned[..., 0]), cameras.full)
+    pose = matrix_to_axis_angle(rotations).flatten(1)
+    return Parameters(pose[:, :3], pose[:, 3:], seen.betas, cam_t).map(Tensor.float)
+
+
+def crop_images(batch: Batch) -> Tensor:
+    """(B, 3, 224, 224) what HMR looks at: RGB, black beyond the image, normalised as ImageNet's pictures."""
+    pictures = [
+        cut(item.image, crop, SPIN_RESOLUTION, border=0)
+        for item, crop in zip(batch.observations, batch.crops, strict=True)
+    ]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((images - mean) / std).contiguous()
+
+
+class WeightVariables:
+    """Each person's copy of some of the network's weights, and the body that they make of its crop."""
+
+    def __init__(
+        self, network: Hmr, images: Tensor, names: list[str], to_parameters: Callable[[Seen], Parameters]
+    ) -> None:
+        """`names` are the weights that move; the others are the network's own, shared by everybody."""
+        whole = any(name.startswith("backbone.") for name in names)
+        with torch.no_grad():
+            # Where the backbone stays, it is asked once.
+            self._inputs = images if whole else network.backbone(images)
+        self._part: nn.Module = network if whole else network.head
+        self._to_parameters = to_parameters
+        weights = dict(network.named_parameters())
+        self._weights = [
+            {
+                name if whole else name.removeprefix("head."): weights[name].detach().clone().requires_grad_()
+                for name in names
+            }
+            for _ in range(len(images))
+        ]
+
+    def tensors(self) -> list[Tensor]:
+        return [weight for own in self._weights for weight in own.values()]
+
+    def decode(self) -> Parameters:
+        seen = [
+            cast(Seen, torch.func.functional_call(self._part, own, (self._inputs[row : row + 1],)))
+            for row, own in enumerate(self._weights)
+        ]
+        return self._to_parameters(Seen(*(torch.cat(values) for values in zip(*seen, strict=True))))
+
+
+class HmrRegressor:
+    """See `dsr_fit.regressor.regressor.Regressor`."""
+
+    def __init__(self, network: Hmr, body: Body, name: str) -> None:
+        """Puts the network in evaluation, without gradients. Raises UsageError for another body than official SMPL."""
+        check_body(body, name)
+        self.name = name
+        self._network = network.eval().requires_grad_(False)
+        self._device = network.head.init_pose.device
+        self._skeleton = body.skeleton.to(self._device, torch.float64)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Estimate:
+        seen = self._network(crop_images(batch).to(self._device))
+        return Estimate(to_full_image(seen, Cameras.of(batch, self._device), self._skeleton))
+
+    def variables(self, batch: Batch, layers: tuple[str, ...] = ()) -> WeightVariables:
+        """Raises UsageError where one of `layers` begins no weight's name.
+
+        A person's copy of all layers is 108 MB, and Adam and the gradient make that four times as much.
+        """
+        return WeightVariables(
+            self._network,
+            crop_images(batch).to(self._device),
+            self._movable(layers),
+            partial(to_full_image, cameras=Cameras.of(batch, self._device), skeleton=self._skeleton),
+        )
+
+    def _movable(self, layers: tuple[str, ...]) -> list[str]:
+        """Names of the weights that begin with one of `layers`, or all; never batch norm's."""
+        frozen = {
+            f"{module_name}.{name}"
+            for module_name, module in self._network.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+            for name, _ in module.named_parameters()
+        }
+        names = [name for name, _ in self._network.named_parameters() if name not in frozen]
+        for layer in layers:
+            if not any(name.startswith(layer) for name in names):
+                known = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+                raise UsageError(
+                    f"{self.name}: no weights that may move begin with {layer!r}; known: {', '.join(known)}"
+                )
+        return [name for name in names if name.startswith(layers or "")]
+
+
+def check_body(body: Body, name: str) -> None:
+    """Raises UsageError unless the body is official SMPL, as far as can be told, to which `name`'s bodies belong."""
+    counts = (body.num_vertices, len(body.faces))
+    if counts != (SMPL_VERTICES, SMPL_FACES) or body.sha256 == sha256(shipped("priors/open_body/body.npz")):
+        raise UsageError(
+            f"{name}: HMR's bodies are official SMPL ({SMPL_VERTICES} vertices, {SMPL_FACES} faces), and the body "
+            f"{body.name} has {counts[0]} and {counts[1]}; give an official SMPL file with --body"
+        )
+
+
+def load_hmr_regressor(
+    path: Path, body: Body, mean_params: str | Path | None = None, device: torch.device | str = "cpu"
+) -> HmrRegressor:
+    """The regressor of a checkpoint; raises as `load_hmr_checkpoint` and `check_body` do."""
+    check_body(body, path.name)
+    return HmrRegressor(load_hmr_checkpoint(path, mean_params).to(device), body, path.name)
