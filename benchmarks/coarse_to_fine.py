@@ -29,6 +29,7 @@ from dsr_fit.body_files import load_body
 from dsr_fit.camera import crop_intrinsics, project
 from dsr_fit.config import FitConfig, Semantics, Stage, Weights
 from dsr_fit.files import replacing
+from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.descent import ParameterVariables, descend
 from dsr_fit.fit.energy import Energy
@@ -128,7 +129,7 @@ def fitted(method: Method, start: Parameters, batch: Batch) -> tuple[Parameters,
             outline=method.outline,
             stop_window=STOP_WINDOW,
         )
-        energy = Energy(BODY, batch, renderer, PRIOR, POSE_PRIOR, config, stage.resolution, current)
+        energy = Energy(BODY, batch, renderer, PRIOR, POSE_PRIOR, config, stage.resolution, Anchor.of(current))
         progress = descend(ParameterVariables(current), energy, stage, config)
         current = progress.best
         iterations += progress.iterations

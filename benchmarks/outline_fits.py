@@ -25,6 +25,7 @@ from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import fit_all
+from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.energy import Energy
 from dsr_fit.fit.fitter import FitResult, Fitter
@@ -41,7 +42,7 @@ def judged(fitter: Fitter, results: list[FitResult]) -> np.ndarray:
         parameters = result.parameters()
         energy = Energy(
             fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config,
-            JUDGE_RESOLUTION, parameters,
+            JUDGE_RESOLUTION, Anchor.of(parameters),
         )  # fmt: skip
         with torch.no_grad():
             totals.append(float(energy.total(energy(parameters))))

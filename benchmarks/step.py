@@ -24,6 +24,7 @@ from machine import describe_machine
 
 from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig
+from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Batch
 from dsr_fit.fit.descent import Adam, ParameterVariables
 from dsr_fit.fit.energy import Energy
@@ -72,8 +73,9 @@ def least(function: Callable[[], object]) -> float:
 def breakdown(fitter: Fitter, seen: Observation, start: Parameters, count: int, resolution: int) -> dict[str, object]:
     batch = Batch([seen] * count, crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
     energy = Energy(
-        fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config, resolution, start
-    )
+        fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config, resolution,
+        Anchor.of(start),
+    )  # fmt: skip
     many = start.map(lambda tensor: tensor.repeat(count, 1))
     variables = ParameterVariables(many)
     optimiser = Adam(variables.tensors(), 1e-6)

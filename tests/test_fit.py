@@ -12,6 +12,7 @@ from scenes import observe, open_body, person
 from dsr_fit.camera import Crop, spin_translation
 from dsr_fit.config import FitConfig, Stage, Weights
 from dsr_fit.evaluate.plausibility import implausible_joints
+from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.fit.descent import Adam, ParameterVariables, descend
 from dsr_fit.fit.energy import Energy
@@ -166,7 +167,7 @@ def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
         quick.pose_prior,
         QUICK,
         stage.resolution,
-        start,
+        Anchor.of(start),
     )
     totals: list[torch.Tensor] = []
     progress = descend(
@@ -224,7 +225,8 @@ def test_each_rendered_term_pulls_a_displaced_body_back(quick: Fitter, term: str
     batch = Batch([observe(truth)], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
     moved = replace(truth, cam_t=truth.cam_t + torch.tensor([[0.06, 0.0, 0.0]]))
     start = moved.map(lambda tensor: tensor.clone().requires_grad_())
-    energy = Energy(quick.body, batch, quick.renderer, quick.semantic_prior, quick.pose_prior, config, 112, start)
+    priors, anchor = (quick.semantic_prior, quick.pose_prior), Anchor.of(moved)
+    energy = Energy(quick.body, batch, quick.renderer, *priors, config, 112, anchor)
     total = energy.total(energy(start))
     (gradient,) = torch.autograd.grad(total.sum(), start.cam_t)
     assert float(gradient[0, 0]) > 0  # descent moves it back to the left

@@ -12,6 +12,7 @@ from scenes import open_body
 
 from dsr_fit.camera import project
 from dsr_fit.config import LeastSquares, Scales, Weights
+from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Points
 from dsr_fit.fit.least_squares import Problem, State, keypoint_jacobian, solve
 from dsr_fit.joints import KEYPOINT_INDEX
@@ -73,6 +74,33 @@ def test_residuals_are_the_energy_and_their_jacobian_its_gradient(spread: float)
 
     numeric = torch.autograd.functional.jacobian(energy, torch.zeros(2, 85, dtype=torch.float64))
     torch.testing.assert_close(analytic, numeric, atol=1e-6, rtol=1e-6)  # series near zero angle
+
+
+def test_closeness_to_an_estimate_is_followed_exactly() -> None:
+    problem, state, estimate = (_problem(_state(2, 0.3, seed=1), True), _state(2, 0.3, seed=2), _state(2, 0.4, seed=3))
+    spread = 0.05 + torch.rand(2, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    anchor = Anchor(estimate.rotations, estimate.betas, spread)
+    problem = replace(problem, weights=Weights(initial=0.7), anchor=anchor)
+    residuals, jacobian = problem.linearise(state)
+    analytic = 2 * (jacobian.transpose(1, 2) @ residuals[..., None])[..., 0]
+    at = torch.zeros(2, 85, dtype=torch.float64)
+    numeric = torch.autograd.functional.jacobian(lambda delta: problem.energy(state.moved(delta)).sum(), at)
+    torch.testing.assert_close(analytic, numeric, atol=1e-6, rtol=1e-6)
+    without = replace(problem, weights=Weights(initial=0.0)).energy(state)
+    torch.testing.assert_close(problem.energy(state) - without, 0.7 * anchor.energy(state.rotations, state.betas))
+
+
+def test_a_turned_joint_costs_its_angle_in_units_of_its_spread() -> None:
+    state = _state(2, 0.3)
+    spread = torch.full((2, 24), 0.3, dtype=torch.float64)
+    spread[0, 4] = 0.1
+    delta = torch.zeros(2, 85, dtype=torch.float64)
+    delta[:, 12:15] = torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64)  # the left knee
+    delta[1, 75] = 0.5
+    moved = state.moved(delta)
+    cost = Anchor(state.rotations, state.betas, spread).energy(moved.rotations, moved.betas)
+    expected = torch.tensor([(0.2 / 0.1) ** 2 / 24, (0.2 / 0.3) ** 2 / 24 + 0.5**2 / 10], dtype=torch.float64)
+    torch.testing.assert_close(cost, expected)
 
 
 def test_one_gaussian_over_all_joints_is_followed_exactly() -> None:

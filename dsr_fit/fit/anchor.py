@@ -24,7 +24,7 @@ class Anchor:
     spread: Tensor  # (B, 24) radians
 
     @classmethod
-    def of(cls, parameters: Parameters, spread: Tensor | None) -> Anchor:
+    def of(cls, parameters: Parameters, spread: Tensor | None = None) -> Anchor:
         rotations = axis_angle_to_matrix(parameters.full_pose.detach().unflatten(1, (24, 3)))
         if spread is None:
             spread = rotations.new_full(rotations.shape[:2], UNSURE)

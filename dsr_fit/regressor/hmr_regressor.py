@@ -111,6 +111,9 @@ class WeightVariables:
 class HmrRegressor:
     """See `dsr_fit.regressor.regressor.Regressor`."""
 
+    eft_learning_rate = 5e-6
+    """EFT's, as released."""
+
     def __init__(self, network: Hmr, body: Body, name: str) -> None:
         """Puts the network in evaluation, without gradients. Raises UsageError for another body than official SMPL."""
         check_body(body, name)

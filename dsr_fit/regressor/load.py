@@ -30,6 +30,6 @@ def load_regressor(which: str | None, body: Body, config: FitConfig, mean_params
         from dsr_fit.regressor.open_regressor import OpenRegressor
 
         return OpenRegressor(body, None if which in (None, "open") else Path(which))
-    from dsr_fit.regressor.hmr_regressor import load_hmr
+    from dsr_fit.regressor.hmr_regressor import load_hmr_regressor
 
-    return load_hmr(required("regressor", which, "this --regressor"), body, mean_params)
+    return load_hmr_regressor(required("regressor", which, "this --regressor"), body, mean_params)
