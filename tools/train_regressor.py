@@ -2,9 +2,11 @@
 
     PYTHONPATH=tools python tools/train_regressor.py people --folder people
     PYTHONPATH=tools python tools/train_regressor.py train --folder people --work work --out regressor.safetensors
+    PYTHONPATH=tools python tools/train_regressor.py average --checkpoints a.ckpt b.ckpt --out regressor.safetensors
 
 The first command makes the people (hours on one core; run it several times at once with --share 0/2, 1/2, ...), the
-second learns from them. Both go on where they stopped. At the end the averaged weights are written in half precision.
+second learns from them, the third averages checkpoints. The first two go on where they stopped. Weights are written in
+half precision. What ships is told in `priors/regressor/README.md`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from regressor_training.learning import RegressorTraining, Settings
 from regressor_training.people import HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, SHARD, read_people, write_shard
 
 from dsr_fit.body_files import load_body
-from dsr_fit.regressor.open_regressor import write_network
+from dsr_fit.regressor.network import RegressorNetwork
+from dsr_fit.regressor.open_regressor import read_network, write_network
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,15 @@ class Train:
     threads: int = 2
 
 
+@dataclass(frozen=True)
+class Average:
+    """Write the mean of several checkpoints' weights: people are few, and it fits unseen ones better than the last."""
+
+    checkpoints: tuple[Path, ...]
+    """Of one run, or of runs that followed each other. A .safetensors file of ours is one too."""
+    out: Path = Path("priors/regressor/regressor.safetensors")
+
+
 def make(arguments: People) -> None:
     number, of = (int(part) for part in arguments.share.split("/"))
     torch.set_num_threads(1)
@@ -72,8 +84,7 @@ def train(arguments: Train) -> None:
     people, held_out = (read_people(arguments.folder, held_out=part) for part in (False, True))
     module = RegressorTraining(body, people, held_out, settings)
     if arguments.start is not None:
-        state = torch.load(arguments.start, weights_only=True, map_location="cpu")["state_dict"]
-        module.load_state_dict(state)
+        module.network.load_state_dict(_weights(arguments.start))
     trainer = lightning.Trainer(
         max_epochs=settings.epochs,
         precision="bf16-mixed",
@@ -95,6 +106,21 @@ def train(arguments: Train) -> None:
     write_network(arguments.out, module.network, body)
 
 
+def average(arguments: Average) -> None:
+    states = [_weights(path) for path in arguments.checkpoints]
+    network = RegressorNetwork()
+    network.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    write_network(arguments.out, network, load_body())
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    """The network's averaged weights in a checkpoint or in a file of ours."""
+    if path.suffix == ".safetensors":
+        return read_network(path)[0].state_dict()
+    state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    return {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+
+
 if __name__ == "__main__":
-    arguments = tyro.extras.subcommand_cli_from_dict({"people": People, "train": Train})
-    make(arguments) if isinstance(arguments, People) else train(arguments)
+    arguments = tyro.extras.subcommand_cli_from_dict({"people": People, "train": Train, "average": Average})
+    {People: make, Train: train, Average: average}[type(arguments)](arguments)
