@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,9 @@ def test_missing_presets_and_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(UsageError, match="not valid YAML"):
         load_config(tmp_path / "bad.yaml")
+
+
+def test_the_eft_preset_changes_the_mode_alone() -> None:
+    assert load_config("eft") == replace(FitConfig(), mode="eft")
+    with pytest.raises(UsageError, match="presets: eft, "):
+        load_config("nothing")

@@ -82,8 +82,9 @@ class Settings:
         from importlib.metadata import version
 
         files = {"body": self.body_path(), "semantic_prior": self.prior_path()}
-        extra = licensed("joint_regressor_extra", _text(self.joint_regressor_extra))
-        files["joint_regressor_extra"] = extra if files["body"] is not None else None
+        for flag in ("joint_regressor_extra", "smpl_mean_params"):
+            own = licensed(flag, _text(getattr(self, flag)))
+            files[flag] = own if files["body"] is not None else None
         return {
             "config": to_dict(self.config),
             "parser": [self.parser, self.parsing_protocol, _hashes_of(self.parser)],

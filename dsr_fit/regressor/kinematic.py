@@ -48,7 +48,7 @@ class KinematicRegressor:
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> Variables:
         """Raises UsageError: it has no weights."""
-        raise UsageError("this estimate has no weights to fit: --mode eft needs a --regressor, or the open body's own")
+        raise UsageError("the kinematic estimate has no weights to fit")
 
 
 def estimate(problem: Problem, settings: LeastSquares) -> State:

@@ -83,6 +83,8 @@ class RegressorTraining(lightning.LightningModule):
         return batch
 
     def training_step(self, batch: tuple[Sight, Truth], batch_idx: int) -> Tensor:
+        # Dropout draws from torch's generator, which a checkpoint doesn't hold.
+        torch.manual_seed(1_000_003 * self.settings.seed + self.global_step)
         sight, truth = batch
         guesses, turns = self.network(sight, self.body.skeleton), sight.turns()
         with torch.autocast("cpu", enabled=False):

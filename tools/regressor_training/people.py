@@ -1,7 +1,7 @@
 """People to learn from: rendered bodies in clothes, what the detector and the parser say of them, in shards on disk.
 
-Most people are only labelled (a tenth of a second each); every third one or so is painted as well and looked at by
-the real detector and parser, whose errors the others borrow.
+Labels alone take a tenth of a second each; some people are painted as well and looked at by the real detector and
+parser, whose errors the others borrow.
 """
 
 from __future__ import annotations

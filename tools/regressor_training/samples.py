@@ -1,7 +1,7 @@
 """Batches to learn from: who stands where, what is seen of them, and what is true.
 
 All geometry is in rays: pixels about the principal point over the focal length, so that no image size matters. Three
-kinds of people are mixed, see `Kind`. What the detector gets wrong is never invented where it can be borrowed: people
+kinds of people are mixed, see `Mix`. What the detector gets wrong is never invented where it can be borrowed: people
 who were not painted take the errors of a painted one in a similar pose, seen from a similar side.
 """
 
@@ -74,7 +74,7 @@ class Scene:
     cam_t: np.ndarray  # (N, 3)
     rays: np.ndarray  # (N, 49, 2) keypoints as seen
     confidence: np.ndarray  # (N, 49)
-    world: np.ndarray  # (N, 49, 4)
+    world: np.ndarray  # (N, 49, 4) metres about the mid-hip, axes of the image's camera, and confidence
     window: np.ndarray  # (N, 3) the label maps' centre and side, in rays
     labels: np.ndarray  # (N, S, S) uint8
     labels_seen: np.ndarray  # (N,) bool
@@ -116,22 +116,27 @@ class Lenders:
         self.looks = _look(straight)
 
     def lend(self, rng: np.random.Generator, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For people with true keypoints (N, 49, 3): rays, confidences and landmarks (N, 49, 4), wrong as is usual."""
+        """For people with true keypoints (N, 49, 3): rays, confidences and `Scene.world`, wrong as is usual."""
         true = joints[..., :2] / joints[..., 2:]
         middle, side = box(true, np.ones(true.shape[:2], bool))
-        straight = _straight(joints, turns_to(middle))
-        look = _look(straight)
+        turns = turns_to(middle)
+        look = _look(_straight(joints, turns))
         distance = (look**2).sum(1)[:, None] - 2 * look @ self.looks.T + (self.looks**2).sum(1)
         nearest = np.argpartition(distance, LENDERS, axis=1)[:, :LENDERS]
         chosen = nearest[np.arange(len(true)), rng.integers(LENDERS, size=len(true))]
         rays = true + self.error[chosen] * side[:, None, None]
-        world = np.concatenate([straight + self.world_error[chosen], self.world_confidence[chosen][..., None]], 2)
+        points = _about_hips(joints) + self.world_error[chosen] @ turns
+        world = np.concatenate([points, self.world_confidence[chosen][..., None]], 2)
         return rays, self.confidence[chosen], world * (world[..., 3:] > 0)
 
 
 def _straight(joints: np.ndarray, turns: np.ndarray) -> np.ndarray:
     """(N, 49, 3) about the mid-hip, axes of the camera that looks at each person."""
-    return np.einsum("nrc,nkc->nkr", turns, joints - joints[:, MID_HIP : MID_HIP + 1])
+    return _about_hips(joints) @ turns.transpose(0, 2, 1)
+
+
+def _about_hips(joints: np.ndarray) -> np.ndarray:
+    return joints - joints[:, MID_HIP : MID_HIP + 1]
 
 
 def _look(straight: np.ndarray) -> np.ndarray:
@@ -150,9 +155,9 @@ class Sampler:
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Sight, Truth]:
         """What is seen of this many people, and the truth."""
-        counts = [round(self.mix.seen * size), round(self.mix.labelled * size)]
-        seen, labelled = self._seen(counts[0], rng), self._labelled(counts[1], rng)
-        scene = joined([seen, labelled, self._bare(size - sum(counts), rng)])
+        seen, labelled = round(self.mix.seen * size), round(self.mix.labelled * size)
+        kinds = ((self._seen, seen), (self._labelled, labelled), (self._bare, size - seen - labelled))
+        scene = joined([draw(count, rng) for draw, count in kinds if count])
         self._hide(scene, rng)
         return finish(scene, rng.uniform(size=size) < 0.5)
 
@@ -163,9 +168,7 @@ class Sampler:
 
     def _labelled(self, count: int, rng: np.random.Generator) -> Scene:
         people = self.labelled.rows(rng.integers(len(self.labelled), size=count))
-        scene = scene_of(people, people.labels)
-        scene.rays, scene.confidence, scene.world = self.lenders.lend(rng, people.joints)
-        return scene
+        return scene_of(people, people.labels, self.lenders.lend(rng, people.joints))
 
     def _bare(self, count: int, rng: np.random.Generator) -> Scene:
         pose, betas = self._random_poses(count, rng), rng.normal(size=(count, 10)).astype(np.float32)
@@ -240,15 +243,26 @@ class Sampler:
             scene.labels[row] = spoilt(scene.labels[row], rng)
 
 
-def scene_of(people: People, labels: np.ndarray) -> Scene:
-    """As the detector has found them."""
+def scene_of(
+    people: People, labels: np.ndarray, seen: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+) -> Scene:
+    """As the detector has found them, or with other rays, confidences and landmarks."""
     focal, centre = people.intrinsics[:, :1], people.intrinsics[:, 1:]
-    rays = (people.keypoints[..., :2] - centre[:, None]) / focal[:, None]
     window = np.concatenate([(people.window[:, :2] - centre) / focal, people.window[:, 2:] / focal], 1)
+    rays, confidence, world = as_found(people) if seen is None else seen
     return Scene(
-        people.full_pose, people.betas, people.cam_t, rays, people.keypoints[..., 2], people.world, window, labels,
+        people.full_pose, people.betas, people.cam_t, rays, confidence, world, window, labels,
         np.ones(len(people), bool),
     )  # fmt: skip
+
+
+def as_found(people: People) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rays, confidences and `Scene.world` of people whom the detector has found."""
+    focal, centre = people.intrinsics[:, None, :1], people.intrinsics[:, None, 1:]
+    rays, confidence = (people.keypoints[..., :2] - centre) / focal, people.keypoints[..., 2]
+    turns = turns_to(box(rays, confidence > 0.2)[0])
+    world = np.concatenate([people.world[..., :3] @ turns, people.world[..., 3:]], 2)
+    return rays, confidence, world
 
 
 MISTAKEN: tuple[dict[int, int], ...] = (
@@ -280,7 +294,8 @@ def finish(scene: Scene, mirror: np.ndarray) -> tuple[Sight, Truth]:
     points = np.concatenate([points, scene.confidence[..., None]], 2) * (scene.confidence > 0)[..., None]
     place = np.concatenate([centre, half[:, None]], 1)
     labels = _cropped(scene, centre, half)
-    pose, cam_t, world = scene.full_pose, scene.cam_t, scene.world
+    pose, cam_t = scene.full_pose, scene.cam_t
+    world = np.concatenate([scene.world[..., :3] @ turns_to(centre).transpose(0, 2, 1), scene.world[..., 3:]], 2)
     order = list(MIRRORED_KEYPOINTS)
     x_over = np.array([-1, 1, 1, 1])
     points = np.where(mirror[:, None, None], points[:, order] * x_over[:3], points)

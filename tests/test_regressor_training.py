@@ -1,0 +1,290 @@
+"""What the open regressor's training is fed with, and that it can be interrupted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scenes import open_body
+
+pytest.importorskip("lightning")
+
+import train_regressor
+from regressor_training import people as shards
+from regressor_training import samples
+from regressor_training.learning import Batches, Settings, shape_metric
+from regressor_training.people import HELD_OUT_SEED, LABELLED_SEED, People, casting, read_people, record, write_shard
+from regressor_training.samples import MISTAKEN, Lenders, Mix, Sampler, Truth, finish, scene_of, spoilt
+
+from dsr_fit.camera import Crop, ray_rotation
+from dsr_fit.evaluate.clothed import ClothedCase, generate
+from dsr_fit.evaluate.poses import load_poses
+from dsr_fit.fit.batch import crop_labels
+from dsr_fit.joints import KEYPOINT_INDEX
+from dsr_fit.labels import LABEL_INDEX, OCCLUDER, UNKNOWN
+from dsr_fit.regressor.network import LABEL_PIXELS, Sight, Size, in_crop
+
+SMALL = Size(labels=(8, 8), summary=8, first=(24, 1), refinement=(16, 1), refinements=1)
+ARRAYS = ("points", "world", "place", "labels", "labels_seen")
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[ClothedCase]:
+    return [generate(3_900_000 + seed, casting(), painted=False) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def people(cases: list[ClothedCase]) -> People:
+    """As a detector without fault sees them."""
+    rows = [record(case, None) for case in cases]
+    recorded = People(**{field.name: np.stack([row[field.name] for row in rows]) for field in fields(People)})
+    keypoints, world = np.ones((len(cases), 49, 3), np.float32), np.ones((len(cases), 49, 4), np.float32)
+    for row, case in enumerate(cases):
+        focal, _, cx, cy = (float(value) for value in case.intrinsics)
+        keypoints[row, :, :2] = case.joints[:, :2] / case.joints[:, 2:] * focal + (cx, cy)
+        turn = ray_rotation(Crop.around(keypoints[row]), focal, (cx, cy)).numpy()
+        world[row, :, :3] = (case.joints - case.joints[KEYPOINT_INDEX["MidHip"]]) @ turn.T
+    return replace(recorded, keypoints=keypoints, world=world)
+
+
+@pytest.fixture(autouse=True)
+def few_lenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "LENDERS", 3)
+
+
+def _sampler(people: People, **mix: float) -> Sampler:
+    return Sampler(people, load_poses().part(held_out=False), open_body().skeleton, replace(Mix(), **mix))
+
+
+def _keypoints(truth: Truth) -> torch.Tensor:
+    return open_body().skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
+
+
+def _hold_together(sight: Sight, truth: Truth) -> None:
+    """Where nothing went wrong, the true body's keypoints and landmarks are those seen."""
+    placed = _keypoints(truth)
+    seen = sight.points[..., 2] > 0
+    # The skeleton's keypoints are linear in the pose's matrices; a mirrored body is the other half's to 2 mm.
+    off = (in_crop(placed, sight.place) - sight.points[..., :2]).norm(dim=-1)[seen]
+    assert float(off.max()) < 0.01
+    straight = (placed - placed[:, 8:9]) @ sight.turns().mT
+    assert float((straight - sight.world[..., :3]).norm(dim=-1)[sight.world[..., 3] > 0].max()) < 0.006
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_true_body_lies_on_what_is_seen_of_it(people: People, mirrored: bool) -> None:
+    sight, truth = finish(scene_of(people, people.labels), np.full(len(people), mirrored))
+    assert bool((sight.points[..., 2] == 1).all())
+    assert bool((sight.world[..., 3] == 1).all())
+    _hold_together(sight, truth)
+
+
+def test_a_mirror_exchanges_left_and_right(people: People) -> None:
+    (plain, _), (mirrored, _) = (
+        finish(scene_of(people, people.labels), np.full(len(people), mirror)) for mirror in (False, True)
+    )
+    for name, other in (("LWrist", "RWrist"), ("RBigToe", "LBigToe"), ("Left Knee", "Right Knee"), ("Nose", "Nose")):
+        here, there = KEYPOINT_INDEX[name], KEYPOINT_INDEX[other]
+        x_over = torch.tensor([-1.0, 1, 1, 1])
+        torch.testing.assert_close(mirrored.points[:, here], plain.points[:, there] * x_over[:3])
+        torch.testing.assert_close(mirrored.world[:, here], plain.world[:, there] * x_over)
+    flipped = plain.labels.flip(2)
+    for left, right in (("leftArm", "rightArm"), ("leftShoe", "rightShoe")):
+        for one, other in ((left, right), (right, left)):
+            assert torch.equal(mirrored.labels == LABEL_INDEX[one], flipped == LABEL_INDEX[other])
+    for name in ("hair", "pants", "upperclothes"):
+        assert torch.equal(mirrored.labels == LABEL_INDEX[name], flipped == LABEL_INDEX[name])
+
+
+def test_cut_label_maps_lie_under_the_keypoints(people: People, cases: list[ClothedCase]) -> None:
+    """As the fit's own cut does; between them lies one more rounding, to the stored map's pixels."""
+    sight, _ = finish(scene_of(people, people.labels), np.zeros(len(people), bool))
+    for row, case in enumerate(cases):
+        crop = Crop.around(people.keypoints[row])
+        ours, theirs = sight.labels[row].numpy(), crop_labels(case.labels, crop, LABEL_PIXELS)
+        both = (ours != UNKNOWN) & (theirs != UNKNOWN)
+        assert both.mean() > 0.2  # many people stand at the picture's edge
+        assert (ours == theirs)[both].mean() > 0.93
+        reach = int(np.ceil(people.window[row, 2] / 112 + crop.side / LABEL_PIXELS))
+        for x, y, _ in people.keypoints[row][case.keypoint_visibility]:
+            column, line = ((np.array([x, y]) - crop.origin) / crop.side * LABEL_PIXELS).astype(int)
+            rows, columns = (slice(max(0, int(at) - reach), int(at) + reach + 1) for at in (y, x))
+            assert ours[line, column] in case.labels[rows, columns]
+
+
+def test_nobody_borrows_more_than_its_own_errors_from_itself(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    keypoints, world = people.keypoints.copy(), people.world.copy()
+    keypoints[..., :2] += rng.normal(0, 4, keypoints[..., :2].shape)
+    keypoints[..., 2] = rng.uniform(0.3, 1, keypoints.shape[:2])
+    world[..., :3] += rng.normal(0, 0.05, world[..., :3].shape)
+    keypoints[:, 11], world[:, 12] = 0, 0
+    wrong = replace(people, keypoints=keypoints, world=world)
+    monkeypatch.setattr(samples, "LENDERS", 1)
+    rays, confidence, lent = Lenders(wrong).lend(rng, people.joints)
+    np.testing.assert_array_equal(confidence, keypoints[..., 2])
+    pixels = rays * wrong.intrinsics[:, None, :1] + wrong.intrinsics[:, None, 1:]
+    seen = confidence > 0
+    np.testing.assert_allclose(pixels[seen], keypoints[..., :2][seen], atol=1e-2)
+    # An error of 5 cm, carried from the box of what was seen to that of what is true: some degrees at most.
+    own = scene_of(wrong, wrong.labels).world
+    np.testing.assert_allclose(lent, own, atol=0.02)
+    assert (lent[:, 12] == 0).all()
+
+
+def test_bare_people_stand_before_the_camera_and_fill_the_crop_they_should(people: People) -> None:
+    sampler, count = _sampler(people, seen=0, labelled=0, foreign=0, cut=0), 300
+    rng = np.random.default_rng(3)
+    pose, betas = sampler._random_poses(count, rng), rng.normal(size=(count, 10)).astype(np.float32)
+    _, joints = sampler._before_cameras(pose, betas, np.random.default_rng(4))
+    assert joints[..., 2].min() > 0.3
+    asked = np.exp(np.random.default_rng(4).uniform(np.log(0.1), np.log(0.6), count))  # the first thing drawn there
+    rays = joints[..., :2] / joints[..., 2:]
+    side = (rays.max(1) - rays.min(1)).max(1)
+    got = 1.2 * side / 2
+    assert np.quantile(np.abs(np.log(got / asked)), 0.95) < 0.05
+    assert (np.abs(rays).mean(1) < 1).all()
+
+
+@pytest.mark.parametrize("kind", ["seen", "labelled", "bare"])
+def test_whatever_is_hidden_what_is_left_is_true(people: People, kind: str) -> None:
+    """Errors that are borrowed are nil here, so that only frames can be wrong: of crops that shrink to what is left."""
+    shares = {"seen": float(kind == "seen"), "labelled": float(kind == "labelled")}
+    sampler = _sampler(people, **shares, foreign=0, cut=0.7, point_lost=0.2)
+    sight, truth = sampler.batch(200, np.random.default_rng(5))
+    assert len(sight) == len(truth.betas) == 200
+    _hold_together(sight, truth)
+    hidden = 1 - (sight.points[..., 2] > 0).float().mean()
+    assert 0.15 < float(hidden) < 0.6
+    assert bool((sight.labels[sight.labels_seen == 0] == UNKNOWN).all())
+    without_world = float((sight.world[..., 3] == 0).all(1).float().mean())
+    assert abs(without_world - Mix().without_world) < 0.12  # four standard deviations
+    if kind == "bare":
+        assert float(sight.labels_seen.max()) == 0
+
+
+def test_keypoints_of_other_detectors_have_their_slots_and_no_landmarks(people: People) -> None:
+    sampler = _sampler(people, seen=0, labelled=0, foreign=1, cut=0, point_lost=0)
+    sight, truth = sampler.batch(60, np.random.default_rng(6))
+    assert float(sight.world.abs().max()) == 0
+    slots = {tuple(np.flatnonzero(row > 0)) for row in sight.points[..., 2].numpy()}
+    assert slots == set(map(tuple, map(sorted, samples.SOURCES.values())))
+    off = (in_crop(_keypoints(truth), sight.place) - sight.points[..., :2])[sight.points[..., 2] > 0]
+    assert 0.001 < float(off.std()) < 0.04  # 0.3 to 2 % of the box
+
+
+def test_the_same_generator_gives_the_same_batch(people: People) -> None:
+    sampler = _sampler(people)
+    stored = people.labels.copy()
+    first, second, other = (sampler.batch(40, np.random.default_rng(seed)) for seed in (7, 7, 8))
+    for name in ARRAYS:
+        assert torch.equal(getattr(first[0], name), getattr(second[0], name))
+        assert bool(getattr(first[0], name).float().isfinite().all())
+    assert torch.equal(first[1].rotations, second[1].rotations)
+    assert not torch.equal(first[0].points, other[0].points)
+    np.testing.assert_array_equal(people.labels, stored)  # spoilt are copies
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spoilt_label_maps_are_the_old_ones_but_for_one_mistake_and_one_rectangle(people: People, seed: int) -> None:
+    labels = people.labels[seed % len(people)]
+    before = labels.copy()
+    wrong, again = (spoilt(labels, np.random.default_rng(seed)) for _ in range(2))
+    np.testing.assert_array_equal(labels, before)
+    np.testing.assert_array_equal(wrong, again)
+    assert (wrong.shape, wrong.dtype) == (labels.shape, labels.dtype)
+
+    def explained(table: dict[int, int]) -> bool:
+        mistaken = labels.copy()
+        for label, other in table.items():
+            mistaken[labels == label] = other
+        rows, columns = np.nonzero(wrong != mistaken)
+        if not len(rows):
+            return True
+        lost = wrong[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        return len(np.unique(lost)) == 1 and lost[0, 0] in (0, OCCLUDER, UNKNOWN) and lost.size < labels.size / 9
+
+    assert any(map(explained, MISTAKEN))
+
+
+def test_the_shapes_metric_is_the_distance_of_vertices() -> None:
+    body, rng = open_body(), np.random.default_rng(0)
+    plain, scale_free = shape_metric(body).double().numpy()
+    template = (body.v_template - body.v_template.mean(0)).double().numpy().ravel()
+    for _ in range(5):
+        betas = rng.normal(size=10)
+        moved = (body.shapedirs.double().numpy() @ betas).ravel()
+        assert betas @ plain @ betas == pytest.approx(moved @ moved / body.num_vertices, rel=1e-4)
+        scale = np.linalg.lstsq(template[:, None], moved, rcond=None)[0]
+        rest = moved - template * scale
+        assert betas @ scale_free @ betas == pytest.approx(rest @ rest / body.num_vertices, rel=1e-4)
+        assert betas @ scale_free @ betas < betas @ plain @ betas
+
+
+# --- On disk, and interrupted -----------------------------------------------------------------------
+
+
+def test_people_survive_their_shard_which_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD", 2)
+    assert write_shard(tmp_path, LABELLED_SEED)
+    assert write_shard(tmp_path, LABELLED_SEED + 2)
+    (first, second), held_out = sorted(tmp_path.iterdir()), tmp_path / f"{HELD_OUT_SEED:07d}.npz"
+    content, moment = first.read_bytes(), first.stat().st_mtime_ns
+    assert not write_shard(tmp_path, LABELLED_SEED)
+    assert (first.read_bytes(), first.stat().st_mtime_ns) == (content, moment)
+    shutil.copy(second, held_out)
+    found = read_people(tmp_path, held_out=False)
+    rows = [record(generate(LABELLED_SEED + k, casting(), painted=False), None) for k in range(4)]
+    assert len(found) == 4
+    for field in fields(People):
+        stored = getattr(found, field.name)
+        np.testing.assert_array_equal(stored, np.stack([row[field.name] for row in rows]))
+    assert (found.parsed == UNKNOWN).all()
+    assert (found.keypoints == 0).all()
+    np.testing.assert_array_equal(read_people(tmp_path, held_out=True).betas, found.betas[2:])
+
+
+@pytest.mark.filterwarnings("ignore:::lightning")
+def test_an_interrupted_training_ends_as_the_uninterrupted_one(
+    tmp_path: Path, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, Adam's and the average's, batches and dropout all go on where they were."""
+    folder = tmp_path / "people"
+    folder.mkdir()
+    for seed in (LABELLED_SEED, HELD_OUT_SEED):
+        np.savez(folder / f"{seed:07d}.npz", **{field.name: getattr(people, field.name) for field in fields(People)})
+    settings = Settings(epochs=2, steps=2, batch=8, size=SMALL)
+
+    def run(name: str, settings: Settings = settings) -> dict[str, bytes]:
+        out = tmp_path / f"{name}.safetensors"
+        threads = torch.get_num_threads()
+        try:
+            train_regressor.train(train_regressor.Train(folder, tmp_path / name, out, settings, threads=1))
+        finally:
+            torch.set_num_threads(threads)
+        return {name: value.numpy().tobytes() for name, value in load_file(out).items()}
+
+    whole = run("whole")
+    assert run("again") == whole
+    assert run("other", replace(settings, seed=1)) != whole
+    original = Batches.__iter__
+
+    def batches(self: Batches) -> Iterator[tuple[Sight, Truth]]:
+        for step, batch in enumerate(original(self)):
+            if (self.epoch, step) == (1, 1):
+                raise RuntimeError("interrupted")
+            yield batch
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Batches, "__iter__", batches)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            run("parts")
+    assert (tmp_path / "parts" / "last.ckpt").exists()
+    assert not (tmp_path / "parts.safetensors").exists()
+    assert run("parts") == whole
