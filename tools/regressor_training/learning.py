@@ -41,7 +41,7 @@ class Settings:
     """Keypoints in space about the mid-hip, per metre."""
     rotations: float = 1.0
     root: float = 2.0
-    shape: float = 30.0
+    shape: float = 10.0
     """Vertices of the T-pose, root mean square, per metre: as they are, and again with the scale removed."""
     depth: float = 0.5
     spread: float = 0.05
