@@ -28,7 +28,7 @@ class Weights:
 
     keypoints: float = 1.5
     """Reprojection of the observed keypoints."""
-    world_landmarks: float = 0.2
+    world_landmarks: float = 0.1
     """Agreement with the detector's 3D landmarks."""
     dsr_mc: float = 4.0
     """DSR-MC: the rendered body matches the minimally clothed regions tightly."""
@@ -44,7 +44,7 @@ class Weights:
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
-    initial: float = 0.0
+    initial: float = 0.5
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
 
 

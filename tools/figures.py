@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import re
 
-from tables import datasets, fits, parsing, semantic
+from tables import datasets, fits, parsing, regressors, semantic
 from tables.results import ROOT
 
 PAGES = (
     "README.md",
     "docs/parser.md",
+    "docs/regressors.md",
     "docs/scale.md",
     "docs/terms.md",
     "priors/quality/README.md",
+    "priors/regressor/README.md",
     "priors/semantic/README.md",
 )
 FIGURES = {
@@ -35,6 +37,9 @@ FIGURES = {
         datasets.batch,
         datasets.scale,
         datasets.gate,
+        regressors.regressor,
+        regressors.modes,
+        regressors.eft,
     )
 }
 

@@ -111,7 +111,7 @@ class Fitter:
         crop_camera: bool = False,
     ) -> None:
         """Priors and regressor default to what ships for the body; `crop_camera` fits with SPIN's camera (f = 5000 on
-        the crop). Raises UsageError for a mode that fits weights where the regressor has none."""
+        the crop). Raises UsageError for a mode that fits weights where the regressor has none such."""
         self.config = config or FitConfig()
         self.body = body.to(device)
         semantic_prior = semantic_prior or load_semantic_prior(body)
@@ -120,11 +120,11 @@ class Fitter:
         self.semantic_prior = semantic_prior.to(device)
         self.pose_prior = (pose_prior or load_pose_prior(self.config.pose_prior)).to(device)
         self.regressor = regressor or load_regressor(None, self.body, self.config)
-        if self.config.mode != "smplify" and isinstance(self.regressor, KinematicRegressor):
-            raise UsageError(
-                f"--mode {self.config.mode}: the kinematic estimate has no weights to fit; give a --regressor, or "
-                "leave it out for the open body's own"
-            )
+        if self.config.mode != "smplify":
+            try:
+                self.regressor.movable(self.config.eft.layers)
+            except UsageError as error:
+                raise UsageError(f"--mode {self.config.mode}: {error}") from None
         self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
         self.device = device
         self.crop_camera = crop_camera

@@ -135,11 +135,11 @@ class HmrRegressor:
         return WeightVariables(
             self._network,
             crop_images(batch).to(self._device),
-            self._movable(layers),
+            self.movable(layers),
             partial(to_full_image, cameras=Cameras.of(batch, self._device), skeleton=self._skeleton),
         )
 
-    def _movable(self, layers: tuple[str, ...]) -> list[str]:
+    def movable(self, layers: tuple[str, ...]) -> list[str]:
         """Names of the weights that begin with one of `layers`, or all; never batch norm's."""
         frozen = {
             f"{module_name}.{name}"

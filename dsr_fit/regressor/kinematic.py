@@ -47,8 +47,14 @@ class KinematicRegressor:
         return Estimate(estimate(self.problem(batch), self.config.least_squares).parameters())
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> Variables:
+        """Raises UsageError, as `movable` does."""
+        raise AssertionError(self.movable(layers))
+
+    def movable(self, layers: tuple[str, ...]) -> list[str]:
         """Raises UsageError: it has no weights."""
-        raise UsageError("the kinematic estimate has no weights to fit")
+        raise UsageError(
+            "the kinematic estimate has no weights to fit; give a --regressor, or leave it out for the open body's own"
+        )
 
 
 def estimate(problem: Problem, settings: LeastSquares) -> State:

@@ -60,7 +60,19 @@ class OpenRegressor:
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> PersonalWeights:
         sight = sight_of(batch).to(self.skeleton.rest_joints.device)
-        return PersonalWeights(self.network, sight, self.skeleton, layers or EFT_LAYERS)
+        return PersonalWeights(self.network, sight, self.skeleton, self.movable(layers))
+
+    def movable(self, layers: tuple[str, ...]) -> list[str]:
+        """See `Regressor`. The look at the label map never moves."""
+        names = [name for name, _ in self.network.named_parameters() if not name.startswith("labels.")]
+        layers = layers or EFT_LAYERS
+        unknown = [layer for layer in layers if not any(name.startswith(layer) for name in names)]
+        if unknown:
+            raise UsageError(
+                f"no weights of the regressor {self.name!r} that may move begin with {unknown[0]!r}; its steps are "
+                f"{', '.join(prefix.rstrip('.') for prefix in _names(self.network))}"
+            )
+        return [name for name in names if name.startswith(layers)]
 
 
 class PersonalWeights:
@@ -69,22 +81,18 @@ class PersonalWeights:
     Steps before the first one that moves are taken once; so is the look at the label map, whose convolutions stay.
     """
 
-    def __init__(self, network: RegressorNetwork, sight: Sight, skeleton: Skeleton, layers: tuple[str, ...]) -> None:
-        """`layers`: beginnings of parameter names. Raises UsageError where none is called so."""
+    def __init__(self, network: RegressorNetwork, sight: Sight, skeleton: Skeleton, names: list[str]) -> None:
+        """`names`: of the network's parameters that move, one at least."""
         self.network, self.sight, self.skeleton, self.turns = network, sight, skeleton, sight.turns()
         self.steps: list[dict[str, Tensor]] = [
             {
                 name: value.detach().expand(len(sight), *value.shape).clone().requires_grad_()
                 for name, value in step.named_parameters()
-                if f"{prefix}{name}".startswith(layers)
+                if f"{prefix}{name}" in names
             }
             for prefix, step in zip(_names(network), network.steps(), strict=True)
         ]
-        moving = [number for number, weights in enumerate(self.steps) if weights]
-        if not moving:
-            known = ", ".join(name.rstrip(".") for name in _names(network))
-            raise UsageError(f"no layer of the regressor is called {', '.join(layers)}; its steps are {known}")
-        self.first = moving[0]
+        self.first = next(number for number, weights in enumerate(self.steps) if weights)
         with torch.no_grad():
             self.features = network.look(sight)
             self.guess = network.mean(len(sight))

@@ -39,6 +39,10 @@ class Regressor(Protocol):
         """The estimate, without gradient; on the device of the regressor."""
         ...
 
+    def movable(self, layers: tuple[str, ...]) -> list[str]:
+        """Names of the weights that `variables` moves. Raises UsageError where there are none such."""
+        ...
+
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> Variables:
         """The weights as what a fit moves: a copy for each person, decoded to full-image parameters.
 
