@@ -30,6 +30,7 @@ from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, binding, evidence, hinges
 from dsr_fit.perception.parsers import load_parser
+from dsr_fit.pipeline import Perception
 
 FRESH_SEED = 20_000
 """Further people to learn from, beside the tuning seeds."""
@@ -67,9 +68,10 @@ def collect(folder: Path, seeds: Sequence[int], cache: Path | None) -> Table:
     fitter = Fitter(load_body())
     parser = load_parser().name
     known = json.loads(cache.read_text()) if cache and cache.exists() else {}
+    perception = Perception()
     todo = [seed for seed in seeds if str(seed) not in known]
     for start in track(range(0, len(todo), BATCH), "fitting", transient=True):
-        seen = list(observe_all(folder, todo[start : start + BATCH], "whole", 0.0))
+        seen = list(observe_all(folder, todo[start : start + BATCH], "whole", 0.0, perception))
         known |= {str(item.seed): None for item in seen if item.observation is None}
         found = [(item.seed, item.observation) for item in seen if item.observation is not None]
         for (seed, _), result in zip(found, fitter.fit([one for _, one in found]), strict=True):

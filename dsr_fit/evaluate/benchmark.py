@@ -101,9 +101,11 @@ def observe_wholly(case: ClothedCase, picture: Path, perception: Perception) -> 
     return Seen(case.seed, observation)
 
 
-def observe_all(folder: Path, seeds: Sequence[int], kind: PerceptionKind, noise: float) -> Iterator[Seen]:
-    """What the fitter is told about each case of a folder."""
-    perception = Perception()
+def observe_all(
+    folder: Path, seeds: Sequence[int], kind: PerceptionKind, noise: float, perception: Perception | None = None
+) -> Iterator[Seen]:
+    """What the fitter is told about each case of a folder; `perception` may be one that is used again."""
+    perception = perception or Perception()
     for seed in seeds:
         case = read_case(folder, seed)
         if kind == "perfect":
