@@ -28,6 +28,10 @@ LABEL_CLASSES: tuple[tuple[int, ...], ...] = (
 POSE, SHAPE, CAMERA, SPREAD = 144, 10, 3, 24
 POINTS = 49
 
+HALVES = (0.1, 0.7)
+"""Crops' half sides over the focal length, as far as they were seen in training: SPIN's camera stands farther off, where
+perspective changes no more."""
+
 MISS = 0.5
 """Misses beyond this (half crops, metres) tell the refinements no more."""
 
@@ -258,7 +262,8 @@ class RegressorNetwork(nn.Module):
         shown = sight.labels_seen > 0
         if bool(shown.any()):
             summary[shown] = self.forget(self.labels(sight.labels[shown]).float())
-        place = torch.cat([sight.place[:, :2], sight.place[:, 2:].log(), sight.labels_seen[:, None]], 1)
+        half = sight.place[:, 2:].clamp(*HALVES).log()
+        place = torch.cat([sight.place[:, :2], half, sight.labels_seen[:, None]], 1)
         return torch.cat([sight.points.flatten(1), sight.world.flatten(1), place, summary], 1)
 
     def steps(self) -> list[nn.Module]:
