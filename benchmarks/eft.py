@@ -34,9 +34,6 @@ CHOICES: dict[str, tuple[tuple[str, ...], float | None]] = {
     "last step's heads, 3e-4": (
         ("refinements.1.pose", "refinements.1.shape", "refinements.1.camera"), 3e-4,
     ),
-    "last step's heads, 1e-3": (
-        ("refinements.1.pose", "refinements.1.shape", "refinements.1.camera"), 1e-3,
-    ),
     "both refinements, 1e-4": (("refinements.",), 1e-4),
     "every step, 1e-4": (("first.", "refinements."), 1e-4),
 }  # fmt: skip

@@ -25,6 +25,9 @@ _TRIPLET_KEYS = tuple(f"{name}_{part}" for name in _TRIPLETS for part in ("row",
 _KEYS = (*REQUIRED, "posedirs", "J_regressor", "keypoint_names", "body_name", *_TRIPLET_KEYS)
 NUM_BETAS = 10
 
+OPEN_BODY = "priors/open_body/body.npz"
+"""Of what ships."""
+
 
 def load_body(body: str | Path = "open", joint_regressor_extra: str | Path | None = None) -> Body:
     """A body by name ("open", the one that ships) or path.
@@ -33,7 +36,7 @@ def load_body(body: str | Path = "open", joint_regressor_extra: str | Path | Non
     `J_regressor_extra.npy` left undefined, with a warning, when that file is not given. Raises InputError for
     files that are missing, incomplete or refused.
     """
-    path = shipped("priors/open_body/body.npz") if str(body) == "open" else Path(body)
+    path = shipped(OPEN_BODY) if str(body) == "open" else Path(body)
     if not path.is_file():
         raise InputError(f"{path}: no such body file; give an SMPL .pkl or .npz, or `open` for the one that ships")
     arrays = read_pickle(path, _KEYS) if path.suffix == ".pkl" else _read_npz(path)

@@ -47,6 +47,11 @@ class Weights:
     initial: float = 0.5
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
 
+    def __post_init__(self) -> None:
+        for name, weight in vars(self).items():
+            if not 0 <= weight < math.inf:
+                raise UsageError(f"weights.{name} is {weight:g}; a weight is 0 or more")
+
 
 @dataclass(frozen=True)
 class Scales:
@@ -129,6 +134,14 @@ class Eft:
     """A person is done when the observed keypoints are missed by this little on average, pixels of a 224 px crop."""
     refinement: tuple[Stage, ...] = (Stage(224, 30, 0.002),)
     """In mode `eft+smplify`: the stages on the parameters that follow."""
+
+    def __post_init__(self) -> None:
+        self.stage(1.0)
+
+    def stage(self, own_rate: float) -> Stage:
+        """As a stage; `own_rate` is the regressor's. Raises UsageError where it can't run."""
+        rate = own_rate if self.learning_rate is None else self.learning_rate
+        return Stage(self.resolution, self.iterations, rate)
 
 
 @dataclass(frozen=True)

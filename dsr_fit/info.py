@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsr_fit.assets import LICENSED, licensed_setting, shipped, user_file
+from dsr_fit.body_files import OPEN_BODY
 from dsr_fit.export import versions
 
 
@@ -44,7 +45,7 @@ def _backends() -> list[tuple[str, str]]:
 
 def _shipped() -> list[tuple[str, str]]:
     assets = {
-        "open body": "priors/open_body/body.npz",
+        "open body": OPEN_BODY,
         "regressor": "priors/regressor/regressor.safetensors",
         "parser": "priors/parser/parser.safetensors",
         "semantic prior": "priors/semantic/prior.npz",

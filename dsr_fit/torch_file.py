@@ -182,7 +182,7 @@ def _from_zip(archive: zipfile.ZipFile) -> Any:
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != size:
                 raise ValueError(f"storage {key} is not of its size")
             return archive.read(entry)
-        except (KeyError, zipfile.BadZipFile, EOFError, OSError) as error:
+        except Exception as error:  # encrypted, truncated, overlapping: zipfile raises anything
             raise ValueError(f"storage {key} can't be read ({error})") from None
 
     with archive.open(names[0]) as file:

@@ -86,7 +86,7 @@ def test_the_estimate_lies_on_the_person_and_says_how_sure_it_is(regressor: Open
 
 
 def test_less_to_go_by_makes_it_less_sure(regressor: OpenRegressor, people: list[Parameters]) -> None:
-    """Of the legs, when the picture ends at the hips; and of the arms no more than a little."""
+    """Of the legs, when the picture ends at the hips."""
     valid, seen = open_body().skeleton.keypoint_valid, observe(people[0])
     keypoints, landmarks = seen.detection.keypoints.copy(), seen.detection.world_landmarks
     assert landmarks is not None

@@ -67,7 +67,9 @@ def collect(folder: Path, seeds: Sequence[int], cache: Path | None) -> Table:
     write_cases(folder, track(seeds, "generating", transient=True))
     fitter = Fitter(load_body())
     parser = load_parser().name
-    known = json.loads(cache.read_text()) if cache and cache.exists() else {}
+    bound_to = binding(fitter, parser)
+    kept = json.loads(cache.read_text()) if cache and cache.exists() else {}
+    known = kept["evidence"] if kept.get("bound_to") == bound_to else {}
     perception = Perception()
     todo = [seed for seed in seeds if str(seed) not in known]
     for start in track(range(0, len(todo), BATCH), "fitting", transient=True):
@@ -79,7 +81,7 @@ def collect(folder: Path, seeds: Sequence[int], cache: Path | None) -> Table:
             error = judge(fitter, case, parameters_of(result, case.focal_length))["pve"]
             known[str(seed)] = {"pve": error, **evidence(result)}
         if cache:
-            cache.write_text(json.dumps(known))
+            cache.write_text(json.dumps({"bound_to": bound_to, "evidence": known}))
     rows = [known[str(seed)] for seed in seeds]
     fits = [row for row in rows if row is not None]
     values = np.array([[row[name] for name in EVIDENCE] for row in fits])

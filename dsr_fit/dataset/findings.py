@@ -15,7 +15,7 @@ from dsr_fit.types import Detection, Observation
 
 @dataclass(frozen=True)
 class Found:
-    """An observation without its image: the fit needs none, and the label map is packed."""
+    """An observation without its image, which only some regressors look at; the label map is packed."""
 
     keypoints: np.ndarray  # (49, 3)
     world_landmarks: np.ndarray | None  # (49, 4)

@@ -19,6 +19,8 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.files import beneath, replacing
 from dsr_fit.fit.fitter import FitResult
 from dsr_fit.fit.gate import Gate
+from dsr_fit.perception.images import read_image
+from dsr_fit.types import Observation
 
 
 class BatchFitter:
@@ -40,7 +42,7 @@ class BatchFitter:
         outcomes: dict[int, FitResult | str] = {}
         for start in range(0, len(present), self.settings.batch_size):
             part = present[start : start + self.settings.batch_size]
-            fits = self._fit([found for _, found in part])
+            fits = self._fit([(batch[number].imgname, found) for number, found in part])
             outcomes |= {number: fit for (number, _), fit in zip(part, fits, strict=True)}
         rows = [self._row(seen, outcomes.get(number, seen.reason)) for number, seen in enumerate(batch)]
         fitted = time.perf_counter()
@@ -51,16 +53,22 @@ class BatchFitter:
         timings = {name: sum(seen.timings_s.get(name, 0.0) for seen in batch) for name in ("detect", "parse")}
         return Fitted(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
 
-    def _fit(self, people: list[Found]) -> list[FitResult | str]:
-        """A result, or the reason why there is none, for each person."""
+    def _fit(self, people: list[tuple[str, Found]]) -> list[FitResult | str]:
+        """A result, or the reason why there is none, for each person of an image."""
         try:
-            results = self.fitter.fit([found.observation() for found in people])
+            results = self.fitter.fit([self._observation(*person) for person in people])
         except Exception as error:
             # Whose fault it was shows when each is fitted alone.
             if len(people) == 1:
                 return [f"the fit failed: {reason_of(error, self.images)}"]
-            return [outcome for found in people for outcome in self._fit([found])]
+            return [outcome for person in people for outcome in self._fit([person])]
         return [result if _is_finite(result) else "the fit has values that are not finite" for result in results]
+
+    def _observation(self, imgname: str, found: Found) -> Observation:
+        """What was seen; with its picture only where the regressor looks at it."""
+        if not self.fitter.regressor.looks_at_image:
+            return found.observation()
+        return replace(found.observation(), image=read_image(self.images / imgname)[0])
 
     def _row(self, seen: Seen, outcome: FitResult | str) -> Row:
         named = {"imgname": seen.imgname, "person": seen.person, "source_id": seen.source_id}
@@ -89,7 +97,6 @@ class BatchFitter:
 
     def _draw(self, row: Row, result: FitResult) -> None:
         """`overlays/IMGNAME.PERSON.jpg`, its folders made."""
-        from dsr_fit.perception.images import read_image
         from dsr_fit.view.overlay import draw
 
         assert self.overlays is not None

@@ -102,11 +102,14 @@ def run(
         mix: go on in a folder that holds results of other settings.
         report: told after every batch, and once before the first.
         perceive, fit: other stages than `Perceiver` and `BatchFitter`.
-    Raises: UsageError and InputError, see `dsr_fit.dataset.manifest.agree` and `dsr_fit.dataset.shards`.
+    Raises: UsageError and InputError, see `Settings.fitter`, `dsr_fit.dataset.manifest.agree` and
+        `dsr_fit.dataset.shards`.
     """
     resources = resources or Resources()
     if settings.batch_size < 1 or shard_size < 1:
         raise UsageError("--batch-size and --shard-size must be at least 1")
+    if fit is None:
+        settings.fitter()  # what can't be fitted with is refused before anything is written
     with locked(out):
         manifest, number = agree(out, source, settings, shard_size, mix)
         store = Store(out, manifest.batches, shard_size)

@@ -67,12 +67,11 @@ class Settings:
         from dsr_fit.regressor.load import load_regressor
 
         body = load_body(self.body_path() or "open", self.joint_regressor_extra)
-        mean_params = licensed("smpl_mean_params", _text(self.smpl_mean_params))
         return Fitter(
             body,
             self.config,
             semantic_prior=load_semantic_prior(body, self.prior_path()),
-            regressor=load_regressor(self.regressor_name(), body.to(self.device), self.config, mean_params),
+            regressor=load_regressor(self.regressor_name(), body.to(self.device), self.config, self.smpl_mean_params),
             device=self.device,
             crop_camera=self.camera == "crop",
         )
@@ -104,7 +103,7 @@ def _text(path: Path | None) -> str | None:
 
 def _hashes_of(name: str) -> list[str]:
     """SHA-256 of the user's own weights, if it is such a file or folder."""
-    path = Path(name)
+    path = Path(name).expanduser()
     if not name or not path.exists():
         return []
     return [sha256(each) for each in ([path] if path.is_file() else sorted(path.glob("*.safetensors")))]

@@ -95,7 +95,9 @@ def fit_photos(photos: AnnotatedPhotos, numbers: Sequence[str], fitter: Fitter, 
 def _mark(fitter: Fitter) -> str:
     """Short hash of what decides a fit, apart from the photo."""
     prior = fitter.semantic_prior
-    hashed = hashlib.sha256(json.dumps([fitter.body.sha256, fitter.regressor.name, to_dict(fitter.config)]).encode())
+    hashed = hashlib.sha256(
+        json.dumps([fitter.body.sha256, fitter.regressor.fingerprint, to_dict(fitter.config)]).encode()
+    )
     for tensor in (prior.probabilities, *(vars(prior.outfits).values() if prior.outfits else ())):
         hashed.update(tensor.cpu().numpy().tobytes())
     return hashed.hexdigest()[:12]

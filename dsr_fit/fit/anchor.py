@@ -33,6 +33,10 @@ class Anchor:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Anchor:
         return Anchor(*(getattr(self, field.name).to(device, dtype) for field in fields(self)))
 
+    def repeat(self, times: int) -> Anchor:
+        """Each person `times` times in a row."""
+        return Anchor(*(getattr(self, field.name).repeat_interleave(times, 0) for field in fields(self)))
+
     def energy(self, rotations: Tensor, betas: Tensor) -> Tensor:
         """(B,) the `initial` term."""
         return priors.initial(priors.turned(rotations, self.rotations), self.spread, betas - self.betas)

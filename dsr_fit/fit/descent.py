@@ -109,7 +109,9 @@ def descend(
         if on_iteration is not None:
             on_iteration(iteration, total.detach())
         if fitted is not None:
-            progress.stop(fitted(parameters), "keypoints fitted")
+            done = fitted(parameters) & progress.running()
+            progress.best = parameters.map(torch.Tensor.detach).where(done, progress.best)  # what was asked for
+            progress.stop(done, "keypoints fitted")
         if len(history) > config.stop_window:
             before, now = history[-1 - config.stop_window], history[-1]
             progress.stop((before - now < config.stop_improvement * now.abs()) & progress.running(), "converged")

@@ -130,7 +130,14 @@ class Fitter:
         self.crop_camera = crop_camera
 
     def fit(self, observations: list[Observation], on_iteration: OnIteration = None) -> list[FitResult]:
-        """Fit every observed person; one loop for the whole batch. The order is kept."""
+        """Fit every observed person; one loop for the whole batch. The order is kept.
+
+        Where a regressor's weights move and are too large for it (`people_at_once`), the loop runs for fewer at a time.
+        """
+        few = self.regressor.people_at_once if self.config.mode != "smplify" else None
+        if few is not None and len(observations) > few:
+            parts = [observations[start : start + few] for start in range(0, len(observations), few)]
+            return [result for part in parts for result in self.fit(part, on_iteration)]
         torch.manual_seed(self.config.seed)
         batch = Batch(
             observations, crop_camera=self.crop_camera, keypoint_valid=self.body.skeleton.keypoint_valid.cpu()
@@ -161,16 +168,16 @@ class Fitter:
     def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
         """All terms on the regressor's weights, and in `eft+smplify` then on the body's parameters."""
         eft, points = self.config.eft, batch.points.to(self.device)
-        rate = self.regressor.eft_learning_rate if eft.learning_rate is None else eft.learning_rate
 
+        @torch.no_grad()
         def fitted(parameters: Parameters) -> Tensor:
-            relative = keypoint_errors(parameters.pose(self.body).keypoints.detach(), points)[1]
+            relative = keypoint_errors(parameters.pose(self.body).keypoints, points)[1]
             return relative * (SPIN_RESOLUTION / CROP_MARGIN) < eft.keypoint_px
 
         progress = descend(
             self.regressor.variables(batch, eft.layers),
             self._energy(batch, eft.resolution, anchor),
-            Stage(eft.resolution, eft.iterations, rate),
+            eft.stage(self.regressor.eft_learning_rate),
             self.config,
             on_iteration,
             fitted,

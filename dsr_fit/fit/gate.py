@@ -23,7 +23,6 @@ from dsr_fit.priors.semantic import SemanticPrior
 
 ASSET = "priors/quality/gate.json"
 PARSER = "priors/parser/parser.safetensors"
-REGRESSOR = "priors/regressor/regressor.safetensors"
 REASONS = 3
 """At most so many are told."""
 
@@ -113,7 +112,7 @@ def hinges(values: np.ndarray, knots: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Gate:
-    """A calibrated gate, for one body, semantic prior and parser."""
+    """A calibrated gate, for one body, semantic prior, parser, regressor and mode."""
 
     bias: float
     threshold: float
@@ -122,7 +121,7 @@ class Gate:
     labels_source: str
     """The parser that it was calibrated with."""
     holds: bool = True
-    """Whether the body, its semantic prior and the shipped parser are those it was calibrated with."""
+    """Whether body, priors, shipped parser, regressor and mode are those it was calibrated with."""
 
     @classmethod
     def of(cls, fitter: Fitter) -> Gate:
@@ -174,8 +173,7 @@ def binding(fitter: Fitter, labels_source: str) -> dict[str, Any]:
         "semantic_prior": fingerprint(fitter.semantic_prior),
         "labels_source": labels_source,
         "parser": sha256(shipped(PARSER)),
-        "regressor": fitter.regressor.name,
-        "regressor_weights": sha256(shipped(REGRESSOR)),
+        "regressor": fitter.regressor.fingerprint,
         "mode": config.mode,
         "pose_prior": config.pose_prior,
         "outfits": config.semantics.outfits,

@@ -84,7 +84,8 @@ class Problem:
         return cls(skeleton.to(dtype=double), points, prior, config.weights, config.scales)
 
     def repeat(self, times: int) -> Problem:
-        return replace(self, points=self.points.repeat(times))
+        anchor = None if self.anchor is None else self.anchor.repeat(times)
+        return replace(self, points=self.points.repeat(times), anchor=anchor)
 
     def energy(self, state: State) -> Tensor:
         """(B,) the weighted sum of the same terms that the gradient stages use."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dsr_fit.assets import sha256, shipped
+from dsr_fit.assets import sha256
 from dsr_fit.body import Body, Skeleton
 from dsr_fit.camera import SPIN_RESOLUTION, project, ray_rotation, spin_translation, translation_from_keypoints
 from dsr_fit.errors import UsageError
@@ -111,8 +111,12 @@ class WeightVariables:
 class HmrRegressor:
     """See `dsr_fit.regressor.regressor.Regressor`."""
 
+    looks_at_image = True
+    people_at_once = 1
+    """As in EFT: a person's copy of all weights, with Adam and the gradient, takes .43 GB."""
     eft_learning_rate = 5e-6
     """EFT's, as released."""
+    fingerprint = ""
 
     def __init__(self, network: Hmr, body: Body, name: str) -> None:
         """Puts the network in evaluation, without gradients. Raises UsageError for another body than official SMPL."""
@@ -160,7 +164,7 @@ class HmrRegressor:
 def check_body(body: Body, name: str) -> None:
     """Raises UsageError unless the body is official SMPL, as far as can be told, to which `name`'s bodies belong."""
     counts = (body.num_vertices, len(body.faces))
-    if counts != (SMPL_VERTICES, SMPL_FACES) or body.sha256 == sha256(shipped("priors/open_body/body.npz")):
+    if counts != (SMPL_VERTICES, SMPL_FACES):
         raise UsageError(
             f"{name}: HMR's bodies are official SMPL ({SMPL_VERTICES} vertices, {SMPL_FACES} faces), and the body "
             f"{body.name} has {counts[0]} and {counts[1]}; give an official SMPL file with --body"
@@ -171,5 +175,7 @@ def load_hmr_regressor(
     path: Path, body: Body, mean_params: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> HmrRegressor:
     """The regressor of a checkpoint; raises as `load_hmr_checkpoint` and `check_body` do."""
-    check_body(body, path.name)
-    return HmrRegressor(load_hmr_checkpoint(path, mean_params).to(device), body, path.name)
+    check_body(body, path.name)  # before much is read
+    regressor = HmrRegressor(load_hmr_checkpoint(path, mean_params).to(device), body, path.name)
+    regressor.fingerprint = sha256(path)
+    return regressor

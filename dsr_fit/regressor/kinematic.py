@@ -32,7 +32,9 @@ LIMB_SHARE = 0.05
 class KinematicRegressor:
     """Estimates any body (`Regressor`)."""
 
-    name = "kinematic"
+    name = fingerprint = "kinematic"
+    looks_at_image = False
+    people_at_once = None
     eft_learning_rate = 0.0
 
     def __init__(self, body: Body, config: FitConfig) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from dsr_fit.assets import required, sha256, shipped
 from dsr_fit.body import Body
+from dsr_fit.body_files import OPEN_BODY
 from dsr_fit.config import FitConfig
 from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.regressor.regressor import Regressor
-
-OPEN_BODY = "priors/open_body/body.npz"
 
 
 def load_regressor(which: str | None, body: Body, config: FitConfig, mean_params: Path | None = None) -> Regressor:
@@ -29,7 +28,8 @@ def load_regressor(which: str | None, body: Body, config: FitConfig, mean_params
     if which is None or which == "open" or which.endswith(".safetensors"):
         from dsr_fit.regressor.open_regressor import OpenRegressor
 
-        return OpenRegressor(body, None if which in (None, "open") else Path(which))
+        return OpenRegressor(body, None if which in (None, "open") else Path(which).expanduser())
     from dsr_fit.regressor.hmr_regressor import load_hmr_regressor
 
-    return load_hmr_regressor(required("regressor", which, "this --regressor"), body, mean_params)
+    path = required("regressor", which, "this --regressor")
+    return load_hmr_regressor(path, body, mean_params, body.v_template.device)

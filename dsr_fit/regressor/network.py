@@ -29,8 +29,8 @@ POSE, SHAPE, CAMERA, SPREAD = 144, 10, 3, 24
 POINTS = 49
 
 HALVES = (0.1, 0.7)
-"""Crops' half sides over the focal length, as far as they were seen in training: SPIN's camera stands farther off, where
-perspective changes no more."""
+"""Crops' half sides over the focal length, as far as they were seen in training: SPIN's camera stands farther off,
+where perspective changes no more."""
 
 MISS = 0.5
 """Misses beyond this (half crops, metres) tell the refinements no more."""

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call
 
-from dsr_fit.assets import shipped
+from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body, Skeleton
 from dsr_fit.config import from_dict
 from dsr_fit.errors import InputError, UsageError
@@ -35,6 +35,8 @@ the time (`benchmarks/eft.py`)."""
 class OpenRegressor:
     """Estimates the open body from what was observed, without a look at the picture."""
 
+    looks_at_image = False
+    people_at_once = None
     eft_learning_rate = 1e-3
 
     def __init__(self, body: Body, path: Path | None = None) -> None:
@@ -43,7 +45,9 @@ class OpenRegressor:
         Raises InputError where they can't be used, UsageError where they were trained for another body.
         """
         self.name = "open" if path is None else path.name
-        self.network, trained_for = read_network(path or shipped(ASSET))
+        path = path or shipped(ASSET)
+        self.network, trained_for = read_network(path)
+        self.fingerprint = sha256(path)
         if trained_for != body.sha256:
             raise UsageError(
                 f"the regressor {self.name!r} was trained for another body than {body.name}; "
@@ -167,7 +171,9 @@ def read_network(path: Path) -> tuple[RegressorNetwork, str]:
         size = from_dict(Size, json.loads(described["size"]))
         network, body = RegressorNetwork(size), described["body"]
         network.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError, UsageError) as error:
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            raise ValueError("weights that are not finite")
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError, UsageError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not readable weights of a regressor of ours ({reason})") from None
     return network.eval().requires_grad_(False), body

@@ -31,6 +31,21 @@ class Regressor(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 of its weights' file; its name where it has none. What was made with another is of another kind."""
+        ...
+
+    @property
+    def looks_at_image(self) -> bool:
+        """Whether the observations' pictures matter to it, or only what perception made of them."""
+        ...
+
+    @property
+    def people_at_once(self) -> int | None:
+        """How many people's weights a fit may move together, for memory's sake; None for any number."""
+        ...
+
+    @property
     def eft_learning_rate(self) -> float:
         """Adam's step that suits its weights when a fit moves them."""
         ...
