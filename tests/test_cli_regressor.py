@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_our_regressor_is_the_open_bodys_alone(tmp_path: Path, capfd: Capture) -
 
 
 @pytest.mark.parametrize("mode", ["eft", "eft+smplify"])
-def test_what_has_no_weights_is_refused_before_the_work(tmp_path: Path, capfd: Capture, mode: str, small: Path) -> None:
+def test_what_has_no_weights_is_refused_before_the_work(tmp_path: Path, capfd: Capture, mode: str) -> None:
     options = ("--mode", mode, "--regressor", "kinematic")
     status, line = _refused(capfd, "nothing.jpg", "--out", str(tmp_path / "m.obj"), *options)
     assert status == 2
@@ -133,14 +134,17 @@ def test_a_data_set_takes_the_same_options_and_does_not_mix(tmp_path: Path, capf
     assert row["iterations"] <= 3
     stored = json.loads((out / "manifest.json").read_text())["runs"][0]["identity"]
     assert (stored["config"]["mode"], stored["regressor"]) == ("eft", [None, []])
-    status, line = _refused(capfd, *batch, *EFT, "--regressor", "kinematic")
+    other = tmp_path / "other.safetensors"
+    shutil.copyfile(shipped(ASSET), other)
+    status, line = _refused(capfd, *batch, *EFT, "--regressor", str(other))
     assert status == 2
     assert "regressor" in line
     assert "choose another --out, or add --mix" in line
     fresh = (*batch[:3], str(tmp_path / "fresh"), *batch[4:])
-    assert cli.main([*fresh, *EFT, "--regressor", "kinematic"]) == 1  # found out by the process that fits
-    assert "has no weights to fit; give a --regressor" in capfd.readouterr().err
-    assert list(read_results(tmp_path / "fresh")) == []
+    status, line = _refused(capfd, *fresh, *EFT, "--regressor", "kinematic")
+    assert status == 2
+    assert "has no weights to fit; give a --regressor" in line
+    assert not (tmp_path / "fresh").exists()
 
 
 def test_another_regressor_is_another_setting(tmp_path: Path) -> None:
