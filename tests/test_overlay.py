@@ -11,19 +11,22 @@ import torch
 from scenes import HEIGHT, WIDTH, observe, open_body, person
 
 from dsr_fit.camera import Crop
-from dsr_fit.config import FitConfig, Stage
+from dsr_fit.config import FitConfig, Stage, Weights
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.labels import COLOURS, LABEL_INDEX, OCCLUDER, UNKNOWN
+from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.view.overlay import PANEL, PAPER, draw, vertex_normals
 
 
 @pytest.fixture(scope="module")
 def result() -> FitResult:
-    """A hardly fitted person before a photo of coloured noise."""
+    """A hardly fitted person before a photo of coloured noise; no other regressor's weights decide where it stands."""
     noise = np.random.default_rng(0).integers(0, 90, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     image = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     observation = replace(observe(person(0)), image=image)
-    return Fitter(open_body(), FitConfig(stages=(Stage(56, 1, 0.005),))).fit([observation])[0]
+    config = FitConfig(weights=Weights(initial=0.0, world_landmarks=0.2), stages=(Stage(56, 1, 0.005),))
+    kinematic = KinematicRegressor(open_body(), config)
+    return Fitter(open_body(), config, regressor=kinematic).fit([observation])[0]
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,8 @@ class Settings:
         from dsr_fit.regressor.load import load_regressor
 
         body = load_body(self.body_path() or "open", self.joint_regressor_extra)
+        if self.smpl_mean_params is not None:
+            licensed("smpl_mean_params", str(self.smpl_mean_params))  # a file that is named must be there
         return Fitter(
             body,
             self.config,

@@ -28,8 +28,8 @@ ASSET = "priors/regressor/regressor.safetensors"
 
 
 EFT_LAYERS = ("refinements.1.pose", "refinements.1.shape", "refinements.1.camera")
-"""What a fit moves unless told otherwise: the last refinement's heads. All of its weights get no lower, in five times
-the time (`benchmarks/eft.py`)."""
+"""What a fit moves unless told otherwise: the last refinement's heads. Every weight of every step gets little lower, in
+ten times the time (`benchmarks/eft.py`)."""
 
 
 class OpenRegressor:
