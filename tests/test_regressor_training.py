@@ -16,11 +16,13 @@ from scenes import open_body
 pytest.importorskip("lightning")
 
 import train_regressor
+from regressor_training import lenders, samples
 from regressor_training import people as shards
-from regressor_training import samples
 from regressor_training.learning import Batches, Settings, shape_metric
+from regressor_training.lenders import Lenders
 from regressor_training.people import HELD_OUT_SEED, LABELLED_SEED, People, casting, read_people, record, write_shard
-from regressor_training.samples import MISTAKEN, Lenders, Mix, Sampler, Truth, finish, scene_of, spoilt
+from regressor_training.samples import Mix, Sampler, Truth, finish, scene_of
+from regressor_training.spoil import MISTAKEN, spoilt
 
 from dsr_fit.camera import Crop, ray_rotation
 from dsr_fit.evaluate.clothed import ClothedCase, generate
@@ -55,7 +57,7 @@ def people(cases: list[ClothedCase]) -> People:
 
 @pytest.fixture(autouse=True)
 def few_lenders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "LENDERS", 3)
+    monkeypatch.setattr(lenders, "LENDERS", 3)
 
 
 def _sampler(people: People, **mix: float) -> Sampler:
@@ -126,7 +128,7 @@ def test_nobody_borrows_more_than_its_own_errors_from_itself(people: People, mon
     world[..., :3] += rng.normal(0, 0.05, world[..., :3].shape)
     keypoints[:, 11], world[:, 12] = 0, 0
     wrong = replace(people, keypoints=keypoints, world=world)
-    monkeypatch.setattr(samples, "LENDERS", 1)
+    monkeypatch.setattr(lenders, "LENDERS", 1)
     rays, confidence, lent = Lenders(wrong).lend(rng, people.joints)
     np.testing.assert_array_equal(confidence, keypoints[..., 2])
     pixels = rays * wrong.intrinsics[:, None, :1] + wrong.intrinsics[:, None, 1:]
