@@ -27,7 +27,7 @@ from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.evaluate.parsing import Confusion
 from dsr_fit.labels import LABEL_SETS, LABELS
-from dsr_fit.perception.boxes import area, keypoint_box, shared_area
+from dsr_fit.perception.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.perception.detector import MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.label_files import colour_labels
@@ -67,8 +67,7 @@ class Photos:
             box = keypoint_box(true)
             for found in self.detector.detect(sample.picture, box):
                 seen = keypoint_box(found.keypoints)
-                shared = shared_area(box, seen)
-                if shared > SAME_PERSON * (area(box) + area(seen) - shared):
+                if shared_area(box, seen) > SAME_PERSON * joint_area(box, seen):
                     made.append((sample.picture, found, sample.classes, figure))
         return made
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dsr_fit.camera import Crop
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.perception.boxes import area, keypoint_box, shared_area
+from dsr_fit.perception.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.perception.detector import KeypointDetector, MediaPipeDetector
 from dsr_fit.perception.images import read_image
 from dsr_fit.perception.keypoint_files import read_keypoints
@@ -108,8 +108,7 @@ class Perception:
         self.detector = self.detector or MediaPipeDetector()
         for found in self.detector.detect(image, box):
             seen = keypoint_box(found.keypoints)
-            shared = shared_area(box, seen)
-            if shared > SAME_PERSON * (area(box) + area(seen) - shared):
+            if shared_area(box, seen) > SAME_PERSON * joint_area(box, seen):
                 return replace(
                     given,
                     person_mask=given.person_mask if given.person_mask is not None else found.person_mask,

@@ -59,7 +59,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Average:
-    """Write the mean of several checkpoints' weights: people are few, and it fits unseen ones better than the last."""
+    """Write the mean of several checkpoints' weights."""
 
     checkpoints: tuple[Path, ...]
     """Of one run, or of runs that followed each other. A .safetensors file of ours is one too."""

@@ -19,7 +19,7 @@ from dsr_fit.evaluate.clothed import ClothedCase
 from dsr_fit.evaluate.clothed.dataset import read_case
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.parameters import Parameters
-from dsr_fit.perception.boxes import area, keypoint_box, shared_area
+from dsr_fit.perception.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.pipeline import Perception
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.types import Detection, Observation
@@ -90,13 +90,8 @@ def observe_wholly(case: ClothedCase, picture: Path, perception: Perception) -> 
         observation = perception.observe(picture)
     except InputError as error:
         return Seen(case.seed, None, str(error).replace(f"{picture.parent}/", ""))
-    focal, _, cx, cy = case.intrinsics
-    truth = np.ones((49, 3), np.float32)
-    truth[:, :2] = case.joints[:, :2] / case.joints[:, 2:] * focal + (cx, cy)
-    truth[~case.keypoint_visibility, 2] = 0
-    true_box, box = keypoint_box(truth), keypoint_box(observation.detection.keypoints)
-    shared = shared_area(true_box, box)
-    if shared < SAME_PERSON * (area(true_box) + area(box) - shared):
+    true_box, box = keypoint_box(case.keypoints), keypoint_box(observation.detection.keypoints)
+    if shared_area(true_box, box) < SAME_PERSON * joint_area(true_box, box):
         return Seen(case.seed, None, "the detector chose somebody else")
     return Seen(case.seed, observation)
 

@@ -36,3 +36,8 @@ def shared_area(first: Box, second: Box) -> float:
     width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
     height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
     return max(width, 0.0) * max(height, 0.0)
+
+
+def joint_area(first: Box, second: Box) -> float:
+    """Square pixels that two boxes cover together; `shared_area` over this is their IoU."""
+    return area(first) + area(second) - shared_area(first, second)

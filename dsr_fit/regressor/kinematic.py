@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from dsr_fit.camera import translation_from_keypoints
 from dsr_fit.config import FitConfig, LeastSquares
 from dsr_fit.errors import UsageError
 from dsr_fit.fit.batch import Batch, Points
-from dsr_fit.fit.descent import Variables
 from dsr_fit.fit.least_squares import POSE, Problem, State, solve
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.priors.pose import load_pose_prior
@@ -48,11 +48,11 @@ class KinematicRegressor:
     def __call__(self, batch: Batch) -> Estimate:
         return Estimate(estimate(self.problem(batch), self.config.least_squares).parameters())
 
-    def variables(self, batch: Batch, layers: tuple[str, ...]) -> Variables:
+    def variables(self, batch: Batch, layers: tuple[str, ...]) -> NoReturn:
         """Raises UsageError, as `movable` does."""
-        raise AssertionError(self.movable(layers))
+        self.movable(layers)
 
-    def movable(self, layers: tuple[str, ...]) -> list[str]:
+    def movable(self, layers: tuple[str, ...]) -> NoReturn:
         """Raises UsageError: it has no weights."""
         raise UsageError(
             "the kinematic estimate has no weights to fit; give a --regressor, or leave it out for the open body's own"

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr_fit.camera import Crop
+from dsr_fit.camera import CROP_MARGIN, Crop
 from dsr_fit.evaluate.clothed import ClothedCase, generate
 from dsr_fit.evaluate.clothed.staging import Casting
 from dsr_fit.evaluate.poses import load_poses
 from dsr_fit.files import replacing
 from dsr_fit.fit.batch import crop_labels
-from dsr_fit.perception.boxes import area, keypoint_box, shared_area
+from dsr_fit.labels import UNKNOWN
+from dsr_fit.perception.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.perception.detector import MediaPipeDetector
 from dsr_fit.perception.label_files import keep_own_labels
 from dsr_fit.perception.parser import HumanParser
@@ -74,31 +75,21 @@ class Onlooker:
 
     def find(self, case: ClothedCase) -> Detection | None:
         """The detection that is the case's person, if any."""
-        truth = true_keypoints(case)
-        box = keypoint_box(truth)
+        box = keypoint_box(case.keypoints)
         for found in self.detector.detect(case.image, None):
             other = keypoint_box(found.keypoints)
-            shared = shared_area(box, other)
-            if shared > SAME_PERSON * (area(box) + area(other) - shared):
+            if shared_area(box, other) > SAME_PERSON * joint_area(box, other):
                 return found
         return None
 
 
-def true_keypoints(case: ClothedCase) -> np.ndarray:
-    """(49, 3) true pixels; confidence 1 where visible, else 0."""
-    focal, _, cx, cy = case.intrinsics
-    pixels = case.joints[:, :2] / case.joints[:, 2:] * focal + (cx, cy)
-    return np.concatenate([pixels, case.keypoint_visibility[:, None]], 1).astype(np.float32)
-
-
 def record(case: ClothedCase, onlooker: Onlooker | None) -> dict[str, np.ndarray]:
     """One row of `People`."""
-    truth = true_keypoints(case)
-    crop = Crop.around(truth)
-    window = Crop(crop.center, crop.side / 1.2 * STORED_SIDE)
+    crop = Crop.around(case.keypoints)
+    window = Crop(crop.center, crop.side / CROP_MARGIN * STORED_SIDE)
     found = None if onlooker is None else onlooker.find(case)
     keypoints, world = np.zeros((49, 3), np.float32), np.zeros((49, 4), np.float32)
-    parsed = np.full((STORED_PIXELS, STORED_PIXELS), 255, np.uint8)
+    parsed = np.full((STORED_PIXELS, STORED_PIXELS), UNKNOWN, np.uint8)
     if onlooker is not None and found is not None:
         keypoints = found.keypoints
         world = world if found.world_landmarks is None else found.world_landmarks

@@ -80,6 +80,13 @@ class ClothedCase:
         height, width = self.labels.shape
         return self.focal_length, self.focal_length, width / 2, height / 2
 
+    @property
+    def keypoints(self) -> np.ndarray:
+        """(49, 3) float32 true pixels, and confidence: 1 where visible, else 0."""
+        focal, _, cx, cy = self.intrinsics
+        pixels = self.joints[:, :2] / self.joints[:, 2:] * focal + (cx, cy)
+        return np.concatenate([pixels, self.keypoint_visibility[:, None]], 1).astype(np.float32)
+
 
 def generate(seed: int, casting: Casting | None = None, *, painted: bool = True) -> ClothedCase:
     """The clothed person of this seed; the same on every call, whatever other seeds are generated.
