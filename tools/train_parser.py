@@ -18,11 +18,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import RichProgressBar
 from parser_training.learning import REFINING, ParserTraining, Settings
 from parser_training.photos import load_photos
 from safetensors.torch import save_file
+from training import keepers, kept, log
 
 from dsr_fit.files import replacing
 from dsr_fit.perception.network_parser import load_network
@@ -55,16 +55,11 @@ def main() -> None:
         reload_dataloaders_every_n_epochs=1,
         check_val_every_n_epoch=5,
         num_sanity_val_steps=0,
-        logger=CSVLogger(arguments.work, name="log", version=0),
-        callbacks=[
-            RichProgressBar(),
-            EMAWeightAveraging(decay=0.998),
-            ModelCheckpoint(arguments.work, "last", every_n_epochs=1, save_on_train_epoch_end=True, save_top_k=1),
-        ],
+        logger=log(arguments.work),
+        callbacks=[RichProgressBar(), *keepers(arguments.work)],
         log_every_n_steps=20,
     )
-    kept = arguments.work / "last.ckpt"
-    trainer.fit(module, ckpt_path=str(kept) if kept.exists() else None)
+    trainer.fit(module, ckpt_path=kept(arguments.work))
     weights = {name: value.detach().half().contiguous() for name, value in module.network.state_dict().items()}
     weights = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

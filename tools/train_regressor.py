@@ -20,10 +20,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import lightning
 import torch
 import tyro
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from regressor_training.learning import RegressorTraining, Settings
 from regressor_training.people import HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, SHARD, read_people, write_shard
+from training import keepers, kept, log
 
 from dsr_fit.body_files import load_body
 from dsr_fit.regressor.network import RegressorNetwork
@@ -94,15 +93,11 @@ def train(arguments: Train) -> None:
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        logger=CSVLogger(arguments.work, name="log", version=0),
-        callbacks=[
-            EMAWeightAveraging(decay=0.998),
-            ModelCheckpoint(arguments.work, "last", every_n_epochs=1, save_on_train_epoch_end=True, save_top_k=1),
-        ],
+        logger=log(arguments.work),
+        callbacks=keepers(arguments.work),
         log_every_n_steps=50,
     )
-    kept = arguments.work / "last.ckpt"
-    trainer.fit(module, ckpt_path=str(kept) if kept.exists() else None)
+    trainer.fit(module, ckpt_path=kept(arguments.work))
     write_network(arguments.out, module.network, body)
 
 

@@ -1,0 +1,27 @@
+"""What every training keeps in its folder, so that the same command goes on where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+
+def keepers(work: Path) -> list[Callback]:
+    """Averaged weights, and a checkpoint after each epoch."""
+    return [
+        EMAWeightAveraging(decay=0.998),
+        ModelCheckpoint(work, "last", every_n_epochs=1, save_on_train_epoch_end=True, save_top_k=1),
+    ]
+
+
+def log(work: Path) -> CSVLogger:
+    """One file of losses and scores, which a resumed run goes on with."""
+    return CSVLogger(work, name="log", version=0)
+
+
+def kept(work: Path) -> str | None:
+    """The checkpoint to go on from, if there is one."""
+    path = work / "last.ckpt"
+    return str(path) if path.exists() else None
