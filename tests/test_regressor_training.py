@@ -16,13 +16,6 @@ from scenes import open_body
 pytest.importorskip("lightning")
 
 import train_regressor
-from regressor_training import lenders, samples
-from regressor_training import people as shards
-from regressor_training.learning import Batches, Settings, shape_metric
-from regressor_training.lenders import Lenders
-from regressor_training.people import HELD_OUT_SEED, LABELLED_SEED, People, casting, read_people, record, write_shard
-from regressor_training.samples import Mix, Sampler, Truth, finish, scene_of
-from regressor_training.spoil import MISTAKEN, spoilt
 
 from dsr_fit.camera import Crop, ray_rotation
 from dsr_fit.evaluate.clothed import ClothedCase, generate
@@ -31,6 +24,21 @@ from dsr_fit.fit.batch import crop_labels
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABEL_INDEX, OCCLUDER, UNKNOWN
 from dsr_fit.regressor.network import LABEL_PIXELS, Sight, Size, in_crop
+from dsr_fit.training.open import Batches, Settings, shape_metric
+from dsr_fit.training.synthetic import lenders, samples
+from dsr_fit.training.synthetic import people as shards
+from dsr_fit.training.synthetic.lenders import Lenders
+from dsr_fit.training.synthetic.people import (
+    HELD_OUT_SEED,
+    LABELLED_SEED,
+    People,
+    casting,
+    read_people,
+    record,
+    write_shard,
+)
+from dsr_fit.training.synthetic.samples import Mix, Sampler, Truth, finish, scene_of
+from dsr_fit.training.synthetic.spoil import MISTAKEN, spoilt
 
 SMALL = Size(labels=(8, 8), summary=8, first=(24, 1), refinement=(16, 1), refinements=1)
 ARRAYS = ("points", "world", "place", "labels", "labels_seen")

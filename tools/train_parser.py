@@ -22,10 +22,10 @@ from lightning.pytorch.callbacks import RichProgressBar
 from parser_training.learning import REFINING, ParserTraining, Settings
 from parser_training.photos import load_photos
 from safetensors.torch import save_file
-from training import keepers, kept, log
 
 from dsr_fit.files import replacing
 from dsr_fit.perception.network_parser import load_network
+from dsr_fit.training.keeping import keepers, kept, log
 
 
 def main() -> None:

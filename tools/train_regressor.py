@@ -20,13 +20,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import lightning
 import torch
 import tyro
-from regressor_training.learning import RegressorTraining, Settings
-from regressor_training.people import HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, SHARD, read_people, write_shard
-from training import keepers, kept, log
 
 from dsr_fit.body_files import load_body
 from dsr_fit.regressor.network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import read_network, write_network
+from dsr_fit.training.keeping import keepers, kept, log
+from dsr_fit.training.open import RegressorTraining, Settings
+from dsr_fit.training.synthetic.people import (
+    HELD_OUT_SEED,
+    LABELLED_SEED,
+    PAINTED_SEED,
+    SHARD,
+    read_people,
+    write_shard,
+)
 
 
 @dataclass(frozen=True)

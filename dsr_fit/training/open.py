@@ -17,8 +17,8 @@ from dsr_fit.evaluate import metrics
 from dsr_fit.evaluate.poses import load_poses
 from dsr_fit.regressor.network import Guess, Placed, RegressorNetwork, Sight, Size, in_crop, place
 from dsr_fit.rotation import angle_between
-from regressor_training.people import People
-from regressor_training.samples import Mix, Sampler, Truth, finish, scene_of
+from dsr_fit.training.synthetic.people import People
+from dsr_fit.training.synthetic.samples import Mix, Sampler, Truth, finish, scene_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dsr_fit.rotation import rotation_between
-from regressor_training.people import People
+from dsr_fit.training.synthetic.people import People
 
 MID_HIP = 8
 SIMILAR = [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14]

@@ -24,9 +24,9 @@ from dsr_fit.joints import COCO_17_SLOTS, MIRRORED_KEYPOINTS, mirrored_pose
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
 from dsr_fit.regressor.network import LABEL_PIXELS, Sight
 from dsr_fit.rotation import axis_angle_to_matrix
-from regressor_training.lenders import Lenders, box, turns_to
-from regressor_training.people import People
-from regressor_training.spoil import spoilt
+from dsr_fit.training.synthetic.lenders import Lenders, box, turns_to
+from dsr_fit.training.synthetic.people import People
+from dsr_fit.training.synthetic.spoil import spoilt
 
 SOURCES = {"openpose": tuple(range(25)), "coco": COCO_17_SLOTS}
 

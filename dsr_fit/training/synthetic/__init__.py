@@ -1,0 +1,1 @@
+"""Rendered people to learn from, and batches drawn from them."""
