@@ -95,6 +95,7 @@ def report(
         "crop_residual_px": result.crop_residual_px,
         "regressor": result.regressor,
         "joint_spread_deg": _by_joint(result.spread),
+        "expected_error_m": result.expected_error_m,
         "quality": verdict.quality,
         "accepted": verdict.accepted,
         "reasons": list(verdict.reasons),

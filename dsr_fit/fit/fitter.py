@@ -61,6 +61,8 @@ class FitResult:
     """Who made the initial estimate."""
     spread: np.ndarray | None
     """(24,) by how much the regressor expects each joint's rotation to be off, radians; None where it doesn't say."""
+    expected_error_m: float | None
+    """Mean distance of SMPL's 24 joints, about the pelvis, by which the regressor expects its estimate to be off."""
     iterations: int
     stop_reason: str
     """`converged`, `keypoints fitted`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""
@@ -254,6 +256,7 @@ class Fitter:
                     change_m=change[row],
                     regressor=self.regressor.name,
                     spread=None if estimate.spread is None else estimate.spread[row].cpu().numpy(),
+                    expected_error_m=None if estimate.joint_error_m is None else float(estimate.joint_error_m[row]),
                     iterations=int(course.iterations[row]),
                     stop_reason=course.reasons[row],
                     timings_s=timings,

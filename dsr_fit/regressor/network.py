@@ -25,7 +25,7 @@ LABEL_CLASSES: tuple[tuple[int, ...], ...] = (
 )  # fmt: skip
 """Labels that the network tells apart: background, hair, face, tops, dress, skirt, trousers, limbs, shoes, the rest."""
 
-POSE, SHAPE, CAMERA, SPREAD = 144, 10, 3, 24
+POSE, SHAPE, CAMERA, SPREAD, ERROR = 144, 10, 3, 24, 1
 POINTS = 49
 
 HALVES = (0.1, 0.7)
@@ -71,10 +71,12 @@ class Guess:
     betas: Tensor  # (B, 10)
     camera: Tensor  # (B, 3) log of the size in the crop, and the pelvis's place in the crop, -1..1
     spread: Tensor  # (B, 24) log of the expected rotation error, radians
+    error: Tensor  # (B, 1) log of the expected mean error of the joints about the pelvis, metres
 
     def moved(self, delta: Guess) -> Guess:
-        """Everything added but the spread, which is replaced."""
-        return Guess(self.pose + delta.pose, self.betas + delta.betas, self.camera + delta.camera, delta.spread)
+        """Pose, shape and camera added; what errors are expected, replaced."""
+        pose, betas, camera = self.pose + delta.pose, self.betas + delta.betas, self.camera + delta.camera
+        return Guess(pose, betas, camera, delta.spread, delta.error)
 
     def detach(self) -> Guess:
         return Guess(*(value.detach() for value in vars(self).values()))
@@ -174,7 +176,8 @@ class Step(nn.Module):
         self.norm = Norm(width)
         self.pose, self.shape = Dense(width, POSE), Dense(width, SHAPE)
         self.camera, self.spread = Dense(width, CAMERA), Dense(width, SPREAD)
-        for head in (self.pose, self.shape, self.camera, self.spread):
+        self.error = Dense(width, ERROR)
+        for head in (self.pose, self.shape, self.camera, self.spread, self.error):
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)
 
@@ -184,7 +187,7 @@ class Step(nn.Module):
             x = block(x)
         with in_full_precision(x):
             x = self.norm(F.gelu(x).float())
-            return Guess(self.pose(x), self.shape(x), self.camera(x), self.spread(x))
+            return Guess(self.pose(x), self.shape(x), self.camera(x), self.spread(x), self.error(x))
 
 
 @dataclass(frozen=True)
@@ -273,7 +276,8 @@ class RegressorNetwork(nn.Module):
     def mean(self, count: int) -> Guess:
         """What everybody starts from."""
         zero = self.mean_pose.new_zeros
-        return Guess(self.mean_pose.expand(count, -1), zero(count, SHAPE), zero(count, CAMERA), zero(count, SPREAD))
+        pose = self.mean_pose.expand(count, -1)
+        return Guess(pose, zero(count, SHAPE), zero(count, CAMERA), zero(count, SPREAD), zero(count, ERROR))
 
     def told(
         self, number: int, features: Tensor, guess: Guess, sight: Sight, turns: Tensor, skeleton: Skeleton

@@ -60,7 +60,8 @@ class OpenRegressor:
     def __call__(self, batch: Batch) -> Estimate:
         sight = sight_of(batch).to(self.skeleton.rest_joints.device)
         guess = self.network(sight, self.skeleton)[-1]
-        return Estimate(parameters_of(place(guess, sight, sight.turns(), self.skeleton)), guess.spread.exp())
+        placed = place(guess, sight, sight.turns(), self.skeleton)
+        return Estimate(parameters_of(placed), guess.spread.exp(), guess.error[:, 0].exp())
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> PersonalWeights:
         sight = sight_of(batch).to(self.skeleton.rest_joints.device)

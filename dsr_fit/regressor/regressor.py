@@ -20,6 +20,8 @@ class Estimate:
     """In the full image's camera frame."""
     spread: Tensor | None = None
     """(B, 24) expected error of each joint's rotation, radians, root first; None where the regressor doesn't say."""
+    joint_error_m: Tensor | None = None
+    """(B,) expected mean distance of SMPL's 24 joints from the truth, pelvises on each other, metres; None likewise."""
 
 
 class Regressor(Protocol):

@@ -45,6 +45,7 @@ class Settings:
     """Vertices of the T-pose, root mean square, per metre: as they are, and again with the scale removed."""
     depth: float = 0.5
     spread: float = 0.05
+    error: float = 0.05
     seed: int = 0
 
 
@@ -107,6 +108,8 @@ class RegressorTraining(lightning.LightningModule):
         turned = (ours.rotations - theirs.rotations).abs().mean((2, 3))
         shape = ours.betas - theirs.betas
         angle = angle_between(ours.rotations, theirs.rotations).detach()
+        missed = _joints(ours.rotations, ours.betas, self.body) - _joints(theirs.rotations, theirs.betas, self.body)
+        missed = missed.detach().norm(dim=-1).mean(1, keepdim=True)
         depth = (
             guess.pelvis(sight.place)[:, 2] / (theirs.cam_t + skeleton.joints_at_rest(truth.betas)[:, 0])[:, 2]
         ).log()
@@ -119,6 +122,7 @@ class RegressorTraining(lightning.LightningModule):
             * (torch.einsum("bi,kij,bj->bk", shape, self.shape_metric, shape) + 1e-8).sqrt().mean(),
             "depth": settings.depth * depth.abs().mean(),
             "spread": settings.spread * (guess.spread + angle * (-guess.spread).exp()).mean(),
+            "error": settings.error * (guess.error + missed * (-guess.error).exp()).mean(),
         }
 
     @torch.no_grad()

@@ -28,25 +28,36 @@ from dsr_fit.training.synthetic.lenders import Lenders, box, turns_to
 from dsr_fit.training.synthetic.people import People
 from dsr_fit.training.synthetic.spoil import spoilt
 
-SOURCES = {"openpose": tuple(range(25)), "coco": COCO_17_SLOTS}
+SLOTS = (tuple(range(49)), tuple(range(25)), COCO_17_SLOTS)
+"""What detectors give: everything, OpenPose's body, COCO's."""
+FEWEST = 5
+"""Fewer keypoints make no crop."""
+
+LIMBS = ((1, 4, 7, 10), (2, 5, 8, 11), (13, 16, 18, 20, 22), (14, 17, 19, 21, 23), (3, 6, 9, 12, 15))
+"""Joints of the legs, the arms, the spine and head."""
 
 
 @dataclass(frozen=True)
 class Mix:
     """Shares of the kinds of people, and what is hidden from the network."""
 
-    seen: float = 0.35
+    seen: float = 0.3
     """Painted, with the detector's keypoints and landmarks as they are."""
-    labelled: float = 0.3
+    labelled: float = 0.4
     """Clothed but not painted, with borrowed errors; the rest are bare bodies in any pose, seen by any camera."""
     parsed: float = 0.6
     """Of the seen ones' label maps, those by the parser; the others are true."""
     without_world: float = 0.25
     without_labels: float = 0.25
     foreign: float = 0.35
-    """Of the bare ones, those with keypoints of another detector: OpenPose's or COCO's set, noise, no landmarks."""
-    point_lost: float = 0.04
-    """Each keypoint's chance to go missing."""
+    """Of those with borrowed errors, how many have another detector's keypoints instead: noise, no landmarks, and
+    all slots, OpenPose's or COCO's; of the clothed ones half only those that are in plain sight."""
+    forgetful: float = 0.4
+    """Of all, those by whom many keypoints go missing, each by a chance of up to `point_lost`; of others few do."""
+    point_lost: float = 0.35
+    few_lost: float = 0.02
+    crossed: float = 0.5
+    """Of the bare ones, those whose limbs are taken from several people."""
     labels_spoilt: float = 0.6
     """Of the label maps, those in which something goes wrong: a part is lost, garments or sides are mistaken."""
     cut: float = 0.2
@@ -106,22 +117,16 @@ class Sampler:
 
     def _labelled(self, count: int, rng: np.random.Generator) -> Scene:
         people = self.labelled.rows(rng.integers(len(self.labelled), size=count))
-        return scene_of(people, people.labels, self.lenders.lend(rng, people.joints))
+        seen = self.lenders.lend(rng, people.joints)
+        in_sight = people.visible | (rng.uniform(size=count) < 0.5)[:, None]
+        return scene_of(people, people.labels, self._by_others(people.joints, in_sight, seen, rng))
 
     def _bare(self, count: int, rng: np.random.Generator) -> Scene:
         pose, betas = self._random_poses(count, rng), rng.normal(size=(count, 10)).astype(np.float32)
         cam_t, joints = self._before_cameras(pose, betas, rng)
-        rays, confidence, world = self.lenders.lend(rng, joints)
+        everything = np.ones(joints.shape[:2], bool)
+        rays, confidence, world = self._by_others(joints, everything, self.lenders.lend(rng, joints), rng)
         true = joints[..., :2] / joints[..., 2:]
-        side = box(true, np.ones(true.shape[:2], bool))[1]
-        foreign = rng.uniform(size=count) < self.mix.foreign
-        for slots in SOURCES.values():
-            theirs = foreign & (rng.uniform(size=count) < (0.5 if slots[0] == 0 else 1))
-            foreign &= ~theirs
-            noise = np.exp(rng.uniform(np.log(0.003), np.log(0.02), count)) * side
-            noisy = true + rng.normal(size=true.shape) * noise[:, None, None]
-            given = np.isin(np.arange(49), slots) * rng.uniform(0.5, 1, (count, 49))
-            rays[theirs], confidence[theirs], world[theirs] = noisy[theirs], given[theirs], 0
         cut = rng.uniform(size=count) < self.mix.cut
         lowest, highest = true[..., 1].min(1), true[..., 1].max(1)
         line = np.where(cut, lowest + rng.uniform(0.35, 0.95, count) * (highest - lowest), np.inf)
@@ -130,8 +135,32 @@ class Sampler:
         place = np.ones((count, 3), np.float32)
         return Scene(pose, betas, cam_t, rays, confidence, world, place, empty, np.zeros(count, bool))
 
+    def _by_others(
+        self,
+        joints: np.ndarray,
+        in_sight: np.ndarray,
+        seen: tuple[np.ndarray, np.ndarray, np.ndarray],
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What was seen, for some people replaced by another detector's keypoints of those `in_sight` (N, 49)."""
+        rays, confidence, world = seen
+        count = len(joints)
+        true = joints[..., :2] / joints[..., 2:]
+        side = box(true, np.ones(true.shape[:2], bool))[1]
+        noise = np.exp(rng.uniform(np.log(0.002), np.log(0.02), count)) * side
+        noisy = true + rng.normal(size=true.shape) * noise[:, None, None]
+        slots = np.stack([np.isin(np.arange(49), each) for each in SLOTS])[rng.integers(len(SLOTS), size=count)]
+        given = slots & in_sight
+        theirs = (rng.uniform(size=count) < self.mix.foreign) & (given.sum(1) >= FEWEST)
+        sure = given * rng.uniform(0.5, 1, given.shape)
+        return (
+            np.where(theirs[:, None, None], noisy, rays),
+            np.where(theirs[:, None], sure, confidence),
+            np.where(theirs[:, None, None], 0, world),
+        )
+
     def _random_poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """(N, 72) in the camera frame: captured ones, of photos, or the legs of one with the trunk of another."""
+        """(N, 72) in the camera frame: captured ones, of photos, or limbs of several people on one."""
         clips = [np.flatnonzero(self.poses.clip == clip) for clip in np.unique(self.poses.clip)]
         evenly = np.array([rng.choice(clips[k]) for k in rng.integers(len(clips), size=count)])
         index = np.where(rng.uniform(size=count) < 0.5, evenly, rng.integers(len(self.poses), size=count))
@@ -139,9 +168,12 @@ class Sampler:
         of_photo = rng.uniform(size=count) < 0.3
         pose[of_photo, 3:] = self.photo_poses[rng.integers(len(self.photo_poses), size=of_photo.sum())]
         pose[of_photo, :3] = rng.normal(0, 0.08, (of_photo.sum(), 3))
-        crossed = rng.uniform(size=count) < 0.25
-        legs = np.isin(np.arange(24), [1, 2, 4, 5, 7, 8, 10, 11]).repeat(3)
-        pose = np.where(crossed[:, None] & ~legs & (np.arange(72) > 2), pose[rng.permutation(count)], pose)
+        crossed = rng.uniform(size=count) < self.mix.crossed
+        whole = pose.copy()
+        for limb in LIMBS:
+            taken = crossed & (rng.uniform(size=count) < 0.4)
+            columns = np.isin(np.arange(24), limb).repeat(3)
+            pose = np.where(taken[:, None] & columns, whole[rng.permutation(count)], pose)
         pose[:, 3:] += rng.normal(0, 1, (count, 69)) * rng.uniform(0.02, 0.12, (count, 1))
         heading = Rotation.from_rotvec(rng.uniform(-np.pi, np.pi, count)[:, None] * [0, 1, 0])
         camera = np.stack([camera_rotation(*angles) for angles in rng.normal([0.06, 0], [0.2, 0.1], (count, 2))])
@@ -170,10 +202,13 @@ class Sampler:
 
     def _hide(self, scene: Scene, rng: np.random.Generator) -> None:
         count = len(scene.rays)
-        lost = rng.uniform(size=scene.confidence.shape) < self.mix.point_lost
+        chance = np.where(
+            rng.uniform(size=count) < self.mix.forgetful, rng.uniform(0, self.mix.point_lost, count), self.mix.few_lost
+        )
+        lost = rng.uniform(size=scene.confidence.shape) < chance[:, None]
         confidence = scene.confidence * ~lost
         # Whoever would be left with too few points for a crop keeps them all.
-        enough = (confidence > 0.2).sum(1) >= 5
+        enough = (confidence > 0.2).sum(1) >= FEWEST
         scene.confidence = np.where(enough[:, None], confidence, np.maximum(scene.confidence, 0.21))
         scene.world = scene.world * (rng.uniform(size=count) >= self.mix.without_world)[:, None, None]
         scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= self.mix.without_labels)
