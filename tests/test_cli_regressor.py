@@ -110,6 +110,7 @@ def test_a_fit_of_weights_says_whose_and_how_sure_they_were(tmp_path: Path, smal
     assert report["regressor"] == "open"
     assert list(report["joint_spread_deg"]) == list(SMPL_JOINTS)
     assert len(SMPL_JOINTS) == 24
+    assert 0.01 < report["expected_error_m"] < 1
     assert all(0 < degrees < 120 for degrees in report["joint_spread_deg"].values())
     config = from_dict(FitConfig, report["config"])
     assert (config.mode, config.eft.iterations, config.eft.resolution) == ("eft", 3, 56)

@@ -135,6 +135,7 @@ def _values(result: FitResult, found: Found) -> dict[str, Any]:
         **{f"energy_{name}_initial": result.energies[name]["initial"] for name in ENERGIES},
         "regressor": result.regressor,
         "spread": result.spread,
+        "expected_error_m": result.expected_error_m,
         "change_m": result.change_m,
         "iterations": result.iterations,
         "stop_reason": result.stop_reason,

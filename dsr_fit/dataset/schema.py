@@ -70,6 +70,7 @@ COLUMNS: tuple[Column, ...] = (
     *(_single(f"energy_{name}_initial", "the same of the initial estimate") for name in ENERGIES),
     Column("regressor", pa.string(), "who made the initial estimate"),
     _single("spread", "by how much it expected each of SMPL's 24 rotations to be off, radians", 24),
+    _single("expected_error_m", "by how far it expected its 24 joints to be off about the pelvis, on average, metres"),
     _single("change_m", "mean distance of joints, about the pelvis, between the initial estimate and the fit"),
     Column("iterations", pa.int32(), "steps taken"),
     Column("stop_reason", pa.string(), "`converged`, `keypoints fitted`, `iteration limit` or `diverged`"),

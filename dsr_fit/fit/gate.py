@@ -72,6 +72,10 @@ EVIDENCE: dict[str, Evidence] = {
         lambda result: float("nan") if result.spread is None else float(np.degrees(result.spread[0])),
         lambda v: f"the regressor expects the body's orientation to be {v:.0f} degrees off",
     ),
+    "expected": Evidence(
+        lambda result: float("nan") if result.expected_error_m is None else 1000 * result.expected_error_m,
+        lambda v: f"the regressor expects its joints to be {v:.0f} mm off",
+    ),
     "initial": Evidence(_energy("initial"), lambda v: "the fit went where the regressor was sure it is not"),
     "hidden": Evidence(
         lambda result: -float(result.observation.detection.keypoints[:, 2].sum()),
