@@ -14,7 +14,7 @@ import numpy as np
 from dsr_fit.camera import CROP_MARGIN, Crop
 from dsr_fit.evaluate.clothed import ClothedCase, generate
 from dsr_fit.evaluate.clothed.staging import Casting
-from dsr_fit.evaluate.poses import load_poses
+from dsr_fit.evaluate.poses import PoseSet, load_poses
 from dsr_fit.files import replacing
 from dsr_fit.fit.batch import crop_labels
 from dsr_fit.labels import UNKNOWN
@@ -23,6 +23,7 @@ from dsr_fit.perception.detector import MediaPipeDetector
 from dsr_fit.perception.label_files import keep_own_labels
 from dsr_fit.perception.parser import HumanParser
 from dsr_fit.perception.parsers import load_parser
+from dsr_fit.training.synthetic.limbs import crossed
 from dsr_fit.types import Detection
 
 SHARD = 50
@@ -58,8 +59,13 @@ class People:
 
 
 def casting() -> Casting:
-    """Poses to train on, seen by cameras of photos; a little wider than the benchmark's in every respect."""
-    return Casting(load_poses().part(held_out=False), pose_noise=0.06, pitch=(0.06, 0.16), roll=0.06)
+    """Poses to train on, half of them with limbs of others, seen by cameras of photos; a little wider than the
+    benchmark's in every respect."""
+    captured = load_poses().part(held_out=False)
+    mixed = crossed(captured.full_pose, 1.0, np.random.default_rng(0))
+    clip, held_out = (np.tile(each, 2) for each in (captured.clip, captured.held_out))
+    poses = PoseSet(np.concatenate([captured.full_pose, mixed]), clip, captured.clip_names, held_out)
+    return Casting(poses, pose_noise=0.06, pitch=(0.06, 0.16), roll=0.06)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
 from dsr_fit.regressor.network import LABEL_PIXELS, Sight
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.training.synthetic.lenders import Lenders, box, turns_to
+from dsr_fit.training.synthetic.limbs import crossed
 from dsr_fit.training.synthetic.people import People
 from dsr_fit.training.synthetic.spoil import spoilt
 
@@ -32,9 +33,6 @@ SLOTS = (tuple(range(49)), tuple(range(25)), COCO_17_SLOTS)
 """What detectors give: everything, OpenPose's body, COCO's."""
 FEWEST = 5
 """Fewer keypoints make no crop."""
-
-LIMBS = ((1, 4, 7, 10), (2, 5, 8, 11), (13, 16, 18, 20, 22), (14, 17, 19, 21, 23), (3, 6, 9, 12, 15))
-"""Joints of the legs, the arms, the spine and head."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +166,7 @@ class Sampler:
         of_photo = rng.uniform(size=count) < 0.3
         pose[of_photo, 3:] = self.photo_poses[rng.integers(len(self.photo_poses), size=of_photo.sum())]
         pose[of_photo, :3] = rng.normal(0, 0.08, (of_photo.sum(), 3))
-        crossed = rng.uniform(size=count) < self.mix.crossed
-        whole = pose.copy()
-        for limb in LIMBS:
-            taken = crossed & (rng.uniform(size=count) < 0.4)
-            columns = np.isin(np.arange(24), limb).repeat(3)
-            pose = np.where(taken[:, None] & columns, whole[rng.permutation(count)], pose)
+        pose = crossed(pose, self.mix.crossed, rng)
         pose[:, 3:] += rng.normal(0, 1, (count, 69)) * rng.uniform(0.02, 0.12, (count, 1))
         heading = Rotation.from_rotvec(rng.uniform(-np.pi, np.pi, count)[:, None] * [0, 1, 0])
         camera = np.stack([camera_rotation(*angles) for angles in rng.normal([0.06, 0], [0.2, 0.1], (count, 2))])
