@@ -1,0 +1,87 @@
+"""What the open regressor is fed with: batches without end, and those whom its training is watched by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import lightning
+import numpy as np
+from torch.utils.data import DataLoader, IterableDataset
+
+from dsr_fit.training.open import Step
+from dsr_fit.training.open_photos import Augmentation, Photos
+from dsr_fit.training.settings import TrainSettings
+from dsr_fit.training.synthetic.people import People
+from dsr_fit.training.synthetic.samples import Sampler, finish, scene_of
+
+BATCH = 512
+WATCHED = 256
+"""At most so many photos are looked at after each epoch, in batches of `WATCHED_AT_ONCE`."""
+WATCHED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Where people come from."""
+
+    sampler: Sampler | None
+    photos: Photos | None
+    held_out: People | None = None
+    """Synthetic people whom nothing is learnt from."""
+    held_out_photos: Photos | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def step(self, size: int, share: float, key: tuple[int, ...]) -> Step:
+        """`size` people, this share of them synthetic where there are photos too; the same key gives the same ones."""
+        synthetic = size if self.photos is None else round(share * size) if self.sampler is not None else 0
+        rng, photo_rng = (np.random.default_rng([*key, kind]) for kind in (0, 1))
+        return Step(
+            self.sampler.batch(synthetic, rng) if self.sampler is not None and synthetic else None,
+            self.photos.batch(size - synthetic, self.augmentation, photo_rng)
+            if self.photos is not None and size > synthetic
+            else None,
+        )
+
+
+class Batches(IterableDataset[Step]):
+    """One epoch."""
+
+    def __init__(self, supply: Supply, settings: TrainSettings, epoch: int, rank: int = 0) -> None:
+        self.supply, self.settings, self.epoch, self.rank = supply, settings, epoch, rank
+
+    def __iter__(self) -> Iterator[Step]:
+        settings = self.settings
+        for step in range(settings.steps_of(self.epoch)):
+            key = (settings.seed, self.epoch, step, self.rank)
+            yield self.supply.step(settings.batch or BATCH, settings.synthetic_share, key)
+
+
+class OpenData(lightning.LightningDataModule):
+    """Kept apart from the module, which is copied for the average of its weights."""
+
+    def __init__(self, supply: Supply, settings: TrainSettings) -> None:
+        super().__init__()
+        self.supply, self.settings = supply, settings
+
+    def train_dataloader(self) -> DataLoader[Step]:
+        assert self.trainer is not None
+        batches = Batches(self.supply, self.settings, self.trainer.current_epoch, self.trainer.global_rank)
+        return DataLoader(batches, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Step]:
+        return DataLoader(self.watched(), batch_size=None)  # type: ignore[arg-type]
+
+    def watched(self) -> list[Step]:
+        """Everybody held out, with all that was observed."""
+        steps = []
+        if self.supply.held_out is not None and len(self.supply.held_out):
+            people = self.supply.held_out
+            scene = scene_of(people, people.parsed)
+            steps.append(Step(finish(scene, np.zeros(len(people), bool)), None))
+        photos = self.supply.held_out_photos
+        if photos is not None:
+            rows = np.arange(min(len(photos), WATCHED))
+            for start in range(0, len(rows), WATCHED_AT_ONCE):
+                steps.append(Step(None, photos.whole(rows[start : start + WATCHED_AT_ONCE])))
+        return steps
