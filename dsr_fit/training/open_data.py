@@ -7,18 +7,27 @@ from dataclasses import dataclass, field
 
 import lightning
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from dsr_fit.training.open import Step
+from dsr_fit.errors import InputError
+from dsr_fit.perception.window import cut
+from dsr_fit.regressor.network import Sight
+from dsr_fit.regressor.open_regressor import parameters_of
+from dsr_fit.training.open import OpenTraining, Step
 from dsr_fit.training.open_photos import Augmentation, Photos
+from dsr_fit.training.pictures import PANEL, crop_window, drawn
 from dsr_fit.training.settings import TrainSettings
 from dsr_fit.training.synthetic.people import People
 from dsr_fit.training.synthetic.samples import Sampler, finish, scene_of
+from dsr_fit.view.overlay import PAPER
 
 BATCH = 512
 WATCHED = 256
 """At most so many photos are looked at after each epoch, in batches of `WATCHED_AT_ONCE`."""
 WATCHED_AT_ONCE = 64
+SHOWN = 6
+"""Synthetic people, and people in photos, who are drawn after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +94,35 @@ class OpenData(lightning.LightningDataModule):
             for start in range(0, len(rows), WATCHED_AT_ONCE):
                 steps.append(Step(None, photos.whole(rows[start : start + WATCHED_AT_ONCE])))
         return steps
+
+    @torch.no_grad()
+    def picture(self, module: OpenTraining) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the same few people each time, held out where there are such, as they are estimated."""
+        supply, pictures = self.supply, []
+        if supply.sampler is not None:
+            steps = [step for step in self.watched() if step.synthetic is not None]
+            sight = (steps[0] if steps else supply.step(BATCH, 1, (self.settings.seed,))).synthetic
+            assert sight is not None
+            pictures.append(_drawn(module, Sight(*(value[:SHOWN] for value in vars(sight[0]).values())), [None] * SHOWN))
+        photos = supply.held_out_photos or supply.photos
+        if photos is not None:
+            rows = np.arange(min(len(photos), SHOWN))
+            pictures.append(_drawn(module, photos.whole(rows).sight, [_photo(photos, int(row)) for row in rows]))
+        return np.concatenate(pictures)
+
+
+def _photo(photos: Photos, row: int) -> np.ndarray | None:
+    """The crop of the photo, where it can be read."""
+    try:
+        return cut(photos.labels.image(row), photos.labels.crop(row), PANEL, PAPER)
+    except InputError:
+        return None
+
+
+def _drawn(module: OpenTraining, sight: Sight, photos: list[np.ndarray | None]) -> np.ndarray:
+    learning = module.training
+    placed = module.eval().estimate(sight.to(module.device))
+    module.train(learning)
+    return drawn(
+        module.body, parameters_of(placed), crop_window(sight.place), photos, sight.points, list(sight.labels.numpy())
+    )

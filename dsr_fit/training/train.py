@@ -16,6 +16,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body
@@ -26,6 +27,7 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import choose_device
 from dsr_fit.training.keeping import DECAY, keepers, kept, logs
+from dsr_fit.training.pictures import write_picture
 from dsr_fit.training.settings import SCRATCH, TrainSettings
 
 SETTINGS = "settings.json"
@@ -107,13 +109,17 @@ class Trained(Protocol):
         """The weights as the package's other commands take them."""
         ...
 
-    def picture(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB: a few people as they are estimated now."""
+
+class Feeding(Protocol):
+    """A Lightning data module as `train` wants it."""
+
+    def picture(self, module: Any) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: a few people as the module estimates them now."""
         ...
 
 
 def _prepare(kind: Literal["open", "hmr"], settings: TrainSettings, files: Settings, body: Body) -> Any:
-    """A `Trained`, and Lightning's data module that feeds it."""
+    """A `Trained`, and the `Feeding` that goes with it."""
     if kind == "open":
         from dsr_fit.training import open_setup
 
@@ -135,6 +141,11 @@ class Telling(Callback):
         told = [f"{name} {values[name]:.4g}" for name in TOLD if name in values]
         self.report(f"epoch {done} of {self.settings.epochs}: {', '.join(told)} ({now - self.started:.0f} s)")
         self.started = now
+        picture = trainer.datamodule.picture(pl_module)  # type: ignore[attr-defined]
+        write_picture(self.settings.out / "pictures" / f"epoch-{done:04d}.png", picture)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("people", picture, trainer.global_step, dataformats="HWC")
 
 
 TOLD = ("loss", "mpjpe", "pa_mpjpe", "keypoint_error_rel_photos", "mpjpe_photos")
