@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import lightning
 import torch
@@ -28,7 +27,7 @@ from dsr_fit.regressor.network import (
     in_full_precision,
     place,
 )
-from dsr_fit.regressor.open_regressor import parameters_of, write_network
+from dsr_fit.regressor.open_regressor import parameters_of
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.rotation import angle_between
 from dsr_fit.training.open_photos import RESOLUTION, WINDOW, WINDOW_PIXELS, PhotoBatch, mirrored
@@ -236,10 +235,6 @@ class OpenTraining(lightning.LightningModule):
     def _log_scores(self, kind: str, scores: dict[str, Tensor]) -> None:
         for name, value in scores.items():
             self.log(name + kind, value.mean(), batch_size=len(value))
-
-    def write(self, path: Path) -> None:
-        """The weights, as `--regressor` takes them."""
-        write_network(path, self.network, self.body.to("cpu"))
 
     def configure_optimizers(self):
         settings, start = self.settings, "scratch" if self.settings.regressor == "scratch" else "open"

@@ -19,7 +19,7 @@ from dsr_fit.training.open_photos import Augmentation, Photos
 from dsr_fit.training.pictures import PANEL, crop_window, drawn
 from dsr_fit.training.settings import TrainSettings
 from dsr_fit.training.synthetic.people import People
-from dsr_fit.training.synthetic.samples import Sampler, finish, scene_of
+from dsr_fit.training.synthetic.samples import Sampler, Truth, finish, scene_of
 from dsr_fit.view.overlay import PAPER
 
 BATCH = 512
@@ -83,16 +83,13 @@ class OpenData(lightning.LightningDataModule):
 
     def watched(self) -> list[Step]:
         """Everybody held out, with all that was observed."""
-        steps = []
+        steps, photos = [], self.supply.held_out_photos
         if self.supply.held_out is not None and len(self.supply.held_out):
-            people = self.supply.held_out
-            scene = scene_of(people, people.parsed)
-            steps.append(Step(finish(scene, np.zeros(len(people), bool)), None))
-        photos = self.supply.held_out_photos
+            steps.append(Step(_whole(self.supply.held_out), None))
         if photos is not None:
-            rows = np.arange(min(len(photos), WATCHED))
-            for start in range(0, len(rows), WATCHED_AT_ONCE):
-                steps.append(Step(None, photos.whole(rows[start : start + WATCHED_AT_ONCE])))
+            starts = range(0, min(len(photos), WATCHED), WATCHED_AT_ONCE)
+            chosen = [np.arange(start, min(start + WATCHED_AT_ONCE, len(photos))) for start in starts]
+            steps += [Step(None, photos.whole(rows)) for rows in chosen]
         return steps
 
     @torch.no_grad()
@@ -100,15 +97,21 @@ class OpenData(lightning.LightningDataModule):
         """(H, W, 3) uint8 RGB: the same few people each time, held out where there are such, as they are estimated."""
         supply, pictures = self.supply, []
         if supply.sampler is not None:
-            steps = [step for step in self.watched() if step.synthetic is not None]
-            sight = (steps[0] if steps else supply.step(BATCH, 1, (self.settings.seed,))).synthetic
-            assert sight is not None
-            pictures.append(_drawn(module, Sight(*(value[:SHOWN] for value in vars(sight[0]).values())), [None] * SHOWN))
+            if supply.held_out is not None and len(supply.held_out):
+                sight, _ = _whole(supply.held_out.rows(np.arange(min(len(supply.held_out), SHOWN))))
+            else:
+                sight, _ = supply.sampler.batch(SHOWN, np.random.default_rng(self.settings.seed))
+            pictures.append(_drawn(module, sight, [None] * len(sight)))
         photos = supply.held_out_photos or supply.photos
         if photos is not None:
             rows = np.arange(min(len(photos), SHOWN))
             pictures.append(_drawn(module, photos.whole(rows).sight, [_photo(photos, int(row)) for row in rows]))
         return np.concatenate(pictures)
+
+
+def _whole(people: People) -> tuple[Sight, Truth]:
+    """As detector and parser see them."""
+    return finish(scene_of(people, people.parsed), np.zeros(len(people), bool))
 
 
 def _photo(photos: Photos, row: int) -> np.ndarray | None:

@@ -85,9 +85,9 @@ class TrainSettings:
     semantic_prior: Path | None = None
     """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
     synthetic: Path | None = None
-    """Folder of synthetic people, for the open regressor; default: bare bodies, drawn on the fly."""
+    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: nobody)."""
     synthetic_share: float = 0.75
-    """Of each of the open regressor's batches, where there are photos too."""
+    """Share of synthetic people in each batch, where there are both these and photos."""
     gate: Literal["accepted", "all"] = "accepted"
     """Which fits to learn from: those that the quality gate accepted, or all."""
     by_quality: bool = True
@@ -99,7 +99,7 @@ class TrainSettings:
     epoch: int = 200
     """Batches from one checkpoint, and one look at what is held out, to the next."""
     batch: int | None = None
-    """People a batch; default: the regressor's own (`open`: 512)."""
+    """People a batch; default: the regressor's own (`open`: 512, HMR: 64)."""
     learning_rate: float | None = None
     """Highest step of the optimiser; default: the regressor's own."""
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
@@ -111,7 +111,7 @@ class TrainSettings:
     """Share of the steps before the rendered terms begin."""
     seed: int = 0
     """Of everything random; the same seed gives the same weights."""
-    precision: Literal["bf16-mixed", "16-mixed", "32"] = "bf16-mixed"
+    precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
     """Of the network's layers; geometry is always in single precision."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the training runs; `auto` takes a GPU where torch sees one."""

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -26,7 +25,10 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import choose_device
+from dsr_fit.regressor.open_regressor import write_network
+from dsr_fit.training import open_setup
 from dsr_fit.training.keeping import DECAY, keepers, kept, logs
+from dsr_fit.training.open_data import OpenData
 from dsr_fit.training.pictures import write_picture
 from dsr_fit.training.settings import SCRATCH, TrainSettings
 
@@ -59,7 +61,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
     device = choose_device(settings.device)
     with _threads(settings.threads), _quiet():
         lightning.seed_everything(settings.seed, verbose=False)
-        module, data = _prepare(kind, settings, files, body)
+        module, data, write = _prepare(kind, settings, files, body)
         _remember(settings)
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
@@ -69,17 +71,18 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
             gradient_clip_val=1.0,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
+            use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             logger=logs(settings.out),
-            callbacks=[*keepers(settings.out, decay_of(settings.steps)), Telling(settings, report)],
+            callbacks=[*keepers(settings.out, decay_of(settings.steps)), Telling(settings, data, report)],
             log_every_n_steps=50,
         )
         trainer.fit(module, datamodule=data, ckpt_path=kept(settings.out))
         # A run that was killed after its last epoch has the averaged weights in the checkpoint alone.
         state = torch.load(settings.out / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
-        module.write(out)
+        write(out)
     return out
 
 
@@ -100,40 +103,25 @@ def decay_of(steps: int) -> float:
     return min(DECAY, max(0.0, 1 - 5 / steps))
 
 
-class Trained(Protocol):
-    """A Lightning module as `train` wants it."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
-
-    def write(self, path: Path) -> None:
-        """The weights as the package's other commands take them."""
-        ...
-
-
-class Feeding(Protocol):
-    """A Lightning data module as `train` wants it."""
-
-    def picture(self, module: Any) -> np.ndarray:
-        """(H, W, 3) uint8 RGB: a few people as the module estimates them now."""
-        ...
-
-
-def _prepare(kind: Literal["open", "hmr"], settings: TrainSettings, files: Settings, body: Body) -> Any:
-    """A `Trained`, and the `Feeding` that goes with it."""
+def _prepare(
+    kind: Literal["open", "hmr"], settings: TrainSettings, files: Settings, body: Body
+) -> tuple[lightning.LightningModule, OpenData | None, Callable[[Path], None]]:
+    """What learns, what feeds it where it doesn't do that itself, and what writes its weights."""
     if kind == "open":
-        from dsr_fit.training import open_setup
+        module, data = open_setup.prepare(settings, files, body)
+        return module, data, lambda path: write_network(path, module.network, body)
+    from dsr_fit.training import hmr_setup
 
-        return open_setup.prepare(settings, files, body)
-    from dsr_fit.training import hmr  # type: ignore[attr-defined]
-
-    return hmr.prepare(settings, files, body)
+    training = hmr_setup.prepare(settings, files, body)
+    return training, None, lambda path: hmr_setup.write(path, training)
 
 
 class Telling(Callback):
-    """Says after each epoch where the training is, and draws a few people."""
+    """Says after each epoch where the training is, and draws a few people, where the module doesn't do that itself."""
 
-    def __init__(self, settings: TrainSettings, report: Report | None) -> None:
-        self.settings, self.report, self.started = settings, report or (lambda line: None), time.perf_counter()
+    def __init__(self, settings: TrainSettings, data: OpenData | None, report: Report | None) -> None:
+        self.settings, self.data, self.report = settings, data, report or (lambda line: None)
+        self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         done, now = trainer.current_epoch + 1, time.perf_counter()
@@ -141,7 +129,9 @@ class Telling(Callback):
         told = [f"{name} {values[name]:.4g}" for name in TOLD if name in values]
         self.report(f"epoch {done} of {self.settings.epochs}: {', '.join(told)} ({now - self.started:.0f} s)")
         self.started = now
-        picture = trainer.datamodule.picture(pl_module)  # type: ignore[attr-defined]
+        if self.data is None or not trainer.is_global_zero:
+            return
+        picture = self.data.picture(pl_module)
         write_picture(self.settings.out / "pictures" / f"epoch-{done:04d}.png", picture)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
