@@ -97,6 +97,13 @@ def export(argv: list[str]) -> None:
     run_export(argv)
 
 
+def train(argv: list[str]) -> None:
+    """Train a regressor on fitted people in photos, on synthetic people, or on both."""
+    from dsr_fit.training.train_command import train_from
+
+    train_from(argv)
+
+
 def info(argv: list[str]) -> None:
     """Show versions, backends, and which assets are found and how to set the missing ones."""
     tyro.cli(_nothing, args=argv, prog="dsr-fit info", description=info.__doc__)
@@ -123,6 +130,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "fit": fit,
     "batch": batch,
     "export": export,
+    "train": train,
     "evaluate": evaluate,
     "prior": prior,
     "info": info,

@@ -101,7 +101,8 @@ def result(seen: Observation, vertices: np.ndarray, joints: np.ndarray) -> FitRe
         observation=seen, vertices=vertices, joints=joints, pelvis=zeros, global_orient=zeros,
         body_pose=np.zeros(69, np.float32), betas=np.zeros(10, np.float32), cam_t=zeros, focal_length=1.0,
         principal_point=(1.0, 1.0), crop=Crop((1.0, 1.0), 2.0), crop_cam=zeros, crop_global_orient=zeros,
-        crop_residual_px=0.0, energies={}, metrics={}, change_m=0.0, regressor="none", spread=None, expected_error_m=None, iterations=1,
+        crop_residual_px=0.0, energies={}, metrics={}, change_m=0.0, regressor="none", spread=None,
+        expected_error_m=None, iterations=1,
         stop_reason="converged",
         timings_s={},
     )  # fmt: skip

@@ -126,6 +126,7 @@ def _values(result: FitResult, found: Found) -> dict[str, Any]:
         "bbox_center": np.array(result.crop.center, single),
         "bbox_scale": result.crop.side / 200,
         "keypoints": found.keypoints,
+        "world_landmarks": found.world_landmarks,
         "labels": found.labels,
         "keypoints_source": found.keypoints_source,
         "labels_source": found.labels_source,

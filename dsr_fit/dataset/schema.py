@@ -59,6 +59,7 @@ COLUMNS: tuple[Column, ...] = (
     _single("bbox_center", "pixels", 2),
     _single("bbox_scale", "side / 200"),
     _single("keypoints", "observed pixels and confidence", 49, 3),
+    _single("world_landmarks", "the detector's 3D: metres about the mid-hip, axes of its crop, and confidence", 49, 4),
     Column("labels", pa.binary(), "the label map that the fit saw: a greyscale PNG of the image's size"),
     Column("body", pa.string(), "name and SHA-256 of the body's file", (2,)),
     Column("num_vertices", pa.int32(), "of that body; 6890 is official SMPL"),
@@ -77,7 +78,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 SCHEMA = pa.schema([column.field() for column in COLUMNS])
-VERSION = 1
+VERSION = 2
 """Of the columns' meaning; raised when a reader of the old ones would be misled."""
 
 

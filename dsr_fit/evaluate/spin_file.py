@@ -22,9 +22,24 @@ SCALE_PIXELS = 200.0
 
 _TEXTS = ("imgname", "gender")
 _SHAPES: dict[str, tuple[int, ...]] = {
-    "center": (2,), "scale": (), "part": (24, 3), "S": (24, 4), "pose": (72,), "shape": (10,), "has_smpl": (),
+    "center": (2,), "scale": (), "part": (24, 3), "openpose": (25, 3), "S": (24, 4), "pose": (72,), "shape": (10,),
+    "has_smpl": (),
+}  # fmt: skip
+_FULL_CAMERA: dict[str, tuple[int, ...]] = {
+    "global_orient": (3,), "cam_t": (3,), "focal_length": (), "principal_point": (2,), "image_size": (2,),
 }  # fmt: skip
 _REQUIRED = ("imgname", "center", "scale")
+
+
+@dataclass(frozen=True)
+class FullCamera:
+    """What our own exports add: the full image's camera, in which SPIN's `pose` has another orientation."""
+
+    global_orient: np.ndarray  # (N, 3) axis-angle
+    cam_t: np.ndarray  # (N, 3) metres
+    focal_length: np.ndarray  # (N,) pixels
+    principal_point: np.ndarray  # (N, 2) pixels
+    image_size: np.ndarray  # (N, 2) width, height
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class SpinFile:
     has_smpl: np.ndarray  # (N,) bool: pose and betas are known; all where the file doesn't say
     gender: tuple[str, ...] | None
     """`m`, `f`, or what else the file says."""
+    openpose: np.ndarray | None = None  # (N, 25, 3) keypoints and confidence, BODY_25
+    full: FullCamera | None = None
 
     def __len__(self) -> int:
         return len(self.imgname)
@@ -68,9 +85,11 @@ def read_spin(path: Path) -> SpinFile:
         raise InputError(f"{path}: holds no rows")
     if "gender" in texts and len(texts["gender"]) != count:
         raise InputError(f"{path}: `gender` has {len(texts['gender'])} rows, `imgname` {count}")
+    shapes = _SHAPES | _FULL_CAMERA
     numbers = {
-        name: _numbers(path, name, columns[name], (count, *shape)) for name, shape in _SHAPES.items() if name in columns
+        name: _numbers(path, name, columns[name], (count, *shape)) for name, shape in shapes.items() if name in columns
     }
+    full = {name: numbers[name] for name in _FULL_CAMERA if name in numbers}
     return SpinFile(
         path=path,
         imgname=texts["imgname"],
@@ -82,6 +101,8 @@ def read_spin(path: Path) -> SpinFile:
         betas=numbers.get("shape"),
         has_smpl=numbers.get("has_smpl", np.ones(count)) > 0,
         gender=texts.get("gender"),
+        openpose=numbers.get("openpose"),
+        full=FullCamera(**full) if len(full) == len(_FULL_CAMERA) else None,
     )
 
 
@@ -89,7 +110,7 @@ def _columns(path: Path) -> dict[str, np.ndarray]:
     """The columns that we use, as stored."""
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            present = [name for name in (*_TEXTS, *_SHAPES) if f"{name}.npy" in archive.namelist()]
+            present = [name for name in (*_TEXTS, *_SHAPES, *_FULL_CAMERA) if f"{name}.npy" in archive.namelist()]
             return {name: _column(path, archive, f"{name}.npy") for name in present}
     except InputError:
         raise

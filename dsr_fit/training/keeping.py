@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+DECAY = 0.998
 
 
-def keepers(work: Path) -> list[Callback]:
+def keepers(work: Path, decay: float = DECAY) -> list[Callback]:
     """Averaged weights, and a checkpoint after each epoch."""
     return [
-        EMAWeightAveraging(decay=0.998),
+        EMAWeightAveraging(decay=decay),
         ModelCheckpoint(work, "last", every_n_epochs=1, save_on_train_epoch_end=True, save_top_k=1),
     ]
 
@@ -19,6 +22,13 @@ def keepers(work: Path) -> list[Callback]:
 def log(work: Path) -> CSVLogger:
     """One file of losses and scores, which a resumed run goes on with."""
     return CSVLogger(work, name="log", version=0)
+
+
+def logs(work: Path) -> list[Logger]:
+    """The same, and TensorBoard's where that is installed."""
+    if find_spec("tensorboard") is None:
+        return [log(work)]
+    return [log(work), TensorBoardLogger(work, name="tensorboard", version=0)]
 
 
 def kept(work: Path) -> str | None:

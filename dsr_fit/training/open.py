@@ -1,105 +1,145 @@
-"""The regressor's training as a Lightning module: batches without end, losses, schedule, validation."""
+"""The open regressor's training as a Lightning module: losses on synthetic people and on photos, schedule, scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import lightning
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from dsr_fit.body import Body
+from dsr_fit.camera import project
+from dsr_fit.config import FitConfig, Weights
 from dsr_fit.evaluate import metrics
-from dsr_fit.evaluate.poses import load_poses
-from dsr_fit.regressor.network import Guess, Placed, RegressorNetwork, Sight, Size, in_crop, place
+from dsr_fit.fit.anchor import Anchor
+from dsr_fit.fit.energy import Energy
+from dsr_fit.fit.quality import keypoint_errors
+from dsr_fit.priors.pose import load_pose_prior
+from dsr_fit.priors.semantic import SemanticPrior
+from dsr_fit.regressor.network import (
+    Guess,
+    Placed,
+    RegressorNetwork,
+    Sight,
+    in_crop,
+    in_full_precision,
+    place,
+)
+from dsr_fit.regressor.open_regressor import parameters_of
+from dsr_fit.render.renderer import Renderer
 from dsr_fit.rotation import angle_between
-from dsr_fit.training.synthetic.people import People
-from dsr_fit.training.synthetic.samples import Mix, Sampler, Truth, finish, scene_of
+from dsr_fit.training.open_photos import RESOLUTION, WINDOW, WINDOW_PIXELS, PhotoBatch, mirrored
+from dsr_fit.training.settings import TrainSettings
+from dsr_fit.training.synthetic.samples import Truth
+
+WEIGHT_DECAY = 0.02
+LEARNING_RATES = {"scratch": 8e-4, "open": 2e-4}
+"""Highest steps: of a network that knows nothing, and of one that is trained on."""
+
+WARM_UP = 0.04
+"""Share of the steps in which the learning rate rises."""
+
+RECIPE = Weights(
+    keypoints=2.0, dsr_mc=0.3, dsr_c=0.2, silhouette=0.3,
+    world_landmarks=0, betas=0, stature=0, pose=0, bending=0, initial=0,
+)  # fmt: skip
+"""What `LossWeights` are multiples of: keypoints per half a crop's side, as on synthetic people; rendered terms pull
+about as much as these, as they do in a fit. Parameters count as on synthetic people."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How long, how fast, and what counts how much."""
+class Step:
+    """What is learnt from at once."""
 
-    epochs: int = 60
-    steps: int = 200
-    """Batches an epoch."""
-    batch: int = 512
-    learning_rate: float = 8e-4
-    weight_decay: float = 0.02
-    size: Size = field(default_factory=Size)
-    mix: Mix = field(default_factory=Mix)
-    earlier: float = 0.4
-    """Weight of each guess but the last."""
-    pixels: float = 2.0
-    """Keypoints in the crop, per half a crop's side."""
-    points: float = 5.0
-    """Keypoints in space about the mid-hip, per metre."""
-    rotations: float = 1.0
-    root: float = 2.0
-    shape: float = 10.0
-    """Vertices of the T-pose, root mean square, per metre: as they are, and again with the scale removed."""
-    depth: float = 0.5
-    spread: float = 0.05
-    error: float = 0.05
-    seed: int = 0
+    synthetic: tuple[Sight, Truth] | None
+    photos: PhotoBatch | None
+
+    def to(self, device: torch.device) -> Step:
+        photos = self.photos and self.photos.to(device)
+        if self.synthetic is None:
+            return Step(None, photos)
+        sight, truth = self.synthetic
+        return Step((sight.to(device), Truth(*(value.to(device) for value in vars(truth).values()))), photos)
 
 
-class Batches(IterableDataset[tuple[Sight, Truth]]):
-    """One epoch."""
-
-    def __init__(self, sampler: Sampler, settings: Settings, epoch: int) -> None:
-        self.sampler, self.settings, self.epoch = sampler, settings, epoch
-
-    def __iter__(self) -> Iterator[tuple[Sight, Truth]]:
-        for step in range(self.settings.steps):
-            rng = np.random.default_rng([self.settings.seed, self.epoch, step])
-            yield self.sampler.batch(self.settings.batch, rng)
-
-
-class RegressorTraining(lightning.LightningModule):
+class OpenTraining(lightning.LightningModule):
     """Trains a `RegressorNetwork`."""
 
-    def __init__(self, body: Body, train: People, held_out: People, settings: Settings) -> None:
+    body: Body
+
+    def __init__(
+        self, network: RegressorNetwork, body: Body, semantic_prior: SemanticPrior | None, settings: TrainSettings
+    ) -> None:
+        """`semantic_prior` may be missing where no term needs it."""
         super().__init__()
-        self.body, self.settings = body, settings
-        self.sampler = Sampler(train, load_poses().part(held_out=False), body.skeleton, settings.mix)
-        self.held_out = held_out.rows(np.flatnonzero((held_out.keypoints[..., 2] > 0).sum(1) >= 8))
-        self.network = RegressorNetwork(settings.size)
+        self.network, self.body, self.settings = network, body, settings
         self.shape_metric = shape_metric(body)
+        weights = settings.weights
+        terms = {name: getattr(RECIPE, name) * getattr(weights, name) for name in ("dsr_mc", "dsr_c", "silhouette")}
+        self.config = FitConfig(weights=replace(RECIPE, keypoints=0, **terms), semantics=settings.semantics)
+        if semantic_prior is not None and not settings.semantics.outfits:
+            semantic_prior = replace(semantic_prior, outfits=None)
+        self.semantic_prior, self.pose_prior = semantic_prior, load_pose_prior("ranges")
+        self.renderer = Renderer(body.faces, body.num_vertices, device="cpu")
 
-    def train_dataloader(self) -> DataLoader[tuple[Sight, Truth]]:
-        return DataLoader(Batches(self.sampler, self.settings, self.current_epoch), batch_size=None)
+    def on_fit_start(self) -> None:
+        """Everything that isn't a weight follows the weights to their device."""
+        device = self.device
+        self.body, self.shape_metric = self.body.to(device), self.shape_metric.to(device)
+        self.semantic_prior = self.semantic_prior and self.semantic_prior.to(device)
+        self.pose_prior = self.pose_prior.to(device)
+        self.renderer = Renderer(self.body.faces, self.body.num_vertices, device=device.type)
 
-    def val_dataloader(self) -> DataLoader[tuple[Sight, Truth]]:
-        people = self.held_out
-        batch = finish(scene_of(people, people.parsed), np.zeros(len(people), bool))
-        return DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
+        return batch.to(device)
 
-    def transfer_batch_to_device(self, batch: tuple[Sight, Truth], device: torch.device, dataloader_idx: int):
-        return batch
-
-    def training_step(self, batch: tuple[Sight, Truth], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         # Dropout draws from torch's generator, which a checkpoint doesn't hold.
         torch.manual_seed(1_000_003 * self.settings.seed + self.global_step)
-        sight, truth = batch
-        guesses, turns = self.network(sight, self.body.skeleton), sight.turns()
-        with torch.autocast("cpu", enabled=False):
-            values = [self.losses(guess, sight, turns, truth) for guess in guesses]
-        of_guesses = torch.stack([torch.stack(list(value.values())).sum() for value in values])
-        total = of_guesses[-1] + self.settings.earlier * of_guesses[:-1].sum()
-        self.log("loss", total, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(sight))
-        for name, value in values[-1].items():
-            self.log(f"loss_{name}", value, on_step=False, on_epoch=True, batch_size=len(sight))
+        parts, counts = [], []
+        if batch.synthetic is not None:
+            parts.append(self._on_synthetic(*batch.synthetic))
+            counts.append(len(batch.synthetic[0]))
+        if batch.photos is not None:
+            parts.append(self._on_photos(batch.photos))
+            counts.append(len(batch.photos))
+        total = sum(count * part for count, part in zip(counts, parts, strict=True)) / sum(counts)
+        assert isinstance(total, Tensor)
+        self.log("loss", total, prog_bar=True, on_step=False, on_epoch=True, batch_size=sum(counts))
         return total
+
+    def _on_synthetic(self, sight: Sight, truth: Truth) -> Tensor:
+        guesses, turns = self.network(sight, self.body.skeleton), sight.turns()
+        with in_full_precision(turns):
+            values = [self.losses(guess, sight, turns, truth) for guess in guesses]
+        self._log_losses("", values[-1], len(sight))
+        return self._of_guesses([torch.stack(list(value.values())).sum() for value in values])
+
+    def _on_photos(self, photos: PhotoBatch) -> Tensor:
+        sight, turns, skeleton = photos.sight, photos.sight.turns(), self.body.skeleton
+        guesses = self.network(sight, skeleton)
+        share = photos.weight / photos.weight.sum().clamp(min=1e-6)
+        with in_full_precision(turns):
+            bodies = [mirrored(place(guess, sight, turns, skeleton), photos.mirror) for guess in guesses]
+            values = [self.photo_losses(body, photos) for body in bodies]
+            if self.settings.weights.rendered and self.global_step >= self.settings.dsr_from:
+                values[-1] |= self.rendered_losses(bodies[-1], photos)
+            means = [{name: (share * loss).sum() for name, loss in value.items()} for value in values]
+        self._log_losses("photo_", means[-1], len(photos))
+        return self._of_guesses([torch.stack(list(mean.values())).sum() for mean in means])
+
+    def _of_guesses(self, losses: list[Tensor]) -> Tensor:
+        return losses[-1] + self.settings.synthetic_weights.earlier * torch.stack(losses[:-1]).sum()
+
+    def _log_losses(self, kind: str, losses: dict[str, Tensor], count: int) -> None:
+        for name, value in losses.items():
+            self.log(f"loss_{kind}{name}", value, on_step=False, on_epoch=True, batch_size=count)
 
     def losses(self, guess: Guess, sight: Sight, turns: Tensor, truth: Truth) -> dict[str, Tensor]:
         """Each weighted loss of one guess."""
-        settings, skeleton = self.settings, self.body.skeleton
+        settings, skeleton = self.settings.synthetic_weights, self.body.skeleton
         ours = place(guess, sight, turns, skeleton)
         keypoints = skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
         theirs = Placed(truth.rotations, truth.betas, truth.cam_t, keypoints)
@@ -108,7 +148,7 @@ class RegressorTraining(lightning.LightningModule):
         turned = (ours.rotations - theirs.rotations).abs().mean((2, 3))
         shape = ours.betas - theirs.betas
         angle = angle_between(ours.rotations, theirs.rotations).detach()
-        missed = _joints(ours.rotations, ours.betas, self.body) - _joints(theirs.rotations, theirs.betas, self.body)
+        missed = _joints(ours.rotations, ours.betas, self.body) - _joints(truth.rotations, truth.betas, self.body)
         missed = missed.detach().norm(dim=-1).mean(1, keepdim=True)
         depth = (
             guess.pelvis(sight.place)[:, 2] / (theirs.cam_t + skeleton.joints_at_rest(truth.betas)[:, 0])[:, 2]
@@ -125,22 +165,97 @@ class RegressorTraining(lightning.LightningModule):
             "error": settings.error * (guess.error + missed * (-guess.error).exp()).mean(),
         }
 
+    def photo_losses(self, ours: Placed, photos: PhotoBatch) -> dict[str, Tensor]:
+        """Each weighted loss (B,) on what was observed, and on the fitted body, that needs no render."""
+        weights, each = self.settings.weights, self.settings.synthetic_weights
+        losses = {}
+        if weights.keypoints:
+            points = photos.observed.points.to(ours.betas.device)
+            half = WINDOW_PIXELS / WINDOW / 2
+            off = (_projected(ours.keypoints, points.intrinsics) - points.pixels) / half
+            cost = F.smooth_l1_loss(off.clamp(-2, 2), torch.zeros_like(off), beta=0.02, reduction="none").mean(-1)
+            mean = (points.confidence * cost).sum(1) / points.confidence.sum(1).clamp(min=1e-6)
+            losses["keypoints"] = weights.keypoints * RECIPE.keypoints * mean
+        if weights.parameters:
+            skeleton, truth = self.body.skeleton, photos.truth
+            theirs = skeleton.keypoints(truth.rotations, truth.betas)
+            deep = (_about_hips(ours.keypoints) - _about_hips(theirs)).norm(dim=-1)
+            turned = (ours.rotations - truth.rotations).abs().mean((2, 3))
+            shape = ours.betas - truth.betas
+            our_depth, their_depth = (
+                (cam_t + skeleton.joints_at_rest(betas)[:, 0])[:, 2].clamp(min=0.05)
+                for cam_t, betas in ((ours.cam_t, ours.betas), (truth.cam_t, truth.betas))
+            )
+            terms = {
+                "points": each.points * deep.mean(1),
+                "rotations": each.rotations * turned[:, 1:].mean(1),
+                "root": each.root * turned[:, 0],
+                "shape": each.shape * self._t_pose(shape).mean(1),
+                "depth": each.depth * (our_depth / their_depth).log().abs(),
+            }
+            losses |= {name: weights.parameters * photos.has_body * term for name, term in terms.items()}
+        return losses
+
+    def rendered_losses(self, ours: Placed, photos: PhotoBatch) -> dict[str, Tensor]:
+        """Each weighted rendered term (B,), as a fit has it."""
+        assert self.semantic_prior is not None
+        parameters = parameters_of(ours)
+        energy = Energy(
+            self.body, photos.observed, self.renderer, self.semantic_prior, self.pose_prior, self.config, RESOLUTION,
+            Anchor.of(parameters),
+        )  # fmt: skip
+        return {name: energy.active[name] * value for name, value in energy(parameters).items()}
+
+    def _t_pose(self, betas: Tensor) -> Tensor:
+        """(B, 10) differences -> (B, 2) distance of the T-pose's vertices, see `shape_metric`."""
+        return (torch.einsum("bi,kij,bj->bk", betas, self.shape_metric, betas) + 1e-8).sqrt()
+
     @torch.no_grad()
-    def validation_step(self, batch: tuple[Sight, Truth], batch_idx: int) -> None:
-        sight, truth = batch
-        with torch.autocast("cpu", enabled=False):
-            blind = replace(sight, world=0 * sight.world, labels_seen=0 * sight.labels_seen)
-            for name, seen in (("", sight), ("_keypoints_only", blind)):
-                placed = place(self.network(seen, self.body.skeleton)[-1], seen, seen.turns(), self.body.skeleton)
-                for metric, value in judge(placed, truth, self.body).items():
-                    self.log(metric + name, value.mean(), batch_size=len(sight))
+    def validation_step(self, batch: Step, batch_idx: int) -> None:
+        with torch.autocast(self.device.type, enabled=False):
+            if batch.synthetic is not None:
+                sight, truth = batch.synthetic
+                blind = replace(sight, world=0 * sight.world, labels_seen=0 * sight.labels_seen)
+                for name, seen in (("", sight), ("_keypoints_only", blind)):
+                    self._log_scores(name, judge(self.estimate(seen), truth, self.body))
+            if batch.photos is not None:
+                self._log_scores("_photos", self._judge_photos(batch.photos))
+
+    def _judge_photos(self, photos: PhotoBatch) -> dict[str, Tensor]:
+        """How far the keypoints are missed, and how far off the fitted bodies are where there are such."""
+        placed, known = self.estimate(photos.sight), photos.has_body > 0
+        points = photos.observed.points.to(placed.betas.device)
+        scores = {"keypoint_error_rel": keypoint_errors(placed.keypoints, points)[1]}
+        if bool(known.any()):
+            judged = judge(placed, photos.truth, self.body)
+            scores |= {name: judged[name][known] for name in ("mpjpe", "pa_mpjpe", "root_angle")}
+        return scores
+
+    def estimate(self, sight: Sight) -> Placed:
+        """The last guess."""
+        return place(self.network(sight, self.body.skeleton)[-1], sight, sight.turns(), self.body.skeleton)
+
+    def _log_scores(self, kind: str, scores: dict[str, Tensor]) -> None:
+        for name, value in scores.items():
+            self.log(name + kind, value.mean(), batch_size=len(value))
 
     def configure_optimizers(self):
-        settings = self.settings
-        optimizer = torch.optim.AdamW(self.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-        steps = settings.epochs * settings.steps
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps, pct_start=0.04)
+        settings, start = self.settings, "scratch" if self.settings.regressor == "scratch" else "open"
+        rate = settings.learning_rate or LEARNING_RATES[start]
+        optimizer = torch.optim.AdamW(self.parameters(), rate, weight_decay=WEIGHT_DECAY)
+        if settings.schedule == "one-cycle":
+            steps = max(settings.steps, 8)  # torch's cycle needs a step or two to rise in
+            rising = max(WARM_UP, 2 / steps)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=rising)
+        else:
+            rising = max(1, round(WARM_UP * settings.steps))
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / rising))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _projected(points: Tensor, intrinsics: Tensor) -> Tensor:
+    """As `project`; points behind the camera are pulled before it."""
+    return project(torch.cat([points[..., :2], points[..., 2:].clamp(min=0.05)], -1), intrinsics)
 
 
 def _about_hips(keypoints: Tensor) -> Tensor:

@@ -195,11 +195,7 @@ class Sampler:
 
     def _hide(self, scene: Scene, rng: np.random.Generator) -> None:
         count = len(scene.rays)
-        chance = np.where(
-            rng.uniform(size=count) < self.mix.forgetful, rng.uniform(0, self.mix.point_lost, count), self.mix.few_lost
-        )
-        lost = rng.uniform(size=scene.confidence.shape) < chance[:, None]
-        confidence = scene.confidence * ~lost
+        confidence = scene.confidence * ~lost(scene.confidence.shape, self.mix, rng)
         # Whoever would be left with too few points for a crop keeps them all.
         enough = (confidence > 0.2).sum(1) >= FEWEST
         scene.confidence = np.where(enough[:, None], confidence, np.maximum(scene.confidence, 0.21))
@@ -207,6 +203,14 @@ class Sampler:
         scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= self.mix.without_labels)
         for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < self.mix.labels_spoilt)):
             scene.labels[row] = spoilt(scene.labels[row], rng)
+
+
+def lost(shape: tuple[int, int], mix: Mix, rng: np.random.Generator) -> np.ndarray:
+    """(N, K) bool: keypoints that a detector doesn't give."""
+    count = shape[0]
+    forgetful = rng.uniform(size=count) < mix.forgetful
+    chance = np.where(forgetful, rng.uniform(0, mix.point_lost, count), mix.few_lost)
+    return rng.uniform(size=shape) < chance[:, None]
 
 
 def scene_of(

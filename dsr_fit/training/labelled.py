@@ -1,0 +1,58 @@
+"""The fitted people whom a training learns from, and those it is watched by."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from dsr_fit.body import Body
+from dsr_fit.errors import InputError
+from dsr_fit.files import beneath
+from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
+from dsr_fit.training.settings import TrainSettings
+
+
+def read_labelled(settings: TrainSettings, body: Body) -> tuple[PseudoLabels, PseudoLabels]:
+    """People of `settings.labels` to learn from, and of the photos that are held out, which may be none.
+
+    Raises InputError where nobody is left to learn from.
+    """
+    sets = [read_pseudo_labels(path, body, settings.images) for path in settings.labels]
+    if settings.gate == "accepted":
+        sets = [each.rows(each.accepted) for each in sets]
+    if not any(map(len, sets)):
+        raise InputError(f"{_named(settings)}: the gate accepted nobody; --gate all learns from every fit")
+    watched = [np.array([is_held_out(name, settings.held_out) for name in each.imgname], bool) for each in sets]
+    train, held_out = (
+        joined([each.rows(mask == part) for each, mask in zip(sets, watched, strict=True)]) for part in (False, True)
+    )
+    if not len(train):
+        raise InputError(f"{_named(settings)}: all photos are held out; give a smaller --held-out")
+    return train, held_out
+
+
+def is_held_out(imgname: str, share: float) -> bool:
+    """Whether a photo belongs to that share of all photos: by its name, so always the same ones."""
+    number = int.from_bytes(hashlib.sha256(imgname.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+    return number < share * 2**64
+
+
+def joined(sets: list[PseudoLabels]) -> PseudoLabels:
+    """All people of all sets, in order; with several sets, names become whole paths."""
+    if len(sets) == 1:
+        return sets[0]
+    names = tuple(beneath(each.images, name).as_posix() for each in sets for name in each.imgname)
+    arrays = {
+        field.name: np.concatenate([getattr(each, field.name) for each in sets])
+        for field in fields(PseudoLabels)
+        if isinstance(getattr(sets[0], field.name), np.ndarray)
+    }
+    maps = tuple(label_map for each in sets for label_map in each.label_maps)
+    return replace(sets[0], images=Path("/"), imgname=names, label_maps=maps, **arrays)
+
+
+def _named(settings: TrainSettings) -> str:
+    return ", ".join(map(str, settings.labels))

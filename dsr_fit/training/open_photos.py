@@ -1,0 +1,208 @@
+"""People in photos whom fits have labelled, drawn in batches for the open regressor.
+
+The network is shown less than was observed, noisy and half of the time in a mirror; what it says is turned back
+(`mirrored`) and judged by all that was observed, and by the fitted body.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsr_fit.camera import Crop
+from dsr_fit.fit.batch import Batch, crop_labels
+from dsr_fit.joints import MIRRORED_JOINTS, MIRRORED_KEYPOINTS
+from dsr_fit.labels import OCCLUDER
+from dsr_fit.regressor.network import Placed, Sight
+from dsr_fit.rotation import axis_angle_to_matrix
+from dsr_fit.training.pseudo_labels import PseudoLabels
+from dsr_fit.training.synthetic.lenders import box
+from dsr_fit.training.synthetic.samples import Mix, Scene, Truth, finish, lost
+from dsr_fit.training.synthetic.spoil import spoilt
+from dsr_fit.types import Detection, Observation
+
+RESOLUTION = 112
+"""Pixels of the crop's render."""
+
+WINDOW, WINDOW_PIXELS = 1.5, 168
+"""Of the kept label maps: side over the crop's, so that crops that shift stay inside, and pixels. The crop is the
+middle of it, at `RESOLUTION`."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What the network is not told as it was observed; shares of the people, as in `Mix` where it has the same."""
+
+    hidden: Mix = field(default_factory=Mix)
+    noise: float = 0.015
+    """Keypoints are off by up to this, over the longer side of their box: standard deviation an axis."""
+    cut: float = 0.2
+    """Those of whom only what lies on one side of a line is seen: the crop moves to what is left."""
+    mirrored: float = 0.5
+
+
+@dataclass(frozen=True)
+class PhotoBatch:
+    """B people: what the network is shown, and what it is judged by."""
+
+    sight: Sight
+    mirror: Tensor  # (B,) bool: it is shown them as a mirror does
+    observed: Batch  # in pixels of the kept label maps
+    truth: Truth  # the fitted bodies, full image's camera frame; zero where there is none
+    has_body: Tensor  # (B,) 1 where there is one
+    weight: Tensor  # (B,) how much each counts
+
+    def __len__(self) -> int:
+        return len(self.sight)
+
+    def to(self, device: torch.device) -> PhotoBatch:
+        """`observed` stays: whoever uses it moves what is needed."""
+        truth = Truth(*(value.to(device) for value in vars(self.truth).values()))
+        tensors = {name: getattr(self, name).to(device) for name in ("mirror", "has_body", "weight")}
+        return replace(self, sight=self.sight.to(device), truth=truth, **tensors)
+
+
+@dataclass(frozen=True)
+class CutObservation(Observation):
+    """An observation in the pixels of a window that was cut from the full image."""
+
+    centre: tuple[float, float] = (0.0, 0.0)
+    """The full image's principal point."""
+
+    @property
+    def principal_point(self) -> tuple[float, float]:
+        return self.centre
+
+
+class Photos:
+    """Draws batches; the same generator gives the same ones."""
+
+    def __init__(self, labels: PseudoLabels, keypoint_valid: Tensor, by_quality: bool) -> None:
+        """`keypoint_valid` (49,) marks what the body defines."""
+        self.labels, self.keypoint_valid = labels, keypoint_valid
+        focal, centre = labels.intrinsics[:, None, :1], labels.intrinsics[:, None, 1:]
+        self.rays = (labels.keypoints[..., :2] - centre) / focal
+        self.confidence = labels.keypoints[..., 2] * keypoint_valid.numpy()
+        self.weight = labels.quality if by_quality else np.ones(len(labels), np.float32)
+        self._kept: dict[int, tuple[CutObservation, bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, size: int, augmentation: Augmentation, rng: np.random.Generator) -> PhotoBatch:
+        """Anybody, with something hidden from the network."""
+        rows = rng.integers(len(self), size=size)
+        scene, observed = self._scene(rows)
+        hide(scene, augmentation, rng)
+        return self._batch(rows, scene, observed, rng.uniform(size=size) < augmentation.mirrored)
+
+    def whole(self, rows: np.ndarray) -> PhotoBatch:
+        """These people, with all that was observed."""
+        return self._batch(rows, *self._scene(rows), np.zeros(len(rows), bool))
+
+    def _batch(self, rows: np.ndarray, scene: Scene, observed: Batch, mirror: np.ndarray) -> PhotoBatch:
+        labels = self.labels
+        pose, betas, cam_t = (torch.from_numpy(v[rows]) for v in (labels.full_pose, labels.betas, labels.cam_t))
+        return PhotoBatch(
+            finish(scene, mirror)[0],
+            torch.from_numpy(mirror),
+            observed,
+            Truth(axis_angle_to_matrix(pose.unflatten(1, (24, 3))), betas, cam_t),
+            torch.from_numpy(labels.has_body[rows]).float(),
+            torch.from_numpy(self.weight[rows]),
+        )
+
+    def _scene(self, rows: np.ndarray) -> tuple[Scene, Batch]:
+        """What was seen of these people, to be shown to the network, and to judge it by."""
+        observations = [self._observation(int(row)) for row in rows]
+        observed = Batch(observations, crop_camera=False, keypoint_valid=self.keypoint_valid)
+        maps = np.stack([observation.labels for observation in observations])
+        shown = ((maps > 0) & (maps < OCCLUDER)).any((1, 2))
+        focal = np.array([observation.focal_length for observation in observations])
+        centre = np.array([observation.principal_point for observation in observations])
+        window = np.column_stack([(WINDOW_PIXELS / 2 - centre) / focal[:, None], WINDOW_PIXELS / focal])
+        labels = self.labels
+        scene = Scene(
+            labels.full_pose[rows], labels.betas[rows], labels.cam_t[rows], self.rays[rows], self.confidence[rows],
+            labels.world[rows], window, maps, shown,
+        )  # fmt: skip
+        return scene, observed
+
+    def _observation(self, row: int) -> CutObservation:
+        """Cut once; kept packed, since label maps of a whole data set are large."""
+        if row not in self._kept:
+            observation = self._cut(row)
+            packed = zlib.compress(observation.labels.tobytes(), 1)
+            self._kept[row] = replace(observation, labels=_NOTHING), packed
+        observation, packed = self._kept[row]
+        labels = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(WINDOW_PIXELS, WINDOW_PIXELS)
+        return replace(observation, labels=labels)
+
+    def _cut(self, row: int) -> CutObservation:
+        crop = self.labels.crop(row)
+        window = Crop(crop.center, crop.side * WINDOW)
+        scale = WINDOW_PIXELS / window.side
+        keypoints = self.labels.keypoints[row].copy()
+        keypoints[:, :2] = (keypoints[:, :2] - window.origin) * scale * (keypoints[:, 2:] > 0)
+        focal, x, y = (float(value) for value in self.labels.intrinsics[row])
+        return CutObservation(
+            image=_NO_IMAGE,
+            detection=Detection(keypoints, source="pseudo-labels"),
+            labels=crop_labels(self.labels.labels(row), window, WINDOW_PIXELS),
+            labels_source="pseudo-labels",
+            focal_length=focal * scale,
+            centre=((x - window.origin[0]) * scale, (y - window.origin[1]) * scale),
+        )
+
+
+_NOTHING = np.zeros((0, 0), np.uint8)
+_NO_IMAGE = np.broadcast_to(np.zeros(3, np.uint8), (WINDOW_PIXELS, WINDOW_PIXELS, 3))
+
+
+def hide(scene: Scene, augmentation: Augmentation, rng: np.random.Generator) -> None:
+    """Move and lose keypoints, leave out landmarks and label maps, and spoil these."""
+    mix, count = augmentation.hidden, len(scene.rays)
+    side = box(scene.rays, scene.confidence > 0.2)[1]
+    noise = rng.uniform(0, augmentation.noise, count) * side
+    scene.rays = scene.rays + rng.normal(size=scene.rays.shape) * noise[:, None, None]
+    confidence = scene.confidence * ~lost(scene.confidence.shape, mix, rng) * ~_cut_off(scene, augmentation.cut, rng)
+    # Whoever would be left with too few points for a crop keeps them all.
+    enough = (confidence > 0.2).sum(1) >= 5
+    scene.confidence = np.where(enough[:, None], confidence, scene.confidence)
+    scene.world = scene.world * (rng.uniform(size=count) >= mix.without_world)[:, None, None]
+    scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= mix.without_labels)
+    for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < mix.labels_spoilt)):
+        scene.labels[row] = spoilt(scene.labels[row], rng)
+
+
+def _cut_off(scene: Scene, share: float, rng: np.random.Generator) -> np.ndarray:
+    """(N, 49) bool: points on the wrong side of a line, level or upright, for this share of the people."""
+    count, seen = len(scene.rays), scene.confidence > 0.2
+    low = np.where(seen[..., None], scene.rays, np.inf).min(1)
+    high = np.where(seen[..., None], scene.rays, -np.inf).max(1)
+    line = low + rng.uniform(0.35, 0.95, (count, 1)) * (high - low)
+    beyond = scene.rays > line[:, None]  # below, or right of it
+    # Mostly it is the legs that are out of the picture.
+    axis = (rng.uniform(size=count) < 0.7).astype(int)
+    cut = rng.uniform(size=count) < share
+    return beyond[np.arange(count), :, axis] & cut[:, None]
+
+
+def mirrored(placed: Placed, mirror: Tensor) -> Placed:
+    """Bodies as a mirror shows them (x turned over) where `mirror` (B,) bool says so; undoes itself.
+
+    Its keypoints are those of the body with its sides exchanged, to the millimetres that a body isn't symmetric by.
+    """
+    over = placed.cam_t.new_tensor([-1.0, 1.0, 1.0])
+    chosen = mirror[:, None, None]
+    rotations = placed.rotations[:, list(MIRRORED_JOINTS)] * torch.outer(over, over)
+    return Placed(
+        torch.where(chosen[..., None], rotations, placed.rotations),
+        placed.betas,
+        torch.where(mirror[:, None], placed.cam_t * over, placed.cam_t),
+        torch.where(chosen, placed.keypoints[:, list(MIRRORED_KEYPOINTS)] * over, placed.keypoints),
+    )

@@ -1,0 +1,160 @@
+"""Everything that `dsr-fit train` takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dsr_fit.config import Semantics
+from dsr_fit.errors import UsageError
+
+SCRATCH = "scratch"
+"""In place of a regressor to start from."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What counts how much on photos, as multiples of what the regressor's recipe gives it; 0 drops a term."""
+
+    keypoints: float = 1.0
+    """Reprojection of the observed keypoints."""
+    parameters: float = 1.0
+    """Closeness to the fitted body: pose, shape, 3D joints."""
+    dsr_mc: float = 1.0
+    """DSR-MC: the rendered body matches the minimally clothed regions tightly."""
+    dsr_c: float = 1.0
+    """DSR-C: the body stays inside its clothing."""
+    silhouette: float = 0.0
+    """The baseline that the paper improves on, match of body and clothed person; its unit is that of DSR-MC."""
+
+    def __post_init__(self) -> None:
+        _check_weights("weights", self)
+
+    @property
+    def rendered(self) -> bool:
+        """Whether any term needs a render."""
+        return self.dsr_mc > 0 or self.dsr_c > 0 or self.silhouette > 0
+
+
+@dataclass(frozen=True)
+class SyntheticWeights:
+    """What counts how much on the open regressor's synthetic people, whose truth is known."""
+
+    earlier: float = 0.4
+    """Weight of each guess but the last."""
+    pixels: float = 2.0
+    """Keypoints in the crop, per half a crop's side."""
+    points: float = 5.0
+    """Keypoints in space about the mid-hip, per metre."""
+    rotations: float = 1.0
+    """Of the joints, mean difference of the matrices' entries."""
+    root: float = 2.0
+    """The same of the orientation."""
+    shape: float = 10.0
+    """Vertices of the T-pose, root mean square, per metre: as they are, and again with the scale removed."""
+    depth: float = 0.5
+    """Logarithm of the distance."""
+    spread: float = 0.05
+    """What the regressor says of its own rotations' errors."""
+    error: float = 0.05
+    """What it says of its joints' error."""
+
+    def __post_init__(self) -> None:
+        _check_weights("synthetic_weights", self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Train a regressor on synthetic people, on fitted people in photos, or on both; run again to go on."""
+
+    out: Path
+    """Folder of the weights, the log, the pictures and the checkpoint to go on from."""
+    labels: tuple[Path, ...] = ()
+    """People in photos: folders of `dsr-fit batch`, or SPIN or DSR .npz."""
+    images: Path | None = None
+    """Folder of the photos, where they are not where the labels say."""
+    regressor: str | None = None
+    """What to start from: `open`, our .safetensors file, a checkpoint of DSR, SPIN or EFT, or `scratch`; default: what
+    belongs to the body."""
+    smpl_mean_params: Path | None = None
+    """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
+    body: str | None = None
+    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
+    joint_regressor_extra: Path | None = None
+    """J_regressor_extra.npy, for official SMPL."""
+    semantic_prior: Path | None = None
+    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
+    synthetic: Path | None = None
+    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: nobody)."""
+    synthetic_share: float = 0.75
+    """Share of synthetic people in each batch, where there are both these and photos."""
+    gate: Literal["accepted", "all"] = "accepted"
+    """Which fits to learn from: those that the quality gate accepted, or all."""
+    by_quality: bool = True
+    """Count each person by the gate's probability that the fit is good."""
+    held_out: float = 0.05
+    """Share of the photos that training is watched by; chosen by their names."""
+    steps: int = 2000
+    """Batches to learn from, all in all."""
+    epoch: int = 200
+    """Batches from one checkpoint, and one look at what is held out, to the next."""
+    batch: int | None = None
+    """People a batch; default: the regressor's own (`open`: 512, HMR: 64)."""
+    learning_rate: float | None = None
+    """Highest step of the optimiser; default: the regressor's own."""
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    """Learning rate up and down again in one cycle; or warmed up and then kept."""
+    weights: LossWeights = field(default_factory=LossWeights)
+    synthetic_weights: SyntheticWeights = field(default_factory=SyntheticWeights)
+    semantics: Semantics = field(default_factory=Semantics)
+    dsr_after: float = 0.2
+    """Share of the steps before the rendered terms begin."""
+    seed: int = 0
+    """Of everything random; the same seed gives the same weights."""
+    precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
+    """Of the network's layers; geometry is always in single precision."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the training runs; `auto` takes a GPU where torch sees one."""
+    devices: int = 1
+    """How many GPUs."""
+    threads: int | None = None
+    """Of torch, on the CPU; default: torch's own choice."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that can't work."""
+        for name in ("steps", "epoch", "batch", "devices", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{_option(name)} {value}: at least 1")
+        for name in ("synthetic_share", "held_out", "dsr_after"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{_option(name)} {getattr(self, name):g}: a share lies between 0 and 1")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"{_option('learning_rate')} {self.learning_rate:g}: expected a positive number")
+        if self.seed < 0:
+            raise UsageError(f"{_option('seed')} {self.seed}: 0 or more")
+
+    @property
+    def epochs(self) -> int:
+        return -(-self.steps // self.epoch)
+
+    def steps_of(self, epoch: int) -> int:
+        """How many batches an epoch has; the last one may be shorter."""
+        return min(self.epoch, self.steps - epoch * self.epoch)
+
+    @property
+    def dsr_from(self) -> int:
+        """The step at which the rendered terms begin."""
+        return round(self.dsr_after * self.steps)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_weights(where: str, weights: LossWeights | SyntheticWeights) -> None:
+    for name, weight in vars(weights).items():
+        if not 0 <= weight < math.inf:
+            raise UsageError(f"{where}.{name} is {weight:g}; a weight is 0 or more")

@@ -1,0 +1,199 @@
+"""Train a regressor; the same settings go on where they were stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from dsr_fit.assets import sha256, shipped
+from dsr_fit.body import Body
+from dsr_fit.body_files import OPEN_BODY, load_body
+from dsr_fit.dataset.manifest import differences
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.errors import InputError, UsageError
+from dsr_fit.files import replacing
+from dsr_fit.fit.fitter import choose_device
+from dsr_fit.regressor.open_regressor import write_network
+from dsr_fit.training import open_setup
+from dsr_fit.training.keeping import DECAY, keepers, kept, logs
+from dsr_fit.training.open_data import OpenData
+from dsr_fit.training.pictures import write_picture
+from dsr_fit.training.settings import SCRATCH, TrainSettings
+
+SETTINGS = "settings.json"
+FREE = ("out", "device", "devices", "threads")
+"""Settings that a training may go on with others of."""
+
+WEIGHTS = {"open": "regressor.safetensors", "hmr": "regressor.pt"}
+Report = Callable[[str], None]
+
+
+def train(settings: TrainSettings, report: Report | None = None) -> Path:
+    """Train, and return the path of the weights: `regressor.safetensors` of the open regressor, `regressor.pt` of HMR.
+
+    `report` is told a line after each epoch. Raises InputError and UsageError for what can't be trained with.
+    """
+    files = Settings(
+        body=settings.body,
+        regressor=settings.regressor,
+        joint_regressor_extra=settings.joint_regressor_extra,
+        smpl_mean_params=settings.smpl_mean_params,
+        semantic_prior=settings.semantic_prior,
+    )
+    body = load_body(files.body_path() or "open", settings.joint_regressor_extra)
+    kind = kind_of(files.regressor_name(), body)
+    out = settings.out / WEIGHTS[kind]
+    _agree(settings)
+    if out.exists():
+        return out
+    device = choose_device(settings.device)
+    with _threads(settings.threads), _quiet():
+        lightning.seed_everything(settings.seed, verbose=False)
+        module, data, write = _prepare(kind, settings, files, body)
+        _remember(settings)
+        trainer = lightning.Trainer(
+            max_epochs=settings.epochs,
+            precision=settings.precision,
+            accelerator=device,
+            devices=settings.devices if device == "cuda" else 1,
+            gradient_clip_val=1.0,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=logs(settings.out),
+            callbacks=[*keepers(settings.out, decay_of(settings.steps)), Telling(settings, data, report)],
+            log_every_n_steps=50,
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=kept(settings.out))
+        # A run that was killed after its last epoch has the averaged weights in the checkpoint alone.
+        state = torch.load(settings.out / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+        write(out)
+    return out
+
+
+def kind_of(regressor: str | None, body: Body) -> Literal["open", "hmr"]:
+    """Which of the two kinds of regressor a name stands for. Raises UsageError for one without weights."""
+    if regressor is None and body.sha256 == sha256(shipped(OPEN_BODY)):
+        return "open"
+    if regressor is None or regressor == "kinematic":
+        raise UsageError(
+            f"no weights to train for {body.name}; give --regressor: a checkpoint of DSR, SPIN or EFT, our "
+            f".safetensors file, or `{SCRATCH}`"
+        )
+    return "open" if regressor in ("open", SCRATCH) or regressor.endswith(".safetensors") else "hmr"
+
+
+def decay_of(steps: int) -> float:
+    """Of the weights' average: over the last 500 batches, or the last fifth of a short training."""
+    return min(DECAY, max(0.0, 1 - 5 / steps))
+
+
+def _prepare(
+    kind: Literal["open", "hmr"], settings: TrainSettings, files: Settings, body: Body
+) -> tuple[lightning.LightningModule, OpenData | None, Callable[[Path], None]]:
+    """What learns, what feeds it where it doesn't do that itself, and what writes its weights."""
+    if kind == "open":
+        module, data = open_setup.prepare(settings, files, body)
+        return module, data, lambda path: write_network(path, module.network, body)
+    from dsr_fit.training import hmr_setup
+
+    training = hmr_setup.prepare(settings, files, body)
+    return training, None, lambda path: hmr_setup.write(path, training)
+
+
+class Telling(Callback):
+    """Says after each epoch where the training is, and draws a few people, where the module doesn't do that itself."""
+
+    def __init__(self, settings: TrainSettings, data: OpenData | None, report: Report | None) -> None:
+        self.settings, self.data, self.report = settings, data, report or (lambda line: None)
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        done, now = trainer.current_epoch + 1, time.perf_counter()
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        told = [f"{name} {values[name]:.4g}" for name in TOLD if name in values]
+        self.report(f"epoch {done} of {self.settings.epochs}: {', '.join(told)} ({now - self.started:.0f} s)")
+        self.started = now
+        if self.data is None or not trainer.is_global_zero:
+            return
+        picture = self.data.picture(pl_module)
+        write_picture(self.settings.out / "pictures" / f"epoch-{done:04d}.png", picture)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("people", picture, trainer.global_step, dataformats="HWC")
+
+
+TOLD = ("loss", "mpjpe", "pa_mpjpe", "keypoint_error_rel_photos", "mpjpe_photos")
+
+
+def _described(settings: TrainSettings) -> dict[str, Any]:
+    """What must be the same for a training to go on."""
+    values = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    return json.loads(json.dumps(values, default=str))
+
+
+def _agree(settings: TrainSettings) -> None:
+    """Raises UsageError where the folder holds a training with other settings, InputError where it can't be one."""
+    path = settings.out / SETTINGS
+    if settings.out.exists() and not settings.out.is_dir():
+        raise InputError(f"--out {settings.out}: is a file; name a folder")
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); choose another --out") from None
+    changed = "; ".join(differences(before, _described(settings)))
+    if changed:
+        raise UsageError(f"--out {settings.out}: holds a training with other settings ({changed}); choose another")
+
+
+def _remember(settings: TrainSettings) -> None:
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {settings.out}: can't be made ({error.strerror}); choose another") from None
+    with replacing(settings.out / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(_described(settings), indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Torch's threads, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice, which isn't for those who only name settings."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,41 @@
+"""`dsr-fit train`: trains a regressor, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+import tyro
+
+from dsr_fit.errors import InputError, UsageError
+from dsr_fit.training.settings import TrainSettings
+
+
+def train_from(argv: list[str]) -> None:
+    """The work behind `dsr-fit train`."""
+    run_train(tyro.cli(TrainSettings, args=argv, prog="dsr-fit train"))
+
+
+def run_train(settings: TrainSettings) -> None:
+    """Train, saying where it is."""
+    check(settings)
+    from dsr_fit.training.train import train
+
+    path = train(settings, lambda line: _write(f"{settings.out}: {line}"))
+    _write(f"{path}: trained; --regressor {path} fits with it")
+
+
+def check(settings: TrainSettings) -> None:
+    """What can be refused before anything is read. Raises InputError and UsageError."""
+    if find_spec("lightning") is None:
+        raise InputError("training needs Lightning: pip install 'dsr-fit[train]'")
+    for path in (*settings.labels, settings.images, settings.synthetic):
+        if path is not None and not path.exists():
+            raise InputError(f"{path}: no such file or folder to train from")
+    if settings.images is not None and not settings.labels:
+        raise UsageError(f"--images {settings.images}: says where the photos of --labels are; give those too")
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

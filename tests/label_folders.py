@@ -1,0 +1,60 @@
+"""Folders of results as a run leaves them: people of known observation, fitted in a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scenes import observe, person
+from synthetic_smpl import synthetic_smpl
+
+from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.dataset.entries import Entry, Source
+from dsr_fit.dataset.findings import Found, Seen
+from dsr_fit.dataset.fitting import BatchFitter
+from dsr_fit.dataset.manifest import agree
+from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.shards import Store
+from dsr_fit.types import Observation
+
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=1, steps=2), stages=(Stage(56, 1, 0.005),))
+NAMES = ("a.png", "sub/b.png", "c.png")
+OF_PERSON = (("a.png", 0), ("a.png", 1), ("sub/b.png", 0))
+
+
+def observations() -> list[Observation]:
+    """Of the people of `OF_PERSON`; the last without 3D landmarks."""
+    return [observe(person(seed), noise_px=1.0, seed=seed, world=seed < 2) for seed in range(len(OF_PERSON))]
+
+
+def smpl_settings(folder: Path, config: FitConfig = QUICK) -> Settings:
+    """A body of SMPL's shapes and a semantic prior for it."""
+    np.savez(folder / "smpl.npz", **synthetic_smpl())
+    np.save(folder / "prior.npy", np.random.default_rng(0).uniform(0.1, 1, (13776, 20)))
+    return Settings(
+        config, body=str(folder / "smpl.npz"), regressor="kinematic", semantic_prior=folder / "prior.npy"
+    )  # fmt: skip
+
+
+def write_results(folder: Path, settings: Settings) -> list[Row]:
+    """`folder/images` and `folder/out`: two accepted people, a refused one, an image without anybody."""
+    images, out = folder / "images", folder / "out"
+    (images / "sub").mkdir(parents=True)
+    seen = observations()
+    shade = np.random.default_rng(0)
+    for name in NAMES:
+        Image.fromarray(shade.integers(0, 256, seen[0].image.shape, np.uint8)).save(images / name)
+    people = [Seen(*of, 100 + i, Found.of(one)) for i, (of, one) in enumerate(zip(OF_PERSON, seen, strict=True))]
+    people.append(Seen("c.png", 0, reason="nobody was found"))
+    rows = BatchFitter(settings, images)(people).rows
+    for row in rows[:2]:
+        row.update(status="accepted", quality=0.75, reason=None)
+    rows[2].update(status="refused", quality=None, reason="the pose is unusual")
+    out.mkdir()
+    manifest, number = agree(out, Source(images, [Entry(name) for name in NAMES], "folder"), settings, 64, False)
+    store = Store(out, manifest.batches, 64)
+    store.begin()
+    store.write(0, [{**row, "run": number} for row in rows])
+    return rows
