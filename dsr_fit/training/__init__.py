@@ -1,1 +1,1 @@
-"""Training of regressors on pseudo-labels. Lightning and TensorBoard come with the `train` extra."""
+"""Training the regressors: on synthetic people, and on people in photos whom fits have labelled."""
