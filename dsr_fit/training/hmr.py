@@ -223,11 +223,11 @@ class HmrTraining(lightning.LightningModule):
             seen = self.network(crops.images.to(self.device))
         self.network.train()
         picture = picture_of(crops.images, Seen(*(value.float().cpu() for value in seen)), self._body.to("cpu"))
-        write_picture(self.pictures, self.current_epoch, picture)
+        write_picture(self.pictures, self.current_epoch + 1, picture)
         for logger in self.loggers:
             writer = getattr(logger, "experiment", None)
             if hasattr(writer, "add_image"):  # TensorBoard's
-                writer.add_image("crops", picture, self.global_step, dataformats="HWC")  # type: ignore[union-attr]
+                writer.add_image("people", picture, self.global_step, dataformats="HWC")  # type: ignore[union-attr]
 
     def examples(self) -> CropBatch:
         """Crops of a few people of the labels, unchanged: spread over all of them, the same in every epoch."""

@@ -38,10 +38,10 @@ def picture_of(images: Tensor, seen: Seen, body: Body) -> np.ndarray:
 
 
 def write_picture(folder: Path, epoch: int, picture: np.ndarray) -> None:
-    """Write `FOLDER/epoch_0007.png`. Raises InputError when it can't be written."""
+    """Write `FOLDER/epoch-0007.png` after the seventh epoch. Raises InputError when it can't be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't make this folder ({error.strerror}); choose another --out") from None
-    with replacing(folder / f"epoch_{epoch:04d}.png") as temporary:
+    with replacing(folder / f"epoch-{epoch:04d}.png") as temporary:
         Image.fromarray(picture).save(temporary)
