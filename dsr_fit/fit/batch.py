@@ -112,32 +112,38 @@ class Batch:
         """Label maps at this resolution. `class_weights` balances classes by area as the released code does."""
         items = zip(self.observations, self.crops, strict=True)
         labels = np.stack([crop_labels(item.labels, crop, resolution) for item, crop in items])
-        lookup = LABEL_SETS[label_set].lookup()
-        classes = lookup[labels]
-        known = classes >= 0
-        classes = np.where(known, classes, 0)
-        mc_mask = np.zeros(labels.shape, bool)
-        for row, valid in enumerate(self.mc_valid.numpy()):
-            mc_mask[row] = np.isin(labels[row], np.array(MC_LABELS)[valid])
-        weights = known.astype(np.float32)
-        if class_weights:
-            for row in range(len(labels)):
-                weights[row] *= _balance(classes[row], known[row], LABEL_SETS[label_set].num_classes)[classes[row]]
-        distance = np.stack([_distance(mask) * (224 / resolution) for mask in mc_mask])
+        return targets_of(labels, self.mc_valid.numpy(), label_set, class_weights)
 
-        def single(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array.astype(np.float32))
 
-        return Targets(
-            resolution=resolution,
-            classes=torch.from_numpy(classes),
-            known=single(known),
-            class_weights=single(weights),
-            person=single((labels > 0) & (labels != OCCLUDER) & (labels != UNKNOWN)),
-            mc_mask=single(mc_mask),
-            mc_distance=single(distance),
-            mc_seen=single(mc_mask.any((1, 2))),
-        )
+def targets_of(labels: np.ndarray, mc_valid: np.ndarray, label_set: str, class_weights: bool) -> Targets:
+    """Of (B, S, S) label maps cut to the crops; `mc_valid` (B, 5) are the labels of `MC_LABELS` that count."""
+    resolution = labels.shape[1]
+    lookup = LABEL_SETS[label_set].lookup()
+    classes = lookup[labels]
+    known = classes >= 0
+    classes = np.where(known, classes, 0)
+    mc_mask = np.zeros(labels.shape, bool)
+    for row, valid in enumerate(mc_valid):
+        mc_mask[row] = np.isin(labels[row], np.array(MC_LABELS)[valid])
+    weights = known.astype(np.float32)
+    if class_weights:
+        for row in range(len(labels)):
+            weights[row] *= _balance(classes[row], known[row], LABEL_SETS[label_set].num_classes)[classes[row]]
+    distance = np.stack([_distance(mask) * (224 / resolution) for mask in mc_mask])
+
+    def single(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array.astype(np.float32))
+
+    return Targets(
+        resolution=resolution,
+        classes=torch.from_numpy(classes),
+        known=single(known),
+        class_weights=single(weights),
+        person=single((labels > 0) & (labels != OCCLUDER) & (labels != UNKNOWN)),
+        mc_mask=single(mc_mask),
+        mc_distance=single(distance),
+        mc_seen=single(mc_mask.any((1, 2))),
+    )
 
 
 def _balance(classes: np.ndarray, known: np.ndarray, num_classes: int) -> np.ndarray:

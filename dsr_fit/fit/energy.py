@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dsr_fit.body import Body
 from dsr_fit.camera import crop_intrinsics, project
-from dsr_fit.config import FitConfig
+from dsr_fit.config import FitConfig, Semantics
 from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Batch, Targets
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.labels import LABEL_SETS
 from dsr_fit.priors.pose import PosePrior
 from dsr_fit.priors.semantic import SemanticPrior
-from dsr_fit.render.renderer import Renderer
+from dsr_fit.render.renderer import Render, Renderer
 from dsr_fit.terms import keypoints as point_terms
 from dsr_fit.terms import priors as prior_terms
 from dsr_fit.terms.channels import read_channels
@@ -49,11 +51,7 @@ class Energy:
         semantics = config.semantics
         self.targets: Targets = batch.targets(resolution, semantics.label_set, semantics.class_weights).to(device)
         self.window = crop_intrinsics(self.points.intrinsics, batch.crops, resolution)
-        # Channels: the classes' probabilities, then the summed probability of this image's valid MC labels.
-        worn = semantic_prior.dressed(batch.labels)
-        classes = worn.merged(LABEL_SETS[semantics.label_set])
-        minimal = worn.minimally_clothed(batch.mc_valid.to(device))
-        self.channels = torch.cat([classes.expand(len(batch), -1, -1), minimal[..., None]], -1)
+        self.channels = channels_of(semantic_prior, batch.labels, batch.mc_valid.to(device), semantics.label_set)
         self.per_face = semantic_prior.per_face
         self.active = {name: weight for name, weight in asdict(config.weights).items() if weight}
 
@@ -97,25 +95,38 @@ class Energy:
         return energies
 
     def _rendered(self, vertices: Tensor, wanted: set[str]) -> dict[str, Tensor]:
-        targets, semantics = self.targets, self.config.semantics
         channels = {"face_attributes" if self.per_face else "attributes": self.channels}
-        render = self.renderer(vertices, self.window, targets.resolution, **channels)
-        seen, peak, minimal = read_channels(render.attributes, targets.classes)
-        energies = {}
-        if "dsr_mc" in wanted:
-            if semantics.mc_form == "niou":
-                energies["dsr_mc"] = dsr_mc(minimal, targets.mc_mask, targets.known)
-            else:
-                energies["dsr_mc"] = dsr_mc_distance(minimal, targets.mc_distance, targets.known, targets.mc_seen)
-        if "dsr_c" in wanted:
-            if semantics.c_form == "released":
-                classes = render.attributes[..., :-1]
-                energies["dsr_c"] = dsr_c_released(classes, targets.classes, targets.class_weights)
-            else:
-                energies["dsr_c"] = dsr_c(
-                    render.alpha, seen, peak, targets.class_weights, targets.known,
-                    excess=semantics.c_form == "excess", live=semantics.c_normaliser == "live",
-                )  # fmt: skip
-        if "silhouette" in wanted:
-            energies["silhouette"] = silhouette(render.alpha, targets.person, targets.known)
-        return energies
+        render = self.renderer(vertices, self.window, self.targets.resolution, **channels)
+        return rendered_energies(render, self.targets, self.config.semantics, wanted)
+
+
+def channels_of(prior: SemanticPrior, labels: Sequence[np.ndarray], mc_valid: Tensor, label_set: str) -> Tensor:
+    """(B, V or F, K + 1) what is rendered of B people: the classes' probabilities, then the summed probability of each
+    image's valid MC labels. `labels` are the label maps cut to the crops, `mc_valid` (B, 5)."""
+    worn = prior.dressed(labels)
+    classes = worn.merged(LABEL_SETS[label_set])
+    minimal = worn.minimally_clothed(mc_valid)
+    return torch.cat([classes.expand(len(labels), -1, -1), minimal[..., None]], -1)
+
+
+def rendered_energies(render: Render, targets: Targets, semantics: Semantics, wanted: set[str]) -> dict[str, Tensor]:
+    """Those of `RENDERED` that are wanted: name -> (B,) unweighted."""
+    seen, peak, minimal = read_channels(render.attributes, targets.classes)
+    energies = {}
+    if "dsr_mc" in wanted:
+        if semantics.mc_form == "niou":
+            energies["dsr_mc"] = dsr_mc(minimal, targets.mc_mask, targets.known)
+        else:
+            energies["dsr_mc"] = dsr_mc_distance(minimal, targets.mc_distance, targets.known, targets.mc_seen)
+    if "dsr_c" in wanted:
+        if semantics.c_form == "released":
+            classes = render.attributes[..., :-1]
+            energies["dsr_c"] = dsr_c_released(classes, targets.classes, targets.class_weights)
+        else:
+            energies["dsr_c"] = dsr_c(
+                render.alpha, seen, peak, targets.class_weights, targets.known,
+                excess=semantics.c_form == "excess", live=semantics.c_normaliser == "live",
+            )  # fmt: skip
+    if "silhouette" in wanted:
+        energies["silhouette"] = silhouette(render.alpha, targets.person, targets.known)
+    return energies

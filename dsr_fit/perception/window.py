@@ -48,9 +48,15 @@ def cut(image: np.ndarray, window: Crop, size: int, border: int) -> np.ndarray:
         return np.full((size, size, *image.shape[2:]), border, np.uint8)
     part = image[top:bottom, left:right]
     matrix = window_matrix(Crop((window.center[0] - left, window.center[1] - top), window.side), size)
-    shrink = min(1.0, 2 * size / window.side)
+    return warped(part, matrix, size, border)
+
+
+def warped(part: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.ndarray:
+    """(size, size[, 3]) uint8 of (H, W[, 3]) under a (2, 3) similarity in OpenCV's convention; else as `cut`."""
+    matrix = matrix.copy()
+    shrink = min(1.0, 2 * float(np.hypot(*matrix[:, 0])))
     if shrink < 1:
-        whole = np.array([right - left, bottom - top])
+        whole = np.array(part.shape[1::-1])
         small = np.maximum(1, np.rint(shrink * whole)).astype(int)
         part = cv2.resize(part, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA)
         scale = small / whole

@@ -1,4 +1,4 @@
-"""The checkpoints of HMR that SPIN, EFT and DSR released, recognised by what is in them."""
+"""The checkpoints of HMR as SPIN, EFT and DSR released them: read, recognised by what is in them, and written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dsr_fit.assets import licensed
 from dsr_fit.errors import InputError
-from dsr_fit.files import read_arrays
+from dsr_fit.files import read_arrays, replacing
 from dsr_fit.regressor.hmr import CAMERA, POSE, SHAPE, Hmr, Seen, mean_seen
 from dsr_fit.torch_file import StoredTensor, opened
 
@@ -58,6 +58,17 @@ def load_hmr_checkpoint(path: Path, mean_params: str | Path | None = None) -> Hm
     counters = {name: torch.zeros((), dtype=torch.int64) for name in network.state_dict() if COUNTER in name}
     network.load_state_dict(tensors | counters, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def save_hmr_checkpoint(path: Path, network: Hmr) -> None:
+    """Write the weights by SPIN's names, which SPIN, EFT, DSR and `load_hmr_checkpoint` read: `conv1.weight` ...
+    `init_cam` under `model`. Raises InputError when the file can't be written."""
+    weights = {
+        name.removeprefix("backbone.").removeprefix("head."): value.detach().cpu().clone()
+        for name, value in network.state_dict().items()
+    }
+    with replacing(path) as temporary:
+        torch.save({"model": weights}, temporary)
 
 
 def _network_tensors(path: Path, content: Any) -> dict[str, tuple[str, StoredTensor]]:

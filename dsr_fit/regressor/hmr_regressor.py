@@ -70,7 +70,12 @@ def crop_images(batch: Batch) -> Tensor:
         cut(item.image, crop, SPIN_RESOLUTION, border=0)
         for item, crop in zip(batch.observations, batch.crops, strict=True)
     ]
-    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    return normalised(np.stack(pictures))
+
+
+def normalised(pictures: np.ndarray) -> Tensor:
+    """(B, H, W, 3) RGB of 0..255 -> (B, 3, H, W)."""
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images - mean) / std).contiguous()
 

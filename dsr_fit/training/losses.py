@@ -1,0 +1,100 @@
+"""Losses of a regressor's training, as DSR (Dwivedi et al. 2021) released them: pure functions, one value a person.
+
+The rendered losses are the fit's own terms (`dsr_fit.fit.energy`). B people, 49 keypoints, 24 rotations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from dsr_fit.errors import UsageError
+from dsr_fit.joints import KEYPOINT_INDEX
+
+MID_HIP = KEYPOINT_INDEX["MidHip"]
+
+
+@dataclass(frozen=True)
+class HmrWeights:
+    """Weight of each loss, those of DSR; 0 switches one off."""
+
+    keypoints_2d: float = 5.0
+    """Reprojection in the crop."""
+    keypoints_3d: float = 5.0
+    """Keypoints in space, about the mid-hip."""
+    pose: float = 1.0
+    """Rotation matrices."""
+    betas: float = 0.001
+    camera: float = 1.0
+    """Against a body behind the camera."""
+    dsr_mc: float = 0.1
+    dsr_c: float = 0.1
+    silhouette: float = 0.0
+    """The baseline that the paper improves on."""
+    everything: float = 60.0
+    """Of the sum."""
+
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
+            if not 0 <= weight < math.inf:
+                raise UsageError(f"weights.{name} is {weight:g}; a weight is 0 or more")
+
+
+def keypoints_2d(
+    projected: Tensor,  # (B, 49, 2) -1..1 from side to side of the crop
+    observed: Tensor,  # (B, 49, 3) the same, and confidence; 0 where unobserved
+) -> Tensor:  # (B,)
+    """Confidence times squared error, averaged over all slots and both axes: a person of whom little is seen counts
+    little."""
+    return (observed[..., 2:] * (projected - observed[..., :2]).square()).mean((1, 2))
+
+
+def keypoints_3d(
+    points: Tensor,  # (B, 49, 3) metres
+    known: Tensor,  # (B, 49, 4) metres about the mid-hip, and confidence; 0 where unknown
+) -> Tensor:  # (B,) 0 where nothing is known
+    """Confidence times squared error about the mid-hip, averaged over the known slots and the axes."""
+    about = points - points[:, MID_HIP : MID_HIP + 1]
+    cost = known[..., 3] * (about - known[..., :3]).square().mean(2)
+    return cost.sum(1) / (known[..., 3] > 0).sum(1).clamp(min=1)
+
+
+def pose(rotations: Tensor, known: Tensor) -> Tensor:
+    """Mean squared difference of rotation matrices, (B, 24, 3, 3) each -> (B,)."""
+    return (rotations - known).square().mean((1, 2, 3))
+
+
+def betas(values: Tensor, known: Tensor) -> Tensor:
+    """Mean squared difference, (B, 10) each -> (B,)."""
+    return (values - known).square().mean(1)
+
+
+def camera(crop_cam: Tensor) -> Tensor:
+    """exp(-10 s)^2 of SPIN's s, tx, ty: (B, 3) -> (B,). A scale below zero is a body behind the camera."""
+    return (-10 * crop_cam[:, 0]).exp().square()
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of (B,) values by (B,) weights; 0 where none has any. What has no weight may hold anything."""
+    counted = torch.where(weights > 0, values, 0)
+    return (weights * counted).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def combine(
+    values: Mapping[str, Tensor], people: Tensor, known: Mapping[str, Tensor], weights: HmrWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum that is minimised, and each loss's unweighted mean.
+
+    Args:
+        values: loss name -> (B,) of each person.
+        people: (B,) how much each person counts, such as the quality of its label.
+        known: loss name -> (B,) 1 where the person has what this loss compares with; all ones by default.
+    """
+    everybody = torch.ones_like(people)
+    means = {name: weighted_mean(value, people * known.get(name, everybody)) for name, value in values.items()}
+    total = torch.stack([getattr(weights, name) * mean for name, mean in means.items()]).sum()
+    return weights.everything * total, means

@@ -1,0 +1,255 @@
+"""Crops for HMR's training: whatever changes the picture changes all that is known of the person alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from label_people import by_the_crops_camera, known_people
+from scenes import open_body
+from torch import Tensor
+
+from dsr_fit.body import Posed
+from dsr_fit.camera import project
+from dsr_fit.errors import UsageError
+from dsr_fit.fit.batch import Batch, crop_labels
+from dsr_fit.joints import KEYPOINT_INDEX
+from dsr_fit.labels import COLOURS, LABEL_INDEX, UNKNOWN
+from dsr_fit.regressor.hmr_regressor import IMAGENET_MEAN, IMAGENET_STD, Cameras, crop_images
+from dsr_fit.render.renderer import Renderer
+from dsr_fit.training.hmr_crops import (
+    Augmentation,
+    Change,
+    CropBatch,
+    CropBatches,
+    draw,
+    sample,
+    stacked,
+)
+from dsr_fit.training.pseudo_labels import PseudoLabels
+
+CHANGES = {
+    "unchanged": Change(),
+    "turned": Change(angle=0.7),
+    "turned back, wider": Change(angle=-1.0, scale=1.25),
+    "mirrored": Change(mirrored=True),
+    "all": Change((1.3, 0.7, 1.1), 0.5, 0.8, True),
+}
+MIRROR_MM = 3.0
+"""The open body's two halves are the same to so much."""
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> PseudoLabels:
+    return known_people(tmp_path_factory.mktemp("people"))
+
+
+def _placed(people: PseudoLabels, row: int, change: Change, crop: CropBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the changed body is in the changed image's camera: rotations, cam_t; and that camera's intrinsics.
+
+    The pelvis, about which `global_orient` turns, moves with the picture.
+    """
+    rest = open_body().skeleton.joints_at_rest(crop.betas)[0, 0]
+    root = rest + torch.from_numpy(people.cam_t[row])
+    cos, sin = math.cos(change.angle), math.sin(change.angle)
+    moved = torch.tensor([cos * root[0] - sin * root[1], sin * root[0] + cos * root[1], root[2]])
+    if change.mirrored:
+        moved[0] *= -1
+    rotations = crop.rotations.clone()
+    rotations[:, 0] = crop.turns.mT @ rotations[:, 0]
+    return rotations, (moved - rest)[None], crop.cameras[:, [0, 0, 1, 2]]
+
+
+def _keypoints(rotations: Tensor, betas: Tensor) -> Tensor:
+    return open_body().skeleton.keypoints(rotations, betas)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("camera", ["full", "crop"])
+def test_the_changed_body_lies_on_the_changed_keypoints(people: PseudoLabels, change: Change, camera: str) -> None:
+    """Exactly; but for the two halves of the body, which a mirror exchanges."""
+    seen = people if camera == "full" else by_the_crops_camera(people)
+    for row in range(len(seen)):
+        crop = sample(seen, row, change, 56)
+        rotations, cam_t, intrinsics = _placed(seen, row, change, crop)
+        points = _keypoints(rotations, crop.betas) + cam_t[:, None]
+        shown = project(points.double(), intrinsics.double())
+        expected = (crop.keypoints[..., :2].double() + 1) * 112
+        pixel_mm = 1000 * float(cam_t[0, 2]) / float(intrinsics[0, 0])
+        allowed = 0.05 + (MIRROR_MM / pixel_mm if change.mirrored else 0)
+        assert float((shown - expected).norm(dim=-1).max()) < allowed
+        assert bool((crop.keypoints[..., 2] == 1).all())
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_landmarks_are_those_of_the_changed_body(people: PseudoLabels, change: Change) -> None:
+    """In the view along the ray to the crop's centre, as HMR knows the body."""
+    crops = stacked([sample(people, row, change, 56) for row in range(len(people))])
+    points = _keypoints(crops.rotations, crops.betas)
+    off = (points - points[:, 8:9] - crops.world[..., :3]).norm(dim=-1)
+    assert 1000 * float(off.max()) < (2 * MIRROR_MM if change.mirrored else 0.01)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_the_changed_body_covers_the_changed_label_map(people: PseudoLabels, change: Change) -> None:
+    """The map is the body's own, nearest pixels of a picture of 240 x 320."""
+    renderer = Renderer(open_body().faces, open_body().num_vertices, device="cpu", outline="none")
+    for row in range(len(people)):
+        crop = sample(people, row, change, 112)
+        rotations, cam_t, intrinsics = _placed(people, row, change, crop)
+        body, skeleton = open_body(), open_body().skeleton
+        moved = skeleton.transforms(rotations, crop.betas)
+        posed = Posed(body, rotations, crop.betas, moved, moved[:, :0, :, 3], cam_t)
+        for size, labels in ((224, crop.labels), (112, crop.small_labels)):
+            drawn = renderer(posed.vertices(), intrinsics * size / 224, size).mask
+            known = labels != UNKNOWN
+            shown = (labels > 0) & known
+            drawn = drawn & known
+            assert float((shown & drawn).sum() / (shown | drawn).sum()) > 0.95
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_the_label_map_lies_under_the_picture(people: PseudoLabels, change: Change) -> None:
+    """The pictures are painted in the labels' colours: but for the sides that a mirror exchanges they agree."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    change = replace(change, gains=(1.0, 1.0, 1.0))
+    sides = [LABEL_INDEX[f"{side}{part}"] for side in ("left", "right") for part in ("Arm", "Leg", "Shoe")]
+    for row in range(len(people)):
+        crop = sample(people, row, change, 56)
+        colours = (255 * (crop.images[0] * std + mean)).permute(1, 2, 0).numpy()
+        labels = crop.labels[0].numpy()
+        distance = np.abs(colours[..., None, :] - COLOURS).sum(-1)
+        told, sure = distance.argmin(-1), distance.min(-1) < 3
+        compared = sure & (labels != UNKNOWN)
+        assert compared.mean() > 0.3
+        exchanged = np.isin(labels, sides)
+        assert (told == labels)[compared & ~exchanged].mean() > 0.99
+        expected = (told != labels) if change.mirrored else (told == labels)
+        assert expected[compared & exchanged].mean() > 0.99
+
+
+def test_unchanged_crops_are_what_the_regressor_looks_at(people: PseudoLabels) -> None:
+    """Bit for bit, and with the same frames: what is learnt is what is used."""
+    rows = range(len(people))
+    batch = Batch(
+        [people.observation(row, with_image=True) for row in rows], crop_camera=False, keypoint_valid=torch.ones(49)
+    )
+    crops = stacked([sample(people, row, Change(), 112) for row in rows])
+    torch.testing.assert_close(crops.images, crop_images(batch), atol=0.02, rtol=0)  # one grey level of rounding
+    assert float((crops.images != crop_images(batch)).float().mean()) < 0.01
+    torch.testing.assert_close(crops.turns.double(), Cameras.of(batch, torch.device("cpu")).turns, atol=1e-6, rtol=0)
+    for row in rows:
+        np.testing.assert_array_equal(crops.small_labels[row], crop_labels(people.labels(row), people.crop(row), 112))
+
+
+def test_a_mirror_exchanges_the_sides_of_what_is_known(people: PseudoLabels) -> None:
+    plain, mirrored = (sample(people, 0, Change(mirrored=mirror), 56) for mirror in (False, True))
+    for name, other in (("LWrist", "RWrist"), ("Right Knee", "Left Knee"), ("Nose", "Nose")):
+        here, there = KEYPOINT_INDEX[name], KEYPOINT_INDEX[other]
+        over = torch.tensor([-1.0, 1.0, 1.0])
+        torch.testing.assert_close(mirrored.keypoints[0, here], plain.keypoints[0, there] * over, atol=1e-5, rtol=0)
+    arm, other = (plain.labels.flip(2) == LABEL_INDEX[name] for name in ("leftArm", "rightArm"))
+    assert torch.equal(mirrored.labels == LABEL_INDEX["rightArm"], arm)
+    assert torch.equal(mirrored.labels == LABEL_INDEX["leftArm"], other)
+
+
+def test_channels_are_brightened_apart(people: PseudoLabels) -> None:
+    plain, noisy = (sample(people, 0, Change(gains), 56) for gains in ((1.0, 1.0, 1.0), (0.5, 1.4, 1.0)))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    before, after = (one.images[0] * std + mean for one in (plain, noisy))
+    expected = (before * torch.tensor([0.5, 1.4, 1.0])[:, None, None]).clamp(max=1)
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)
+
+
+def test_what_is_unobserved_stays_unobserved(people: PseudoLabels) -> None:
+    keypoints, world = people.keypoints.copy(), people.world.copy()
+    keypoints[:, 25:], world[:, 25:] = 0, 0
+    hidden = replace(people, keypoints=keypoints, world=world)
+    crop = sample(hidden, 1, CHANGES["all"], 56)
+    assert not crop.keypoints[:, 25:].any()
+    assert not crop.world[:, 25:].any()
+    assert bool((crop.keypoints[:, :25, 2] == 1).all())
+
+
+def test_draws_have_the_spread_that_is_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw(Augmentation(), rng) for _ in range(4000)]
+    angles = np.degrees([one.angle for one in drawn])
+    turned = angles[angles != 0]
+    assert len(turned) / 4000 == pytest.approx(0.4, abs=0.03)
+    assert np.abs(angles).max() == pytest.approx(60)
+    assert np.median(np.abs(turned)) == pytest.approx(0.6745 * 30, rel=0.1)  # of a Gaussian
+    scales = np.array([one.scale for one in drawn])
+    assert (scales.min(), scales.max()) == pytest.approx((0.75, 1.25))
+    gains = np.array([one.gains for one in drawn])
+    assert gains.min() > 0.6
+    assert gains.max() < 1.4
+    assert gains.std() == pytest.approx(0.8 / math.sqrt(12), rel=0.05)
+    assert np.mean([one.mirrored for one in drawn]) == pytest.approx(0.5, abs=0.03)
+    still = Augmentation(noise=0, turned=0, scale=0, mirrored=0)
+    assert draw(still, rng) == Change()
+
+
+def _batches(labels: list[PseudoLabels], rendered: PseudoLabels | None = None, **options: float) -> CropBatches:
+    given = {"batch": 4, "rendered_share": 0.5, "by_quality": True, "resolution": 56, "seed": 1, **options}
+    return CropBatches(labels, rendered, augmentation=Augmentation(), **given)  # type: ignore[arg-type]
+
+
+def test_everybody_has_a_turn_before_anybody_has_another(people: PseudoLabels) -> None:
+    batches = _batches([people, people.rows([0, 2])], batch=2)
+    everybody = {(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)}
+    seen = [who for number in range(10) for who in batches.people(number)]
+    rounds = [seen[start : start + 5] for start in range(0, 20, 5)]
+    assert all(set(one) == everybody for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 1
+
+
+def test_rendered_people_have_their_share(people: PseudoLabels) -> None:
+    for share, count in ((0.5, 2), (0.25, 1), (0.0, 0)):
+        batches = _batches([people], people, rendered_share=share)
+        assert [source for source, _ in batches.people(3)].count(1) == count
+    assert {source for source, _ in _batches([], people).people(0)} == {0}
+    assert {source for source, _ in _batches([people], None).people(0)} == {0}
+    with pytest.raises(UsageError, match="nobody to train on"):
+        _batches([people.rows([])])
+
+
+def test_a_batch_follows_from_its_number(people: PseudoLabels) -> None:
+    first, again, other = _batches([people])[5], _batches([people])[5], _batches([people])[6]
+    for value, same in zip(first, again, strict=True):
+        assert torch.equal(value, same)
+    assert not torch.equal(first.images, other.images)
+    assert not torch.equal(_batches([people], seed=2)[5].images, first.images)
+
+
+def test_processes_share_the_people(people: PseudoLabels) -> None:
+    many = people.rows([0, 1, 2, 0, 1, 2, 0, 1])
+    alone = _batches([many], batch=4).people(0) + _batches([many], batch=4).people(1)
+    together = [who for rank in (0, 1) for who in _batches([many], batch=4, rank=rank, ranks=2).people(0)]
+    assert together == alone
+
+
+def test_people_count_by_their_quality(people: PseudoLabels) -> None:
+    batches = _batches([people])
+    expected = [people.quality[row] for _, row in batches.people(0)]
+    np.testing.assert_allclose(batches[0].weight, expected)
+    assert bool((_batches([people], by_quality=False)[0].weight == 1).all())
+
+
+@pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"scale": 1.0}, {"rotation": 181.0}, {"mirrored": 2.0}])
+def test_an_augmentation_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"augmentation.{next(iter(wrong))} is"):
+        Augmentation(**wrong)
+
+
+def test_a_picture_far_outside_is_black(people: PseudoLabels, tmp_path: Path) -> None:
+    """A person wholly beyond the image's border, as broken keypoints may say."""
+    keypoints = people.keypoints.copy()
+    keypoints[..., 0] += 5000
+    crop = sample(replace(people, keypoints=keypoints), 0, Change(), 56)
+    assert bool((crop.labels == UNKNOWN).all())
+    assert len(crop.images.unique()) == 3
