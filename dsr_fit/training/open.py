@@ -128,7 +128,8 @@ class OpenTraining(lightning.LightningModule):
                 values[-1] |= self.rendered_losses(bodies[-1], photos)
             means = [{name: (share * loss).sum() for name, loss in value.items()} for value in values]
         self._log_losses("photo_", means[-1], len(photos))
-        return self._of_guesses([torch.stack(list(mean.values())).sum() for mean in means])
+        nothing = 0 * guesses[-1].pose.sum()  # until the first term begins
+        return self._of_guesses([torch.stack([nothing, *mean.values()]).sum() for mean in means])
 
     def _of_guesses(self, losses: list[Tensor]) -> Tensor:
         return losses[-1] + self.settings.synthetic_weights.earlier * torch.stack(losses[:-1]).sum()
