@@ -38,9 +38,8 @@ def by_the_crops_camera(people: PseudoLabels) -> PseudoLabels:
         truths.append(Parameters(truth.global_orient, truth.body_pose, truth.betas, far))
         cameras.append([SPIN_FOCAL * crop.side / SPIN_RESOLUTION, *crop.center])
     intrinsics = np.array(cameras, np.float32)
-    return _labels(
-        people.images, people.imgname, truths, intrinsics, [people.labels(row) for row in range(len(people))]
-    )
+    maps = [people.labels(row) for row in range(len(people))]
+    return _labels(people.images, people.imgname, truths, intrinsics, maps)
 
 
 def _labels(
