@@ -90,7 +90,8 @@ class OpenTraining(lightning.LightningModule):
         self.body, self.shape_metric = self.body.to(device), self.shape_metric.to(device)
         self.semantic_prior = self.semantic_prior and self.semantic_prior.to(device)
         self.pose_prior = self.pose_prior.to(device)
-        self.renderer = Renderer(self.body.faces, self.body.num_vertices, device=device.type)
+        kind = "cuda" if device.type == "cuda" else "cpu"
+        self.renderer = Renderer(self.body.faces, self.body.num_vertices, device=kind)
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         return batch.to(device)
