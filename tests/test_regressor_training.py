@@ -23,8 +23,11 @@ from dsr_fit.evaluate.poses import load_poses
 from dsr_fit.fit.batch import crop_labels
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABEL_INDEX, OCCLUDER, UNKNOWN
-from dsr_fit.regressor.network import LABEL_PIXELS, Sight, Size, in_crop
-from dsr_fit.training.open import Batches, Settings, shape_metric
+from dsr_fit.regressor.network import LABEL_PIXELS, RegressorNetwork, Sight, Size, in_crop
+from dsr_fit.regressor.open_regressor import write_network
+from dsr_fit.training.open import Step, shape_metric
+from dsr_fit.training.open_data import Batches
+from dsr_fit.training.settings import TrainSettings
 from dsr_fit.training.synthetic import lenders, samples
 from dsr_fit.training.synthetic import people as shards
 from dsr_fit.training.synthetic.lenders import Lenders
@@ -39,6 +42,7 @@ from dsr_fit.training.synthetic.people import (
 )
 from dsr_fit.training.synthetic.samples import Mix, Sampler, Truth, finish, scene_of
 from dsr_fit.training.synthetic.spoil import MISTAKEN, spoilt
+from dsr_fit.training.train import train
 
 SMALL = Size(labels=(8, 8), summary=8, first=(24, 1), refinement=(16, 1), refinements=1)
 ARRAYS = ("points", "world", "place", "labels", "labels_seen")
@@ -276,27 +280,29 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     tmp_path: Path, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights, Adam's and the average's, batches and dropout all go on where they were."""
-    folder = tmp_path / "people"
+    folder, start = tmp_path / "people", tmp_path / "small.safetensors"
     folder.mkdir()
     for seed in (LABELLED_SEED, HELD_OUT_SEED):
         np.savez(folder / f"{seed:07d}.npz", **{field.name: getattr(people, field.name) for field in fields(People)})
-    settings = Settings(epochs=2, steps=2, batch=8, size=SMALL)
+    torch.manual_seed(0)
+    write_network(start, RegressorNetwork(SMALL), open_body())
+    settings = TrainSettings(
+        out=tmp_path, synthetic=folder, regressor=str(start), steps=4, epoch=2, batch=8, threads=1
+    )  # fmt: skip
 
-    def run(name: str, settings: Settings = settings) -> dict[str, bytes]:
-        out = tmp_path / f"{name}.safetensors"
-        threads = torch.get_num_threads()
-        try:
-            train_regressor.train(train_regressor.Train(folder, tmp_path / name, out, settings, threads=1))
-        finally:
-            torch.set_num_threads(threads)
-        return {name: value.numpy().tobytes() for name, value in load_file(out).items()}
+    def run(name: str, **changes: int) -> dict[str, bytes]:
+        path = train(replace(settings, out=tmp_path / name, **changes), lines.append)
+        return {name: value.numpy().tobytes() for name, value in load_file(path).items()}
 
+    lines: list[str] = []
     whole = run("whole")
+    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert all("mpjpe" in line for line in lines)  # of those held out
     assert run("again") == whole
-    assert run("other", replace(settings, seed=1)) != whole
+    assert run("other", seed=1) != whole
     original = Batches.__iter__
 
-    def batches(self: Batches) -> Iterator[tuple[Sight, Truth]]:
+    def batches(self: Batches) -> Iterator[Step]:
         for step, batch in enumerate(original(self)):
             if (self.epoch, step) == (1, 1):
                 raise RuntimeError("interrupted")
@@ -307,5 +313,23 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
         with pytest.raises(RuntimeError, match="interrupted"):
             run("parts")
     assert (tmp_path / "parts" / "last.ckpt").exists()
-    assert not (tmp_path / "parts.safetensors").exists()
+    assert not (tmp_path / "parts" / "regressor.safetensors").exists()
     assert run("parts") == whole
+
+
+def test_the_average_of_checkpoints_is_the_mean_of_their_weights(tmp_path: Path) -> None:
+    networks = []
+    for seed, path in enumerate(tmp_path / name for name in ("a.safetensors", "b.ckpt")):
+        torch.manual_seed(seed)
+        networks.append(RegressorNetwork())
+        if path.suffix == ".ckpt":
+            state = {f"network.{name}": value for name, value in networks[-1].state_dict().items()}
+            torch.save({"state_dict": state}, path)
+        else:
+            write_network(path, networks[-1], open_body())
+    out = tmp_path / "c.safetensors"
+    paths = (tmp_path / "a.safetensors", tmp_path / "b.ckpt")
+    train_regressor.average(train_regressor.Average(checkpoints=paths, out=out))
+    first, second = (network.state_dict() for network in networks)
+    for name, value in load_file(out).items():
+        torch.testing.assert_close(value.float(), (first[name] + second[name]) / 2, atol=2e-3, rtol=2e-3)  # in halves

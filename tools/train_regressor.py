@@ -1,12 +1,12 @@
-"""Train the open body's regressor on rendered people.
+"""Make the people whom the open body's regressor learns from, and average what was learnt.
 
     PYTHONPATH=tools python tools/train_regressor.py people --folder people
-    PYTHONPATH=tools python tools/train_regressor.py train --folder people --work work --out regressor.safetensors
-    PYTHONPATH=tools python tools/train_regressor.py average --checkpoints a.ckpt b.ckpt --out regressor.safetensors
+    dsr-fit train --synthetic people --out work
+    PYTHONPATH=tools python tools/train_regressor.py average --checkpoints a/last.ckpt b/last.ckpt
 
-The first command makes the people (hours on one core; run it several times at once with --share 0/2, 1/2, ...), the
-second learns from them, the third averages checkpoints. The first two go on where they stopped. Weights are written in
-half precision. What ships is told in `priors/regressor/README.md`.
+The first command makes the people (hours on one core; run it several times at once with --share 0/2, 1/2, ...) and goes
+on where it stopped; `dsr-fit train` learns from them (docs/training.md); the last averages the weights of several
+checkpoints. Weights are written in half precision. What ships is told in `priors/regressor/README.md`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import lightning
 import torch
 import tyro
 
 from dsr_fit.body_files import load_body
 from dsr_fit.regressor.network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import read_network, write_network
-from dsr_fit.training.keeping import keepers, kept, log
-from dsr_fit.training.open import RegressorTraining, Settings
-from dsr_fit.training.synthetic.people import (
-    HELD_OUT_SEED,
-    LABELLED_SEED,
-    PAINTED_SEED,
-    SHARD,
-    read_people,
-    write_shard,
-)
+from dsr_fit.training.synthetic.people import HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, SHARD, write_shard
 
 
 @dataclass(frozen=True)
@@ -46,21 +36,6 @@ class People:
     held_out: int = 300
     share: str = "0/1"
     """Which part of the work: number/of."""
-
-
-@dataclass(frozen=True)
-class Train:
-    """Learn."""
-
-    folder: Path
-    """Where the people are."""
-    work: Path
-    """Checkpoints and log."""
-    out: Path = Path("priors/regressor/regressor.safetensors")
-    settings: tyro.conf.OmitArgPrefixes[Settings] = Settings()
-    start: Path | None = None
-    """Checkpoint of an earlier run whose weights this one starts from."""
-    threads: int = 2
 
 
 @dataclass(frozen=True)
@@ -82,32 +57,6 @@ def make(arguments: People) -> None:
             print(f"{arguments.folder}: people from seed {seed} on", flush=True)
 
 
-def train(arguments: Train) -> None:
-    settings = arguments.settings
-    torch.set_num_threads(arguments.threads)
-    lightning.seed_everything(settings.seed)
-    body = load_body()
-    people, held_out = (read_people(arguments.folder, held_out=part) for part in (False, True))
-    module = RegressorTraining(body, people, held_out, settings)
-    if arguments.start is not None:
-        module.network.load_state_dict(_weights(arguments.start))
-    trainer = lightning.Trainer(
-        max_epochs=settings.epochs,
-        precision="bf16-mixed",
-        accelerator="cpu",
-        gradient_clip_val=1.0,
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=log(arguments.work),
-        callbacks=keepers(arguments.work),
-        log_every_n_steps=50,
-    )
-    trainer.fit(module, ckpt_path=kept(arguments.work))
-    write_network(arguments.out, module.network, body)
-
-
 def average(arguments: Average) -> None:
     states = [_weights(path) for path in arguments.checkpoints]
     network = RegressorNetwork()
@@ -124,5 +73,5 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    arguments = tyro.extras.subcommand_cli_from_dict({"people": People, "train": Train, "average": Average})
-    {People: make, Train: train, Average: average}[type(arguments)](arguments)
+    arguments = tyro.extras.subcommand_cli_from_dict({"people": People, "average": Average})
+    {People: make, Average: average}[type(arguments)](arguments)

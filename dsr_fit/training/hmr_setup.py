@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dsr_fit.assets import required
 from dsr_fit.body import Body
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import UsageError
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.regressor.checkpoints import save_hmr_checkpoint
-from dsr_fit.regressor.hmr_regressor import load_hmr_regressor
+from dsr_fit.regressor.checkpoints import load_hmr_checkpoint, save_hmr_checkpoint
+from dsr_fit.regressor.hmr_regressor import check_body
 from dsr_fit.training.hmr import HmrOptions, HmrTraining
 from dsr_fit.training.labelled import read_labelled
 from dsr_fit.training.losses import HmrWeights
@@ -39,8 +40,9 @@ def prepare(settings: TrainSettings, files: Settings, body: Body) -> HmrTraining
     labels = [read_labelled(settings, body)[0]] if settings.labels else []
     rendered = None if settings.synthetic is None else read_rendered_people(settings.synthetic, body)
     prior = load_semantic_prior(body, files.prior_path()) if settings.weights.rendered else None
-    path = Path(files.regressor_name() or "").expanduser()
-    network = load_hmr_regressor(path, body, settings.smpl_mean_params).network
+    path = required("regressor", str(files.regressor_name()), "this --regressor")
+    check_body(body, path.name)
+    network = load_hmr_checkpoint(path, settings.smpl_mean_params)
     pictures = settings.out / "pictures"
     return HmrTraining(
         body, network, labels, options, semantic_prior=prior, rendered=rendered, pictures=pictures

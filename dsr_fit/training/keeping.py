@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
@@ -20,8 +23,24 @@ def keepers(work: Path, decay: float = DECAY) -> list[Callback]:
 
 
 def log(work: Path) -> CSVLogger:
-    """One file of losses and scores, which a resumed run goes on with."""
-    return CSVLogger(work, name="log", version=0)
+    """One file of losses and scores, which a resumed run goes on with after the epochs of its checkpoint."""
+    logger = CSVLogger(work, name="log", version=0)
+    path, checkpoint = Path(logger.log_dir) / "metrics.csv", kept(work)
+    if checkpoint is None or not path.exists():
+        return logger
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    epoch = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["epoch"]
+    rows = [row for row in rows if row["epoch"] and int(row["epoch"]) <= epoch]
+    with warnings.catch_warnings(action="ignore"):  # Lightning starts by throwing the file away, and says so
+        writer = logger.experiment
+    if rows:
+        writer.metrics_keys = sorted(rows[0])
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, writer.metrics_keys)
+            table.writeheader()
+            table.writerows(rows)
+    return logger
 
 
 def logs(work: Path) -> list[Logger]:

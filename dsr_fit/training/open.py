@@ -90,7 +90,8 @@ class OpenTraining(lightning.LightningModule):
         self.body, self.shape_metric = self.body.to(device), self.shape_metric.to(device)
         self.semantic_prior = self.semantic_prior and self.semantic_prior.to(device)
         self.pose_prior = self.pose_prior.to(device)
-        self.renderer = Renderer(self.body.faces, self.body.num_vertices, device=device.type)
+        kind = "cuda" if device.type == "cuda" else "cpu"
+        self.renderer = Renderer(self.body.faces, self.body.num_vertices, device=kind)
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         return batch.to(device)
@@ -128,7 +129,8 @@ class OpenTraining(lightning.LightningModule):
                 values[-1] |= self.rendered_losses(bodies[-1], photos)
             means = [{name: (share * loss).sum() for name, loss in value.items()} for value in values]
         self._log_losses("photo_", means[-1], len(photos))
-        return self._of_guesses([torch.stack(list(mean.values())).sum() for mean in means])
+        nothing = 0 * guesses[-1].pose.sum()  # until the first term begins
+        return self._of_guesses([torch.stack([nothing, *mean.values()]).sum() for mean in means])
 
     def _of_guesses(self, losses: list[Tensor]) -> Tensor:
         return losses[-1] + self.settings.synthetic_weights.earlier * torch.stack(losses[:-1]).sum()

@@ -118,7 +118,7 @@ class Photos:
 
     def _scene(self, rows: np.ndarray) -> tuple[Scene, Batch]:
         """What was seen of these people, to be shown to the network, and to judge it by."""
-        observations = [self._observation(int(row)) for row in rows]
+        observations: list[Observation] = [self._observation(int(row)) for row in rows]
         observed = Batch(observations, crop_camera=False, keypoint_valid=self.keypoint_valid)
         maps = np.stack([observation.labels for observation in observations])
         shown = ((maps > 0) & (maps < OCCLUDER)).any((1, 2))

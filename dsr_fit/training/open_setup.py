@@ -50,6 +50,8 @@ def _photos(settings: TrainSettings, body: Body) -> tuple[Photos | None, Photos 
         return None, None
     if settings.synthetic_share == 1:
         raise UsageError("--synthetic-share 1 leaves no room for the photos of --labels; give a smaller share")
+    if not any(vars(settings.weights).values()):
+        raise UsageError("--weights: all are 0; nothing would be learnt from the photos of --labels")
     train, watched = (
         Photos(labels, body.skeleton.keypoint_valid, settings.by_quality) for labels in read_labelled(settings, body)
     )

@@ -82,7 +82,8 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
         # A run that was killed after its last epoch has the averaged weights in the checkpoint alone.
         state = torch.load(settings.out / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
-        write(out)
+        if trainer.is_global_zero:
+            write(out)
     return out
 
 
