@@ -187,6 +187,9 @@ def test_without_weights_there_is_no_eft(batch: Batch) -> None:
 def test_weights_survive_their_file_and_are_bound_to_a_body(tmp_path: Path, regressor: OpenRegressor) -> None:
     path = tmp_path / "own.safetensors"
     write_network(path, regressor.network, open_body())
+    again = path.with_name("again.safetensors")
+    write_network(again, regressor.network, open_body())
+    assert again.read_bytes() == path.read_bytes()
     network, body = read_network(path)
     assert body == open_body().sha256
     for name, value in network.state_dict().items():
@@ -208,7 +211,7 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not readable weights"):
         read_network(path)
     weights.pop(next(iter(weights)))
-    save_file(weights, path, {"size": "{}", "body": "x"})
+    save_file(weights, path, {"regressor": '{"size": {}, "body": "x"}'})
     with pytest.raises(InputError, match="Missing key") as raised:
         read_network(path)
     assert "\n" not in str(raised.value)

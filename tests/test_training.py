@@ -126,8 +126,10 @@ def test_the_sight_of_a_photo_shows_the_true_body(photos: Photos, mirror: bool) 
 def test_noise_stays_within_its_measure(photos: Photos) -> None:
     scene, _ = photos._scene(np.arange(5).repeat(100))
     before = scene.rays.copy()
-    augmentation = Augmentation(replace(Mix(), point_lost=0, without_world=0, without_labels=0), noise=0.01, cut=0)
-    open_photos.hide(scene, augmentation, np.random.default_rng(2))
+    augmentation = Augmentation(
+        replace(Mix(), point_lost=0, few_lost=0, without_world=0, without_labels=0), noise=0.01, cut=0
+    )
+    open_photos.disturb(scene, augmentation, np.random.default_rng(2))
     side = np.ptp(before, axis=1).max(1)
     share = (scene.rays - before).std((1, 2)) / side
     assert share.max() < 0.01 * 1.3  # 98 numbers tell a deviation to 7 %
@@ -355,7 +357,9 @@ def test_an_epoch_ends_where_the_steps_do(photos: Photos) -> None:
 
 def test_invented_detections_lie_about_the_truth_as_detectors_do() -> None:
     skeleton = open_body().skeleton
-    sampler = BareSampler(load_poses().part(held_out=False), skeleton, replace(Mix(), foreign=0, cut=0, point_lost=0))
+    sampler = BareSampler(
+        load_poses().part(held_out=False), skeleton, replace(Mix(), foreign=0, cut=0, point_lost=0, few_lost=0)
+    )
     sight, truth = sampler.batch(300, np.random.default_rng(7))
     keypoints = skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
     seen = sight.points[..., 2] > 0

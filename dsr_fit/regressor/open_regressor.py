@@ -160,16 +160,17 @@ def write_network(path: Path, network: RegressorNetwork, body: Body) -> None:
     weights = {name: value.detach().half().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        save_file(weights, temporary, {"size": json.dumps(asdict(network.size)), "body": body.sha256})
+        # One entry: several would be written in any order, and the same weights have another hash each time.
+        save_file(weights, temporary, {"regressor": json.dumps({"size": asdict(network.size), "body": body.sha256})})
 
 
 def read_network(path: Path) -> tuple[RegressorNetwork, str]:
     """The network in evaluation mode and the SHA-256 of its body's file. Raises InputError for anything else."""
     try:
         with safe_open(path, "pt") as file:
-            described = file.metadata() or {}
+            described = json.loads((file.metadata() or {})["regressor"])
             weights = {name: file.get_tensor(name).float() for name in list(file.keys())}
-        size = from_dict(Size, json.loads(described["size"]))
+        size = from_dict(Size, described["size"])
         network, body = RegressorNetwork(size), described["body"]
         network.load_state_dict(weights)
         if not all(bool(value.isfinite().all()) for value in weights.values()):

@@ -21,8 +21,7 @@ from dsr_fit.regressor.network import Placed, Sight
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.synthetic.lenders import box
-from dsr_fit.training.synthetic.samples import Mix, Scene, Truth, finish, lost
-from dsr_fit.training.synthetic.spoil import spoilt
+from dsr_fit.training.synthetic.samples import FEWEST, Mix, Scene, Truth, finish, hide
 from dsr_fit.types import Detection, Observation
 
 RESOLUTION = 112
@@ -97,7 +96,7 @@ class Photos:
         """Anybody, with something hidden from the network."""
         rows = rng.integers(len(self), size=size)
         scene, observed = self._scene(rows)
-        hide(scene, augmentation, rng)
+        disturb(scene, augmentation, rng)
         return self._batch(rows, scene, observed, rng.uniform(size=size) < augmentation.mirrored)
 
     def whole(self, rows: np.ndarray) -> PhotoBatch:
@@ -163,20 +162,15 @@ _NOTHING = np.zeros((0, 0), np.uint8)
 _NO_IMAGE = np.broadcast_to(np.zeros(3, np.uint8), (WINDOW_PIXELS, WINDOW_PIXELS, 3))
 
 
-def hide(scene: Scene, augmentation: Augmentation, rng: np.random.Generator) -> None:
-    """Move and lose keypoints, leave out landmarks and label maps, and spoil these."""
-    mix, count = augmentation.hidden, len(scene.rays)
+def disturb(scene: Scene, augmentation: Augmentation, rng: np.random.Generator) -> None:
+    """Move keypoints, cut people off, and hide what `Mix` says."""
     side = box(scene.rays, scene.confidence > 0.2)[1]
-    noise = rng.uniform(0, augmentation.noise, count) * side
+    noise = rng.uniform(0, augmentation.noise, len(scene.rays)) * side
     scene.rays = scene.rays + rng.normal(size=scene.rays.shape) * noise[:, None, None]
-    confidence = scene.confidence * ~lost(scene.confidence.shape, mix, rng) * ~_cut_off(scene, augmentation.cut, rng)
-    # Whoever would be left with too few points for a crop keeps them all.
-    enough = (confidence > 0.2).sum(1) >= 5
-    scene.confidence = np.where(enough[:, None], confidence, scene.confidence)
-    scene.world = scene.world * (rng.uniform(size=count) >= mix.without_world)[:, None, None]
-    scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= mix.without_labels)
-    for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < mix.labels_spoilt)):
-        scene.labels[row] = spoilt(scene.labels[row], rng)
+    left = scene.confidence * ~_cut_off(scene, augmentation.cut, rng)
+    enough = (left > 0.2).sum(1) >= FEWEST
+    scene.confidence = np.where(enough[:, None], left, scene.confidence)
+    hide(scene, augmentation.hidden, rng)
 
 
 def _cut_off(scene: Scene, share: float, rng: np.random.Generator) -> np.ndarray:

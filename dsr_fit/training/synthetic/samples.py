@@ -105,7 +105,7 @@ class Sampler:
         seen, labelled = round(self.mix.seen * size), round(self.mix.labelled * size)
         kinds = ((self._seen, seen), (self._labelled, labelled), (self._bare, size - seen - labelled))
         scene = joined([draw(count, rng) for draw, count in kinds if count])
-        self._hide(scene, rng)
+        hide(scene, self.mix, rng)
         return finish(scene, rng.uniform(size=size) < 0.5)
 
     def _seen(self, count: int, rng: np.random.Generator) -> Scene:
@@ -193,16 +193,19 @@ class Sampler:
             cam_t[:, :2] += (away - middle) * cam_t[:, 2:]
         return cam_t, centred + cam_t[:, None]
 
-    def _hide(self, scene: Scene, rng: np.random.Generator) -> None:
-        count = len(scene.rays)
-        confidence = scene.confidence * ~lost(scene.confidence.shape, self.mix, rng)
-        # Whoever would be left with too few points for a crop keeps them all.
-        enough = (confidence > 0.2).sum(1) >= FEWEST
-        scene.confidence = np.where(enough[:, None], confidence, np.maximum(scene.confidence, 0.21))
-        scene.world = scene.world * (rng.uniform(size=count) >= self.mix.without_world)[:, None, None]
-        scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= self.mix.without_labels)
-        for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < self.mix.labels_spoilt)):
-            scene.labels[row] = spoilt(scene.labels[row], rng)
+
+def hide(scene: Scene, mix: Mix, rng: np.random.Generator) -> None:
+    """Lose keypoints, leave out landmarks and label maps, and spoil these."""
+    count = len(scene.rays)
+    confidence = scene.confidence * ~lost(scene.confidence.shape, mix, rng)
+    # Whoever would be left with too few points for a crop keeps them all, sure enough to count.
+    enough = (confidence > 0.2).sum(1) >= FEWEST
+    everything = np.maximum(scene.confidence, 0.21) * (scene.confidence > 0)
+    scene.confidence = np.where(enough[:, None], confidence, everything)
+    scene.world = scene.world * (rng.uniform(size=count) >= mix.without_world)[:, None, None]
+    scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= mix.without_labels)
+    for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < mix.labels_spoilt)):
+        scene.labels[row] = spoilt(scene.labels[row], rng)
 
 
 def lost(shape: tuple[int, int], mix: Mix, rng: np.random.Generator) -> np.ndarray:
