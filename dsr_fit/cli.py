@@ -65,6 +65,7 @@ def run_fit(arguments: FitArguments) -> None:
     from dsr_fit.view.overlay import draw
 
     fitter = arguments.settings().fitter()
+    gate = Gate.of(fitter, arguments.gate)
     body = fitter.body.to("cpu")
     parser = None if arguments.labels else load_parser(arguments.parser, arguments.parsing_protocol)
     perception = Perception(parser=parser)
@@ -77,7 +78,7 @@ def run_fit(arguments: FitArguments) -> None:
     picture = draw(result, body)
     timings = {**perception.timings_s, **result.timings_s, "export": time.perf_counter() - started}
     timings = {name: round(seconds, 4) for name, seconds in timings.items()}
-    verdict = Gate.of(fitter).judge(result)
+    verdict = gate.judge(result)
     write_result(arguments.out, result, body, arguments.fit, picture, timings, verdict, arguments.obj_frame)
     _summarise(arguments.out, result.metrics, result.stop_reason)
 
