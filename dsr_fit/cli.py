@@ -98,6 +98,16 @@ def export(argv: list[str]) -> None:
     run_export(argv)
 
 
+def rounds(argv: list[str]) -> None:
+    """Improve a regressor by its own fits, round by round, and compare it with control arms."""
+    from dsr_fit.training.rounds_command import RoundsArguments, run_rounds
+
+    preset = _value_of(argv, "--config")
+    default = FitConfig() if preset is None else load_config(preset)
+    start = RoundsArguments(source=tyro.MISSING, out=tyro.MISSING, fit=default)
+    run_rounds(tyro.cli(RoundsArguments, args=argv, default=start, prog="dsr-fit rounds"))
+
+
 def info(argv: list[str]) -> None:
     """Show versions, backends, and which assets are found and how to set the missing ones."""
     tyro.cli(_nothing, args=argv, prog="dsr-fit info", description=info.__doc__)
@@ -124,6 +134,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "fit": fit,
     "batch": batch,
     "export": export,
+    "rounds": rounds,
     "evaluate": evaluate,
     "prior": prior,
     "info": info,

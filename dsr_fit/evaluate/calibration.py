@@ -48,12 +48,12 @@ def calibrate_gate(
     Raises: InputError where the fits are all right or all wrong, or nobody is found.
     """
     fitter = settings.fitter()
-    rows = people.fit(settings, work / "learnt", resources, report)
+    rows = list(people.fit(settings, work / "learnt", resources, report))
     learnt = _table(fitter, people, rows)
     labels_source = next(row["labels_source"] for row in rows if row["labels_source"] is not None)
     tested = None
     if reported is not None:
-        tested = _table(fitter, reported, reported.fit(settings, work / "reported", resources, report))
+        tested = _table(fitter, reported, list(reported.fit(settings, work / "reported", resources, report)))
     return {
         **calibrate(learnt, binding(fitter, labels_source), tested),
         "versions": versions(),

@@ -68,9 +68,7 @@ def judge_on_cases(
 
 
 @torch.no_grad()
-def vertex_errors(
-    umpire: Fitter, folder: Path, seeds: Sequence[int], bodies: Sequence[Parameters]
-) -> np.ndarray:
+def vertex_errors(umpire: Fitter, folder: Path, seeds: Sequence[int], bodies: Sequence[Parameters]) -> np.ndarray:
     """(N,) PVE alone, mm, which no camera matters to."""
     errors = []
     for seed, parameters in zip(seeds, bodies, strict=True):

@@ -59,7 +59,7 @@ def evaluate(
         path = out / f"{kind}.npz"
         if people is None or path.exists():
             continue
-        rows = people.fit(settings, out / kind, resources, report)
+        rows = list(people.fit(settings, out / kind, resources, report))
         umpire = settings.fitter()
         seen = [people.observation(row["imgname"], umpire.regressor.looks_at_image) for row in rows]
         pairs = [(row, item) for row, item in zip(rows, seen, strict=True) if item is not None]
@@ -103,9 +103,7 @@ def _on_photos(umpire: Fitter, people: KeptSource, rows: list[Row], told: list[O
         ccp.read_annotation(folder, number, item.detection.keypoints)
         for number, item in zip(numbers, told, strict=True)
     ]
-    truth = [
-        replace(item, labels=each, labels_source="annotation") for item, each in zip(told, labels, strict=True)
-    ]
+    truth = [replace(item, labels=each, labels_source="annotation") for item, each in zip(told, labels, strict=True)]
     return lambda which, bodies: judge_on_photos(umpire, bodies, [truth[index] for index in which])
 
 

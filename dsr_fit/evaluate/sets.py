@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,11 +35,11 @@ class KeptSource:
 
     def fit(
         self, settings: Settings, out: Path, resources: Resources | None = None, report: Report | None = None
-    ) -> list[Row]:
-        """Every row; a run that was stopped goes on. See `dsr_fit.dataset.run.run`."""
+    ) -> Iterator[Row]:
+        """Fit everybody, then give every row; a run that was stopped goes on. See `dsr_fit.dataset.run.run`."""
         for _ in run(self.source, out, settings, resources, perceive=self._stage(settings), report=report):
             pass
-        return list(read_results(out))
+        return read_results(out)
 
     def _stage(self, settings: Settings) -> Stage:
         make = partial(perceiver, settings, self.source.images) if self.look is None else partial(self.look, settings)

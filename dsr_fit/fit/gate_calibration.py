@@ -138,8 +138,8 @@ def calibrate(learnt: Table, bound_to: Mapping[str, Any], reported: Table | None
     """
     if learnt.right.all() or not learnt.right.any():
         raise InputError(
-            f"{learnt.right.sum()} of {len(learnt.pve)} fits of rendered people are right; a gate needs right and wrong "
-            "ones to learn from: give it more people"
+            f"{learnt.right.sum()} of {len(learnt.pve)} fits of rendered people are right; a gate needs some that "
+            "are and some that are not to learn from: give it more people"
         )
     by_ridge = {ridge: held_out(learnt, ridge) for ridge in RIDGES}
     ridge = max(RIDGES, key=lambda one: auc(by_ridge[one], learnt.right))
