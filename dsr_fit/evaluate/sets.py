@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from dsr_fit.assets import sha256, shipped
 from dsr_fit.dataset.entries import Entry, Source
 from dsr_fit.dataset.findings import Seen
 from dsr_fit.dataset.kept import KeptPerceiver, kept_path, read_seen
 from dsr_fit.dataset.local import Stage
+from dsr_fit.dataset.manifest import describe, differences
 from dsr_fit.dataset.run import Report, Resources, perceiver, read_results, run
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.shards import durable
 from dsr_fit.dataset.worker import Work
+from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import ccp
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.perception.images import read_image
@@ -41,9 +47,38 @@ class KeptSource:
             pass
         return read_results(out)
 
+    def observe(self, settings: Settings, with_image: bool = False) -> dict[str, Observation | str]:
+        """Look at every image in this process: name -> what is seen of its first person, or why there is nothing."""
+        look = self._stage(settings)()
+        seen: dict[str, Observation | str] = {}
+        for entry in self.source.entries:
+            first = look(entry)[0]
+            seen[entry.imgname] = self.observation(entry.imgname, with_image) or first.reason
+        return seen
+
     def _stage(self, settings: Settings) -> Stage:
+        self._agree(settings)
         make = partial(perceiver, settings, self.source.images) if self.look is None else partial(self.look, settings)
         return partial(KeptPerceiver, self.findings, make)
+
+    def _agree(self, settings: Settings) -> None:
+        """Raises UsageError for a folder with findings of another detector, parser or source."""
+        path, given = self.findings / "findings.json", self.source
+        told = any(entry.people is not None or entry.keypoint_file is not None for entry in given.entries)
+        identity = {
+            "images": str(given.images),
+            "people": describe(given) if told else "whoever is found",
+            "parser": settings.identity()["parser"],
+            "shipped": sha256(shipped("priors/parser/parser.safetensors")),
+            "focal": settings.focal,
+            "mediapipe": version("mediapipe"),
+        }
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with durable(path) as temporary:
+                temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+        elif changed := differences(json.loads(path.read_text(encoding="utf-8")), identity):
+            raise UsageError(f"{self.findings}: holds other findings ({'; '.join(changed)}); choose another folder")
 
     def seen(self, imgname: str) -> list[Seen]:
         """What was found in an image that has been looked at."""

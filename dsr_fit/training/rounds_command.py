@@ -118,7 +118,7 @@ def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
     plan = plan_of(arguments)
     resources = Resources(perceivers=arguments.perceivers, fitters=arguments.fitters)
     with reporting() as report:
-        Course(plan, arguments.out, train, resources, _say, report).run()
+        Course(plan, arguments.out.absolute(), train, resources, _say, report).run()
     sys.stdout.write((arguments.out / "table.md").read_text(encoding="utf-8"))
 
 
