@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -63,14 +64,14 @@ class RoundsArguments(FitterArguments):
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
     """Learning rate up and down again in one cycle; or warmed up and then kept."""
     synthetic: Path | None = None
-    """Folder of synthetic people; default: bare bodies, drawn on the fly."""
+    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: nobody)."""
     synthetic_share: float = 0.75
-    """Of each of the open regressor's batches."""
+    """Share of synthetic people in each batch of a training, where there are both these and photos."""
     losses: LossWeights = field(default_factory=LossWeights)
     """What counts how much in the training on photos."""
     dsr_after: float = 0.2
     """Share of the steps before the rendered losses begin."""
-    precision: Literal["bf16-mixed", "16-mixed", "32"] = "bf16-mixed"
+    precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
     """Of the network's layers in training."""
     threads: int | None = None
     """Of torch in training, on the CPU; default: torch's own choice."""
@@ -114,7 +115,7 @@ def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
     if train is None:
         from dsr_fit.training.train import train as train_regressor
 
-        train = train_regressor
+        train = partial(train_regressor, report=_say)
     plan = plan_of(arguments)
     resources = Resources(perceivers=arguments.perceivers, fitters=arguments.fitters)
     with reporting() as report:
