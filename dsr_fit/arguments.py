@@ -39,6 +39,8 @@ class FitterArguments:
     """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
     semantic_prior: Path | None = None
     """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
+    gate: Path | None = None
+    """A quality gate calibrated for these files, as `dsr-fit rounds` writes them; default: the one that ships."""
     config: str | None = None
     """A preset's name or a YAML file; the options below override it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -56,5 +58,5 @@ class FitterArguments:
         from dsr_fit.fit.fitter import choose_device
 
         shared = ("parser", "parsing_protocol", "focal", "camera", "body", "regressor", "joint_regressor_extra")
-        named = {name: getattr(self, name) for name in (*shared, "smpl_mean_params", "semantic_prior")}
+        named = {name: getattr(self, name) for name in (*shared, "smpl_mean_params", "semantic_prior", "gate")}
         return Settings(config=self.fit, device=choose_device(self.device), **named)

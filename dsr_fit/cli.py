@@ -65,6 +65,7 @@ def run_fit(arguments: FitArguments) -> None:
     from dsr_fit.view.overlay import draw
 
     fitter = arguments.settings().fitter()
+    gate = Gate.of(fitter, arguments.gate)
     body = fitter.body.to("cpu")
     parser = None if arguments.labels else load_parser(arguments.parser, arguments.parsing_protocol)
     perception = Perception(parser=parser)
@@ -77,7 +78,7 @@ def run_fit(arguments: FitArguments) -> None:
     picture = draw(result, body)
     timings = {**perception.timings_s, **result.timings_s, "export": time.perf_counter() - started}
     timings = {name: round(seconds, 4) for name, seconds in timings.items()}
-    verdict = Gate.of(fitter).judge(result)
+    verdict = gate.judge(result)
     write_result(arguments.out, result, body, arguments.fit, picture, timings, verdict, arguments.obj_frame)
     _summarise(arguments.out, result.metrics, result.stop_reason)
 
@@ -102,6 +103,16 @@ def train(argv: list[str]) -> None:
     from dsr_fit.training.train_command import train_from
 
     train_from(argv)
+
+
+def rounds(argv: list[str]) -> None:
+    """Improve a regressor by its own fits, round by round, and compare it with control arms."""
+    from dsr_fit.training.rounds_command import RoundsArguments, run_rounds
+
+    preset = _value_of(argv, "--config")
+    default = FitConfig() if preset is None else load_config(preset)
+    start = RoundsArguments(source=tyro.MISSING, out=tyro.MISSING, fit=default)
+    run_rounds(tyro.cli(RoundsArguments, args=argv, default=start, prog="dsr-fit rounds"))
 
 
 def info(argv: list[str]) -> None:
@@ -131,6 +142,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "batch": batch,
     "export": export,
     "train": train,
+    "rounds": rounds,
     "evaluate": evaluate,
     "prior": prior,
     "info": info,

@@ -33,7 +33,7 @@ class BatchFitter:
         self.settings, self.images, self.overlays = settings, images, overlays
         self.fitter = settings.fitter()
         self.body = self.fitter.body.to("cpu")
-        self.gate = Gate.of(self.fitter)
+        self.gate = Gate.of(self.fitter, settings.gate)
 
     def __call__(self, batch: list[Seen]) -> Fitted:
         """One row a person, also for those who can't be fitted."""

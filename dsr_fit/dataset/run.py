@@ -109,7 +109,11 @@ def run(
     if settings.batch_size < 1 or shard_size < 1:
         raise UsageError("--batch-size and --shard-size must be at least 1")
     if fit is None:
-        settings.fitter()  # what can't be fitted with is refused before anything is written
+        fitter = settings.fitter()  # what can't be fitted with is refused before anything is written
+        if settings.gate is not None:
+            from dsr_fit.fit.gate import Gate
+
+            Gate.of(fitter, settings.gate)
     with locked(out):
         manifest, number = agree(out, source, settings, shard_size, mix)
         store = Store(out, manifest.batches, shard_size)

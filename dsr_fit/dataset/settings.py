@@ -36,6 +36,8 @@ class Settings:
     parser: str = "open"
     """As `perception.parsers.load_parser` takes it."""
     parsing_protocol: ParsingProtocol = "fast"
+    gate: Path | None = None
+    """A quality gate's file; None: the one that ships, where it holds."""
     camera: Literal["full", "crop"] = "full"
     focal: float | None = None
     """Pixels, of all images; None: from EXIF, else each image's diagonal."""
@@ -90,6 +92,7 @@ class Settings:
             "config": to_dict(self.config),
             "parser": [self.parser, self.parsing_protocol, _hashes_of(self.parser)],
             "regressor": [self.regressor_name(), _hashes_of(self.regressor_name() or "")],
+            **({"gate": sha256(self.gate)} if self.gate else {}),
             "camera": self.camera,
             "focal": self.focal,
             "device": self.device,

@@ -150,9 +150,12 @@ def judge(fitter: Fitter, case: ClothedCase, found: Parameters) -> dict[str, flo
 
 def parameters_of(result: FitResult, focal_length: float) -> Parameters:
     """A result's parameters with a batch of 1, its depth rescaled to another focal length: the same size in pixels."""
-    parameters = result.parameters()
-    depth = parameters.cam_t * torch.tensor([1.0, 1.0, focal_length / result.focal_length])
-    return replace(parameters, cam_t=depth)
+    return at_focal(result.parameters(), result.focal_length, focal_length)
+
+
+def at_focal(parameters: Parameters, own: float, other: float) -> Parameters:
+    """The depth rescaled from one focal length to another: the same size in pixels."""
+    return replace(parameters, cam_t=parameters.cam_t * torch.tensor([1.0, 1.0, other / own]))
 
 
 def run(fitter: Fitter, folder: Path, seen: Sequence[Seen]) -> Iterator[dict[str, float]]:

@@ -3,8 +3,9 @@
     log-odds(mean vertex error < limit) = bias - sum over the evidence of cost(value)
 
 Each cost is piecewise linear and never falls, so more of any evidence against a fit never makes it look better. The
-numbers are in `priors/quality/gate.json`, written by `tools/calibrate_quality.py` from rendered people whose bodies are
-known. They hold for the body, the priors and the parser they were learnt with; for others there is no verdict.
+numbers that ship are in `priors/quality/gate.json`, learnt by `dsr_fit.fit.gate_calibration` from rendered people whose
+bodies are known. They hold for the body, the priors, the parser and the regressor they were learnt with; for others
+there is no verdict, or a gate of their own.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsr_fit.assets import sha256, shipped
+from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.priors.semantic import SemanticPrior
 
@@ -128,15 +131,21 @@ class Gate:
     """Whether body, priors, shipped parser, regressor and mode are those it was calibrated with."""
 
     @classmethod
-    def of(cls, fitter: Fitter) -> Gate:
-        """The one that ships, as it stands to this fitter's body, prior, regressor and configuration."""
-        found = json.loads(shipped(ASSET).read_text(encoding="utf-8"))
+    def of(cls, fitter: Fitter, path: Path | None = None) -> Gate:
+        """The one in a file, by default what ships, as it stands to this fitter's body, prior, regressor and mode.
+
+        Raises InputError for a file that is no gate, UsageError for one that was calibrated for something else.
+        """
+        found = read_gate(path or shipped(ASSET))
         costs = {
             name: Cost(np.array(c["knots"]), np.array(c["rises"]), c["usual"]) for name, c in found["costs"].items()
         }
         made_for = found["bound_to"]
-        holds = made_for == binding(fitter, made_for["labels_source"])
-        return cls(found["bias"], found["threshold"], costs, made_for["labels_source"], holds)
+        ours = binding(fitter, made_for["labels_source"])
+        if path is not None and made_for != ours:
+            others = ", ".join(name for name in ours if made_for.get(name) != ours[name])
+            raise UsageError(f"{path}: was calibrated for another {others}; give the gate that goes with these")
+        return cls(found["bias"], found["threshold"], costs, made_for["labels_source"], made_for == ours)
 
     def judge(self, result: FitResult) -> Verdict:
         """Quality, whether that is enough, and what speaks against the fit."""
@@ -156,6 +165,25 @@ class Gate:
         worst = sorted((name for name in excess if excess[name] > 0), key=lambda name: -excess[name])
         told = tuple(EVIDENCE[name].words(values[name]) for name in worst[:REASONS])
         return told or ("nothing stands out, but people who look like this are often fitted wrongly",)
+
+
+def read_gate(path: Path) -> dict[str, Any]:
+    """The content of a gate's file. Raises InputError when it is none, or one with evidence that this version lacks."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        costs = found["costs"]
+        unknown = [name for name in costs if name not in EVIDENCE]
+        if unknown:
+            raise ValueError(f"unknown evidence {', '.join(unknown)}")
+        numbers = [found["bias"], found["threshold"], *(cost["usual"] for cost in costs.values())]
+        shapes = [(np.shape(cost["knots"]), np.shape(cost["rises"])) for cost in costs.values()]
+        if not np.isfinite(numbers).all() or any(len(k) != 1 or r != (k[0] - 1,) for k, r in shapes):
+            raise ValueError("costs that are none")
+        found["bound_to"]["labels_source"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a quality gate's file ({reason}); `dsr-fit rounds` writes them") from None
+    return found
 
 
 def evidence(result: FitResult) -> dict[str, float]:

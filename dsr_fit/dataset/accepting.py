@@ -1,0 +1,60 @@
+"""The better part of a run's fits: the same rows in another folder, accepted by rank of their quality."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dsr_fit.dataset.manifest import NAME
+from dsr_fit.dataset.run import open_results
+from dsr_fit.dataset.schema import to_rows, to_table
+from dsr_fit.dataset.shards import Store, durable
+from dsr_fit.errors import InputError
+
+
+def accept_best(fits: Path, out: Path, share: float) -> float:
+    """Copy a finished run's rows to `out`, the best `share` (0..1) of its fits accepted, the others refused.
+
+    Fits that diverged stay refused. Returns the least quality that was accepted. `out` is there as a whole or not at
+    all; an earlier one is replaced. Raises InputError where the fits have no quality.
+    """
+    _, store = open_results(fits)
+    threshold = threshold_of(store, share)
+    temporary = out.with_name(f".{out.name}.tmp")
+    for old in (temporary, out):
+        shutil.rmtree(old, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for number, table in enumerate(store.tables()):
+        copy = temporary / f"shard-{number:05d}.parquet"
+        with durable(copy) as path:
+            pq.write_table(_accepted(table, threshold, share), path, compression="zstd")
+    with durable(temporary / NAME) as path:
+        shutil.copyfile(fits / NAME, path)
+    temporary.rename(out)
+    return threshold
+
+
+def threshold_of(store: Store, share: float) -> float:
+    """The quality that `share` of the fits have at least."""
+    rows = [row for table in store.tables() for row in table.select(["status", "quality"]).to_pylist()]
+    fitted = [row["quality"] for row in rows if row["status"] != "failed"]
+    known = sorted((quality for quality in fitted if quality is not None), reverse=True)
+    if not known:
+        raise InputError(f"{store.folder}: its {len(fitted)} fits have no quality; fit them with a gate that holds")
+    return known[max(1, min(len(known), round(share * len(fitted)))) - 1]
+
+
+def _accepted(table: pa.Table, threshold: float, share: float) -> pa.Table:
+    rows = to_rows(table)
+    for row in rows:
+        if row["status"] == "failed" or row["stop_reason"] == "diverged":
+            continue
+        if row["quality"] is not None and row["quality"] >= threshold:
+            row["status"], row["reason"] = "accepted", None
+        else:
+            told = row["reason"] or f"its quality is below {threshold:.2f}, that of the best {100 * share:g} %"
+            row["status"], row["reason"] = "refused", told
+    return to_table(rows)
