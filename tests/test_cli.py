@@ -33,6 +33,7 @@ from dsr_fit.dataset.batch_command import BatchArguments
 from dsr_fit.dataset.export_command import ExportArguments
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABELS
+from dsr_fit.training.rounds_command import RoundsArguments
 from dsr_fit.training.settings import TrainSettings
 from dsr_fit.view.overlay import PANEL
 
@@ -396,7 +397,9 @@ def test_every_option_has_a_help_text_and_is_documented() -> None:
 def test_no_option_is_documented_that_does_not_exist() -> None:
     options = _options()
     chapters = (ROOT / "docs" / "command_line.md").read_text().split("\n## ")
-    others = ("`dsr-fit evaluate", "`dsr-fit prior", "`dsr-fit batch", "`dsr-fit export", "`dsr-fit train")
+    others = (
+        "`dsr-fit evaluate", "`dsr-fit prior", "`dsr-fit batch", "`dsr-fit export", "`dsr-fit train", "`dsr-fit rounds",
+    )  # fmt: skip
     for row in "\n".join(text for text in chapters if not text.startswith(others)).splitlines():
         if row.startswith("| `--"):
             assert row.split("`")[1].split()[0].rstrip(",") in options, row
@@ -404,7 +407,8 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
 
 @pytest.mark.filterwarnings("ignore:get_parser")
 @pytest.mark.parametrize(
-    ("command", "kind"), [("batch", BatchArguments), ("export", ExportArguments), ("train", TrainSettings)]
+    ("command", "kind"),
+    [("batch", BatchArguments), ("export", ExportArguments), ("train", TrainSettings), ("rounds", RoundsArguments)],
 )
 def test_options_of_other_commands_have_a_help_text_and_a_row(command: str, kind: type) -> None:
     """A batch also takes the options of the configuration, which `fit`'s chapter lists."""

@@ -89,6 +89,7 @@ def evidence_of(row: Row) -> dict[str, float]:
         "landmarks": row["energy_world_landmarks"],
         "unsure": spread[1:].mean(),
         "unsure_orientation": spread[0],
+        "expected": None if row["expected_error_m"] is None else 1000 * row["expected_error_m"],
         "initial": row["energy_initial"],
         "hidden": -row["keypoints"][:, 2].sum(),
     }

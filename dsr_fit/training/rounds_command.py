@@ -6,13 +6,14 @@ import math
 import sys
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from dsr_fit.arguments import FitterArguments
-from dsr_fit.errors import UsageError
+from dsr_fit.errors import InputError, UsageError
 from dsr_fit.training.arms import arms_of
 from dsr_fit.training.settings import LossWeights, TrainSettings
 
@@ -112,11 +113,11 @@ def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
     from dsr_fit.dataset.run import Resources
     from dsr_fit.training.rounds import Course
 
+    plan = plan_of(arguments)
     if train is None:
         from dsr_fit.training.train import train as train_regressor
 
         train = partial(train_regressor, report=_say)
-    plan = plan_of(arguments)
     resources = Resources(perceivers=arguments.perceivers, fitters=arguments.fitters)
     with reporting() as report:
         Course(plan, arguments.out.absolute(), train, resources, _say, report).run()
@@ -144,9 +145,9 @@ def plan_of(arguments: RoundsArguments) -> Plan:
             f"--first-seed {arguments.first_seed}: some of these people are among those of --calibration; "
             "choose seeds from 10000 on"
         )
+    photos = arguments.photos and photos_of(arguments.photos, findings / "photos", limit=arguments.photo_limit)
     if rendered:
         write_cases(folder, [*judged_on, *learnt_from])
-    photos = arguments.photos and photos_of(arguments.photos, findings / "photos", limit=arguments.photo_limit)
     return Plan(
         photos=KeptSource(source, findings / "source"),
         fit=settings,
@@ -195,6 +196,11 @@ def check(arguments: RoundsArguments) -> None:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out}: is a file; name a folder")
     arguments.training()
+    if find_spec("lightning") is None:
+        raise InputError("training needs Lightning: pip install 'dsr-fit[train]'")
+    for option, path in (("photos", arguments.photos), ("synthetic", arguments.synthetic)):
+        if path is not None and not path.is_dir():
+            raise InputError(f"--{option} {path}: no such folder")
 
 
 def _say(line: str) -> None:
