@@ -11,24 +11,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from machine import describe_machine
-from photos import judge as judge_photos
 from photos import observe_all as observe_photos
 
 from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig, load_config
+from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp, tables
-from dsr_fit.evaluate.benchmark import REPORTING_SEED, Seen, fit_all, judge, observe_all, parameters_of
-from dsr_fit.evaluate.clothed.dataset import read_case, write_cases
-from dsr_fit.evaluate.plausibility import implausible_joints
+from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, Seen, fit_all
+from dsr_fit.evaluate.clothed.dataset import write_cases
+from dsr_fit.evaluate.estimates import bodies_of, judge_on_cases, judge_on_photos
+from dsr_fit.evaluate.sets import cases_of, seed_of
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.types import Observation
@@ -51,15 +51,14 @@ def variants(config: FitConfig) -> dict[str, tuple[str | None, FitConfig]]:
     }
 
 
-def observe_cases(folder: Path, seeds: Sequence[int], kept: Path | None) -> list[Seen]:
+def observe_cases(folder: Path, seeds: Sequence[int], cache: Path | None) -> list[Seen]:
     """What the whole pipeline is told about each case."""
-    if kept and kept.exists():
-        return pickle.loads(kept.read_bytes())  # our own file
-    seen = list(observe_all(folder, seeds, "whole", 0.0))
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(pickle.dumps(seen))
-    return seen
+    with TemporaryDirectory() as nowhere:
+        seen = cases_of(folder, seeds, (cache or Path(nowhere)) / "cases").observe(Settings(), with_image=True)
+    return [
+        Seen(seed_of(name), None, item) if isinstance(item, str) else Seen(seed_of(name), item)
+        for name, item in seen.items()
+    ]
 
 
 def fitted(fitter: Fitter, told: list[Observation], batch: int) -> tuple[list[FitResult], float]:
@@ -70,22 +69,20 @@ def fitted(fitter: Fitter, told: list[Observation], batch: int) -> tuple[list[Fi
 
 
 def on_photos(umpire: Fitter, results: list[FitResult], truth: list[Observation]) -> dict[str, float]:
-    judged = judge_photos(umpire, results, truth)
-    poses = torch.cat([result.parameters().body_pose for result in results])
+    judged = judge_on_photos(umpire, bodies_of(results), truth)
+    implausible = judged.pop("implausible_joints").mean()
     return {
         **{name: float(np.nanmedian(values)) for name, values in judged.items()},
         "keypoint_error_mean": float(judged["keypoint_error_rel"].mean()),
-        "implausible_joints": float(implausible_joints(poses).mean()),
+        "implausible_joints": float(implausible),
     }
 
 
 def on_cases(umpire: Fitter, folder: Path, seeds: list[int], results: list[FitResult]) -> dict[str, list[float]]:
     """Metric -> value of each case."""
-    rows = []
-    for seed, result in zip(seeds, results, strict=True):
-        case = read_case(folder, seed)
-        rows.append(judge(umpire, case, parameters_of(result, case.focal_length)))
-    return tables.columns(rows)
+    focal_lengths = [result.focal_length for result in results]
+    judged = judge_on_cases(umpire, folder, seeds, bodies_of(results), focal_lengths)
+    return {name: judged[name].round(4).tolist() for name in METRICS}
 
 
 def summary(values: dict[str, list[float]], initial: dict[str, list[float]] | None) -> dict:
@@ -134,8 +131,7 @@ def main() -> None:
     ]
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.cases)
     write_cases(arguments.cases_dir, seeds)
-    kept = cache / f"whole_{seeds[0]}_{len(seeds)}.pkl" if cache else None
-    seen = [item for item in observe_cases(arguments.cases_dir, seeds, kept) if item.observation is not None]
+    seen = [item for item in observe_cases(arguments.cases_dir, seeds, cache) if item.observation is not None]
     people = [item.observation for item in seen if item.observation is not None]
 
     body, table, initial = load_body(), {}, None

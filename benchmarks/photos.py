@@ -10,35 +10,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from machine import describe_machine
 
 from dsr_fit.assets import shipped
 from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig, load_config
-from dsr_fit.errors import InputError
+from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import fit_all
-from dsr_fit.evaluate.plausibility import implausible_joints
-from dsr_fit.fit.batch import Batch
+from dsr_fit.evaluate.estimates import bodies_of, judge_on_photos
+from dsr_fit.evaluate.sets import photos_of
 from dsr_fit.fit.fitter import FitResult, Fitter
-from dsr_fit.fit.quality import hard_masks, metrics
-from dsr_fit.perception.parsers import load_parser
-from dsr_fit.pipeline import Perception
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.types import Observation
 
 FIRST_PRIOR, FIRST_PARSER = "first semantic prior", "first parser"
 """The default settings with what it had before it learned."""
-
-JUDGED = ("keypoint_error_rel", "containment", "area_ratio", "mc_iou", "silhouette_iou")
 
 
 def variants(config: FitConfig) -> dict[str, FitConfig]:
@@ -66,37 +60,10 @@ def observe_all(
     folder: Path, numbers: list[str], cache: Path | None, parser: str = "open"
 ) -> dict[str, Observation | str]:
     """Photo number -> what was seen, or the reason why it can't be fitted."""
-    perception = Perception(parser=load_parser(parser))
-    cache = cache / parser if cache else None
-    seen: dict[str, Observation | str] = {}
-    for number in numbers:
-        kept = cache / f"{number}.pkl" if cache else None
-        if kept and kept.exists():
-            seen[number] = pickle.loads(kept.read_bytes())  # our own file
-            continue
-        try:
-            seen[number] = perception.observe(ccp.photo_path(folder, number))
-        except InputError as error:
-            seen[number] = str(error)
-        if kept:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_bytes(pickle.dumps(seen[number]))
-    return seen
-
-
-def judge(fitter: Fitter, results: list[FitResult], annotated: list[Observation]) -> dict[str, np.ndarray]:
-    """Metrics against the annotation, name -> (N,)."""
-    rows: dict[str, list[float]] = {name: [] for name in JUDGED}
-    for result, truth in zip(results, annotated, strict=True):
-        batch = Batch([truth], crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
-        shared = (result.parameters(), fitter.body, batch, fitter.renderer, fitter.semantic_prior)
-        with torch.no_grad():
-            measured = {name: float(value) for name, value in metrics(*shared).items()}
-            masks = hard_masks(*shared)
-        measured["area_ratio"] = float(masks.body.sum() / masks.person.sum())
-        for name in JUDGED:
-            rows[name].append(measured[name])
-    return {name: np.array(values) for name, values in rows.items()}
+    with TemporaryDirectory() as nowhere:
+        photos = photos_of(folder, (cache or Path(nowhere)) / "photos" / parser, numbers)
+        seen = photos.observe(Settings(parser=parser), with_image=True)
+    return {Path(name).stem: item for name, item in seen.items()}
 
 
 def main() -> None:
@@ -134,7 +101,8 @@ def main() -> None:
         started = time.perf_counter()
         results = list(fit_all(fitter, told, arguments.batch))
         seconds = (time.perf_counter() - started) / len(results)
-        judged = judge(umpire, results, truth)
+        judged = judge_on_photos(umpire, bodies_of(results), truth)
+        implausible = judged.pop("implausible_joints").mean()
         table[name] = {
             "weights": {key: value for key, value in vars(chosen[name].weights).items()},
             "median": {key: float(np.nanmedian(values)) for key, values in judged.items()},
@@ -143,7 +111,7 @@ def main() -> None:
             "seconds_per_photo": round(seconds, 3),
             "iterations": float(np.mean([result.iterations for result in results])),
             "stopped": dict(Counter(result.stop_reason for result in results)),
-            "implausible_joints": float(torch.cat([_implausible(result) for result in results]).mean()),
+            "implausible_joints": float(implausible),
             "mean_abs_beta": float(np.mean([np.abs(result.betas).mean() for result in results])),
         }
         line = "  ".join(f"{key} {value:.4f}" for key, value in table[name]["median"].items())
@@ -159,11 +127,6 @@ def main() -> None:
             "variants": table,
         }
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _implausible(result: FitResult) -> torch.Tensor:
-    """(1,) share of joints beyond motion capture's range."""
-    return implausible_joints(result.parameters().body_pose)
 
 
 def _draw(folder: Path, numbers: list[str], results: list[FitResult], judged: dict[str, np.ndarray], body) -> None:

@@ -105,8 +105,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.cases)
     write_cases(arguments.cases_dir, seeds)
-    cache = arguments.cache / f"whole_{seeds[0]}_{len(seeds)}.pkl" if arguments.cache else None
-    whole = [item for item in observe_cases(arguments.cases_dir, seeds, cache) if item.observation is not None]
+    whole = [
+        item for item in observe_cases(arguments.cases_dir, seeds, arguments.cache) if item.observation is not None
+    ]
     accurate = [Seen(seed, observe_perfectly(read_case(arguments.cases_dir, seed), NOISE)) for seed in seeds]
     body = load_body()
     regressor = OpenRegressor(body)

@@ -6,13 +6,13 @@ import json
 import math
 from dataclasses import replace
 
-import calibrate_quality as calibration
 import numpy as np
 import pytest
 from scenes import observe, open_body, person
 
 from dsr_fit.assets import shipped
 from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.fit import gate_calibration as calibration
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
 from dsr_fit.perception.parsers import load_parser
@@ -147,7 +147,7 @@ def test_what_is_learnt_is_monotone_and_finds_what_matters() -> None:
     assert (model.rises >= 0).all()
     assert model.rises[0].sum() > 5 * model.rises[1].sum()
     assert calibration.auc(model.quality(values), right) > 0.85
-    table = calibration.Table(values, np.where(right, 50.0, 150.0), 0, "known")
+    table = calibration.Table(values, np.where(right, 50.0, 150.0), 0)
     honest = calibration.held_out(table, 1.0)
     assert calibration.auc(honest, right) > 0.8
     assert abs(honest.mean() - right.mean()) < 0.03  # calibrated: as many are right as it says

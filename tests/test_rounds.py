@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tables.rounds
 from rounds_stand_ins import PEOPLE, Works, course
 
 from dsr_fit import cli
@@ -244,6 +245,24 @@ def test_values_of_other_people_are_not_compared(tmp_path: Path, monkeypatch: py
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="not the values of an evaluation"):
         make_table(run.out)
+
+
+def test_figures_of_the_pages_are_those_of_the_table(
+    whole: tuple[Path, Works, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = whole[2]
+    monkeypatch.setattr(tables.rounds, "result", lambda name: {"rounds": found}[name])
+    page = tables.rounds.rounds().splitlines()
+    assert len(page) == 2 + len(found["regressors"])
+    mean = found["regressors"]["round 2"]["estimates of rendered people"]["PVE, mm"]
+    assert f" {mean['mean']:.2f} ({mean['median']:.2f}) " in next(
+        line for line in page if line.startswith("| round 2 ")
+    )
+    for text in (tables.rounds.rounds_differences(), tables.rounds.rounds_fits()):
+        lines = text.splitlines()
+        assert len(lines) == 2 + len(found["differences"])
+        assert "| round 1 - all DSR fits, round 1 |" in text
+        assert len({line.count("|") for line in lines}) == 1
 
 
 # --- The command ----------------------------------------------------------------------------------

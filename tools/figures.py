@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from tables import datasets, fits, parsing, regressors, semantic
+from tables import datasets, fits, parsing, regressors, rounds, semantic
 from tables.results import ROOT
 
 PAGES = (
@@ -40,6 +40,9 @@ FIGURES = {
         regressors.regressor,
         regressors.modes,
         regressors.eft,
+        rounds.rounds,
+        rounds.rounds_differences,
+        rounds.rounds_fits,
     )
 }
 

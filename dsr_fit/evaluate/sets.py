@@ -95,9 +95,8 @@ class KeptSource:
         return observation
 
 
-def photos_of(folder: Path, findings: Path, split: str = "val", limit: int | None = None) -> KeptSource:
-    """The annotated photos of a split of Clothing Co-Parsing. Raises InputError, see `ccp.photo_numbers`."""
-    numbers = ccp.photo_numbers(folder, split)[:limit]
+def photos_of(folder: Path, findings: Path, numbers: Sequence[str]) -> KeptSource:
+    """These photos of Clothing Co-Parsing, see `ccp.photo_numbers`."""
     images = ccp.photo_path(folder, numbers[0]).parent.absolute()
     return KeptSource(Source(images, [Entry(f"{number}.jpg") for number in numbers], "list"), findings)
 

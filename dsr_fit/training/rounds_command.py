@@ -127,6 +127,7 @@ def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
 def plan_of(arguments: RoundsArguments) -> Plan:
     """What the options ask for; missing rendered people are generated. Raises InputError and UsageError."""
     from dsr_fit.dataset.sources import open_source
+    from dsr_fit.evaluate import ccp
     from dsr_fit.evaluate.calibration import calibration_seeds
     from dsr_fit.evaluate.clothed.dataset import write_cases
     from dsr_fit.evaluate.regressor import EvaluationSets
@@ -145,7 +146,10 @@ def plan_of(arguments: RoundsArguments) -> Plan:
             f"--first-seed {arguments.first_seed}: some of these people are among those of --calibration; "
             "choose seeds from 10000 on"
         )
-    photos = arguments.photos and photos_of(arguments.photos, findings / "photos", limit=arguments.photo_limit)
+    photos = None
+    if arguments.photos is not None:
+        numbers = ccp.photo_numbers(arguments.photos, "val")[: arguments.photo_limit]
+        photos = photos_of(arguments.photos, findings / "photos", numbers)
     if rendered:
         write_cases(folder, [*judged_on, *learnt_from])
     return Plan(

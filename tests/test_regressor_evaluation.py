@@ -1,0 +1,315 @@
+"""A regressor judged on rendered people, and a gate calibrated on them: as by the pipeline's parts one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenes import open_body
+
+from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.dataset.entries import Entry, Person, Source
+from dsr_fit.dataset.findings import Found, Seen
+from dsr_fit.dataset.kept import KeptPerceiver, read_seen, write_seen
+from dsr_fit.dataset.run import Resources, read_results
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.errors import InputError, UsageError
+from dsr_fit.evaluate import ccp, metrics
+from dsr_fit.evaluate.benchmark import judge, observe_wholly, parameters_of
+from dsr_fit.evaluate.calibration import calibrate_gate, calibration_seeds, evidence_of, write_gate
+from dsr_fit.evaluate.clothed.dataset import read_case, write_cases
+from dsr_fit.evaluate.estimates import ON_CASES, ON_PHOTOS, judge_on_photos
+from dsr_fit.evaluate.regressor import EvaluationSets, evaluate, read_values
+from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
+from dsr_fit.fit import gate_calibration
+from dsr_fit.fit.batch import Batch
+from dsr_fit.fit.fitter import FitResult, Fitter
+from dsr_fit.fit.gate import EVIDENCE, Gate, evidence, read_gate
+from dsr_fit.fit.quality import keypoint_errors
+from dsr_fit.pipeline import Perception
+from dsr_fit.types import Observation
+
+SEEDS = (3, 5, 9)
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=6), stages=(Stage(56, 2, 0.005),))
+SETTINGS = Settings(config=QUICK, body="open", regressor="open")
+ONE = Resources(perceivers=1, fitters=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cases")
+    write_cases(folder, SEEDS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(folder: Path) -> dict[str, np.ndarray]:
+    """What `evaluate` writes of these people."""
+    people = cases_of(folder, SEEDS, folder / "findings")
+    evaluate(SETTINGS, EvaluationSets(cases=people), folder / "evaluation", ONE)
+    return read_values(folder / "evaluation" / "cases.npz")
+
+
+@pytest.fixture(scope="module")
+def told(folder: Path) -> dict[int, Observation]:
+    """What the pipeline sees of those whom the detector finds."""
+    perception = Perception()
+    seen = [observe_wholly(read_case(folder, seed), folder / f"{seed:06d}.png", perception) for seed in SEEDS]
+    return {item.seed: item.observation for item in seen if item.observation is not None}
+
+
+@pytest.fixture(scope="module")
+def fits(told: dict[int, Observation]) -> dict[int, FitResult]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker's
+    results = Fitter(open_body(), QUICK).fit(list(told.values()))
+    torch.set_num_threads(threads)
+    return dict(zip(told, results, strict=True))
+
+
+def test_people_are_judged_as_the_pipeline_finds_them(
+    folder: Path, judged: dict[str, np.ndarray], told: dict[int, Observation], fits: dict[int, FitResult]
+) -> None:
+    """Estimate and fit of each, by hand. The tolerance is single precision's, through files."""
+    assert [seed_of(name) for name in judged["name"]] == list(told)
+    expected = {f"{who}_{name}" for who in ("estimate", "fit") for name in (*ON_CASES, "energy")}
+    assert set(judged) == {"name", "fit_iterations"} | expected
+    fitter = Fitter(open_body(), QUICK)
+    batch = Batch(list(told.values()), crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
+    estimates = fitter.regressor(batch).parameters
+    for row, (seed, result) in enumerate(fits.items()):
+        case = read_case(folder, seed)
+        estimate = estimates.map(lambda value, row=row: value[row : row + 1])
+        scale = torch.tensor([1.0, 1.0, case.focal_length / told[seed].focal_length])
+        by_hand = {
+            "estimate": judge(fitter, case, replace(estimate, cam_t=estimate.cam_t * scale)),
+            "fit": judge(fitter, case, parameters_of(result, case.focal_length)),
+        }
+        for who, values in by_hand.items():
+            for name, value in values.items():
+                assert judged[f"{who}_{name}"][row] == pytest.approx(value, rel=1e-3, abs=1e-2)
+        energy = {
+            when: sum(weight * result.energies[name][when] for name, weight in vars(QUICK.weights).items())
+            for when in ("initial", "final")
+        }
+        assert judged["estimate_energy"][row] == pytest.approx(energy["initial"], rel=1e-4)
+        assert judged["fit_energy"][row] == pytest.approx(energy["final"], rel=1e-4)
+        assert judged["fit_iterations"][row] == result.iterations
+
+
+def test_orientation_is_the_angle_between_the_roots(
+    folder: Path, judged: dict[str, np.ndarray], fits: dict[int, FitResult]
+) -> None:
+    """By the trace of the relative rotation, of scipy's matrices."""
+    from scipy.spatial.transform import Rotation
+
+    for row, (seed, result) in enumerate(fits.items()):
+        ours, truth = (
+            Rotation.from_rotvec(v).as_matrix() for v in (result.global_orient, read_case(folder, seed).global_orient)
+        )
+        angle = np.degrees(np.arccos(np.clip((np.trace(ours.T @ truth) - 1) / 2, -1, 1)))
+        assert judged["fit_orientation"][row] == pytest.approx(angle, abs=0.05)
+
+
+def test_a_row_has_the_evidence_of_its_fit(
+    folder: Path, judged: dict[str, np.ndarray], fits: dict[int, FitResult]
+) -> None:
+    """Whatever the gate looks at is in the shards; single precision."""
+    rows = {seed_of(row["imgname"]): row for row in read_results(folder / "evaluation" / "cases")}
+    for seed, result in fits.items():
+        assert list(evidence_of(rows[seed])) == list(EVIDENCE)
+        assert evidence_of(rows[seed]) == pytest.approx(evidence(result), rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+def test_photos_are_judged_against_their_annotation(fits: dict[int, FitResult], told: dict[int, Observation]) -> None:
+    """The body's own silhouette as annotation: area ratio and containment are 1, and the keypoints' error is theirs."""
+    fitter = Fitter(open_body(), QUICK)
+    seed, result = next(iter(fits.items()))
+    parameters, observation = result.parameters(), told[seed]
+    intrinsics = torch.tensor([[observation.focal_length] * 2 + list(observation.principal_point)])
+    height, width = observation.labels.shape
+    mask = fitter.renderer(parameters.pose(fitter.body).vertices(), intrinsics.float(), (height, width)).mask[0]
+    truth = replace(observation, labels=(5 * mask.numpy()).astype(np.uint8))
+    values = judge_on_photos(fitter, [parameters], [truth])
+    assert set(values) == set(ON_PHOTOS)
+    assert values["containment"] == pytest.approx(1, abs=0.03)  # the crop's pixels against the image's
+    assert values["area_ratio"] == pytest.approx(1, abs=0.04)
+    batch = Batch([truth], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
+    error = keypoint_errors(parameters.pose(open_body()).keypoints, batch.points)[1]
+    assert values["keypoint_error_rel"] == pytest.approx(float(error))
+
+
+def test_annotated_photos_through_the_whole_pipeline(shared_dir: Path, tmp_path: Path) -> None:
+    data = shared_dir / "data" / "ccp"
+    photos = photos_of(data, tmp_path / "findings", ccp.photo_numbers(data, "tune")[:2])
+    evaluate(SETTINGS, EvaluationSets(photos=photos), tmp_path, ONE)
+    values = read_values(tmp_path / "photos.npz")
+    assert list(values["name"]) == ["0005.jpg", "0015.jpg"]
+    assert (values["estimate_keypoint_error_rel"] < 0.05).all()
+    assert (values["fit_keypoint_error_rel"] < values["estimate_keypoint_error_rel"]).all()
+    assert (values["fit_energy"] < values["estimate_energy"]).all()
+    # Nothing is done again: neither the detector's work nor the fits.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.is_file()}
+    evaluate(SETTINGS, EvaluationSets(photos=photos), tmp_path, ONE)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.is_file()} == before
+
+
+# --- A gate of one's own --------------------------------------------------------------------------
+
+
+def test_a_gate_learnt_from_fits_holds_for_their_fitter_alone(
+    folder: Path, judged: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right fits are those below the limit, here the middle of these people's errors."""
+    errors = np.sort(judged["fit_pve"])
+    monkeypatch.setattr(gate_calibration, "LIMIT_MM", float(errors[:2].mean()))
+    people = cases_of(folder, SEEDS, folder / "findings")
+    found = calibrate_gate(SETTINGS, people, tmp_path / "work", ONE)
+    assert found["calibration"]["fits"] == len(errors)
+    assert found["calibration"]["right"] == pytest.approx(1 / len(errors))
+    path = tmp_path / "gate.json"
+    write_gate(path, found)
+    gate = Gate.of(Fitter(open_body(), QUICK), path)
+    assert gate.holds
+    assert gate.bias == found["bias"]
+    with pytest.raises(UsageError, match="calibrated for another pose_prior; give the gate that goes with"):
+        Gate.of(Fitter(open_body(), replace(QUICK, pose_prior="ranges")), path)
+    # It is a part of what a run is made from.
+    with_gate = replace(SETTINGS, gate=path)
+    assert with_gate.identity() != SETTINGS.identity()
+    assert "gate" not in SETTINGS.identity()
+    rows = list(people.fit(with_gate, tmp_path / "fits", ONE))
+    fitted = [row for row in rows if row["status"] != "failed"]
+    assert all(row["quality"] is not None for row in fitted)
+    assert all((row["status"] == "accepted") == (row["quality"] >= gate.threshold - 1e-6) for row in fitted)
+    with pytest.raises(UsageError, match="calibrated for another pose_prior"):
+        list(people.fit(replace(with_gate, config=replace(QUICK, pose_prior="ranges")), tmp_path / "other", ONE))
+    assert not (tmp_path / "other" / "manifest.json").exists()
+
+
+def test_fits_that_are_all_wrong_teach_nothing() -> None:
+    table = gate_calibration.Table(np.zeros((4, len(EVIDENCE))), np.full(4, 200.0), 0)
+    with pytest.raises(InputError, match="0 of 4 fits of rendered people are right"):
+        gate_calibration.calibrate(table, {})
+
+
+def test_evidence_that_no_fit_has_costs_nothing() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random((200, 2))
+    right = rng.random(200) > values[:, 0]
+    values[:, 1] = np.nan
+    model = gate_calibration.learn(values, right, ridge=1.0)
+    alone = gate_calibration.learn(values[:, :1], right, ridge=1.0)
+    np.testing.assert_allclose(model.quality(values), alone.quality(values[:, :1]), atol=1e-3)  # two searches' ends
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "Expecting value"),
+        ("[]", "indices"),
+        ('{"bias": 1}', "'costs'"),
+        (
+            '{"bias": 1, "threshold": 1, "costs": {"luck": {}}, "bound_to": {"labels_source": ""}}',
+            "unknown evidence luck",
+        ),
+        (
+            '{"bias": 1, "threshold": 1, "costs": {"pose": {"knots": [0, 1], "rises": [], "usual": 0}}}',
+            "costs that are none",
+        ),
+    ],
+)
+def test_a_file_that_is_no_gate_is_one_line(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "gate.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="not a quality gate's file") as told:
+        read_gate(path)
+    assert said in str(told.value)
+    assert "\n" not in str(told.value)
+    with pytest.raises(InputError, match="No such file"):
+        read_gate(tmp_path / "none.json")
+
+
+def test_people_a_gate_learns_from_are_in_no_report() -> None:
+    for count in (0, 10, 64, 100):
+        seeds = calibration_seeds(count)
+        assert len(set(seeds)) == count
+        assert not set(seeds) & set(range(10_000, 20_000))
+
+
+# --- What perception found, kept ------------------------------------------------------------------
+
+
+def _found(world: bool) -> Found:
+    rng = np.random.default_rng(0)
+    landmarks = rng.normal(size=(49, 4)).astype(np.float32) if world else None
+    keypoints = rng.normal(size=(49, 3)).astype(np.float32)
+    return Found(keypoints, landmarks, b"\0png\0", "open", "mediapipe", 812.25, (640, 480))
+
+
+def test_what_was_found_is_read_as_it_was_written(tmp_path: Path) -> None:
+    seen = [Seen("a/b.jpg", 0, 7, _found(True)), Seen("a/b.jpg", 1, 8, _found(False)), Seen("a/b.jpg", 2, reason="no")]
+    write_seen(tmp_path / "b.npz", seen)
+    again = read_seen(tmp_path / "b.npz", "a/b.jpg")
+    for one, other in zip(seen, again, strict=True):
+        assert replace(one, found=None) == replace(other, found=None)
+        assert (one.found is None) == (other.found is None)
+        for name, value in vars(one.found).items() if one.found else ():
+            np.testing.assert_array_equal(value, getattr(other.found, name))
+
+
+def test_an_image_is_looked_at_once(tmp_path: Path) -> None:
+    looked: list[str] = []
+
+    def look(entry: Entry) -> list[Seen]:
+        looked.append(entry.imgname)
+        return [Seen(entry.imgname, 0, found=_found(True))]
+
+    for _ in range(2):
+        perceive = KeptPerceiver(tmp_path, lambda: look)
+        assert [perceive(Entry(name))[0].imgname for name in ("x.jpg", "../x.jpg", "y/x.jpg")][0] == "x.jpg"
+    assert looked == ["x.jpg", "y/x.jpg"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 nothing", b"\x93NUMPY"])
+def test_a_damaged_finding_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg.npz").write_bytes(content)
+    with pytest.raises(InputError, match="not what perception found"):
+        KeptPerceiver(tmp_path, lambda: lambda _: [])(Entry("x.jpg"))
+
+
+def test_findings_of_another_perception_or_source_are_refused(tmp_path: Path) -> None:
+    def people(images: str, *persons: Person) -> KeptSource:
+        return KeptSource(Source(Path(images), [Entry("a.jpg", persons or None)], "list"), tmp_path)
+
+    people("/here")._stage(SETTINGS)
+    people("/here")._stage(SETTINGS)
+    people("/here")._stage(replace(SETTINGS, regressor="other.safetensors", config=FitConfig()))
+    for source, settings, said in (
+        (people("/there"), SETTINGS, "images: /here, now /there"),
+        (people("/here"), replace(SETTINGS, focal=500.0), "focal: absent, now 500.0"),
+        (people("/here"), replace(SETTINGS, parsing_protocol="paper"), "parser"),
+        (people("/here", Person(0)), SETTINGS, "people"),
+    ):
+        with pytest.raises(UsageError, match="holds other findings") as told:
+            source._stage(settings)
+        assert said in str(told.value)
+
+
+def test_vertex_errors_need_no_camera(folder: Path, fits: dict[int, FitResult]) -> None:
+    from dsr_fit.evaluate.estimates import vertex_errors
+
+    fitter = Fitter(open_body(), QUICK)
+    bodies = [result.parameters() for result in fits.values()]
+    found = vertex_errors(fitter, folder, list(fits), bodies)
+    for seed, result, error in zip(fits, fits.values(), found, strict=True):
+        case = read_case(folder, seed)
+        true = torch.from_numpy(case.vertices)[None]
+        pelvis = open_body()(
+            *(torch.from_numpy(getattr(case, name))[None] for name in ("global_orient", "body_pose", "betas", "cam_t"))
+        ).joints()[:, 0]
+        ours, root = torch.from_numpy(result.vertices)[None], torch.from_numpy(result.pelvis)[None]
+        assert error == pytest.approx(float(metrics.pve(ours, true, root, pelvis)), abs=0.01)
