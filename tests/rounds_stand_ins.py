@@ -129,4 +129,8 @@ def course(tmp_path: Path, works: Works, monkeypatch: pytest.MonkeyPatch, **plan
     monkeypatch.setattr(rounds, "calibrate_gate", calibrate)
     monkeypatch.setattr(rounds, "evaluate", judge)
     options = {"calibration": photos, "arms": tuple(rounds.ARMS), "rounds": 2, **plan}
-    return Course(Plan(photos, Settings(), TrainSettings(out=tmp_path, steps=3), **options), tmp_path / "out", train)
+    return Course(
+        Plan(photos, Settings(), TrainSettings(out=tmp_path, steps=3, synthetic=Path("/nowhere/people")), **options),
+        tmp_path / "out",
+        train,
+    )

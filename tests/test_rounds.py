@@ -51,6 +51,7 @@ def test_each_piece_of_work_is_done_once(whole: tuple[Path, Works, dict[str, Any
     assert len(works.done) == len(set(works.done)) == PIECES
     arms = [f"{name}, round 1" for name in ARMS]
     assert list(found["regressors"]) == ["start", "round 1", "round 2", *arms]
+    assert found["settings"]["train"]["synthetic"] == "people"  # and no word of where that is
 
 
 def test_stopped_at_the_end_of_any_piece_of_work_it_goes_on_to_the_same_table(
@@ -183,7 +184,7 @@ def test_the_best_half_is_accepted_and_the_gate_says_so(whole: tuple[Path, Works
     assert min(accepted) > max(refused)
     gate = read_gate(folder / "labels" / "gate.json")
     assert max(refused) < gate["threshold"] <= min(accepted)
-    assert gate["accepts"]["share"] == 0.5
+    assert gate["accepts"] == 0.5
     assert read_gate(folder / "gate.json")["bias"] == gate["bias"]
     assert read_marks(folder)["labels"]["accepted"] == len(accepted)
 

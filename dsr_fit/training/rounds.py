@@ -192,7 +192,7 @@ def _accepted(folder: Path, share: float) -> dict[str, Any]:
     """The best fits accepted, and the gate that would accept the same."""
     threshold = accept_best(folder / "fits", folder / "labels", share)
     gate = read_gate(folder / "gate.json")
-    gate = {**gate, "threshold": threshold, "accepts": {"share": share, "of": str(folder.name)}}
+    gate = {**gate, "threshold": threshold, "accepts": share}
     write_gate(folder / "labels" / "gate.json", gate)
     return {**_counts(read_results(folder / "labels")), "threshold": threshold}
 

@@ -108,7 +108,7 @@ def make_table(out: Path) -> dict[str, Any]:
     listed = members(out)
     values = {member.name: _read(member.folder / "evaluation") for member in listed}
     return {
-        "settings": json.loads((out / "rounds.json").read_text(encoding="utf-8")),
+        "settings": _without_folders(json.loads((out / "rounds.json").read_text(encoding="utf-8"))),
         "versions": versions(),
         "arms": {"rounds": ROUNDS.what, **{name: arm.what for name, arm in ARMS.items()}},
         "regressors": {
@@ -129,6 +129,15 @@ def make_table(out: Path) -> dict[str, Any]:
             for one, other in comparisons(listed)
         ],
     }
+
+
+def _without_folders(settings: Any) -> Any:
+    """The same on any machine: of paths only the last name."""
+    if isinstance(settings, dict):
+        return {key: _without_folders(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [_without_folders(value) for value in settings]
+    return Path(settings).name if isinstance(settings, str) and Path(settings).is_absolute() else settings
 
 
 def write_table(out: Path) -> dict[str, Any]:
