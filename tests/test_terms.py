@@ -101,6 +101,16 @@ def test_dsr_c_punishes_leaving_the_clothes_and_not_leaving_room() -> None:
     assert float(outside) > 0.5
 
 
+def test_dsr_c_bears_a_coverage_a_little_below_zero() -> None:
+    """The outline's blending may overshoot."""
+    below = torch.full((1, 2, 2), -0.01, requires_grad=True)
+    one = torch.ones(1, 2, 2)
+    value = dsr_c(below, below, below, one, one, excess=True, live=True)
+    value.sum().backward()
+    assert float(value) == 0
+    assert bool(below.grad.isfinite().all())
+
+
 def test_dsr_c_plain_costs_even_a_perfect_match() -> None:
     assert float(_c_scene(4, 12, excess=False, live=True)) == pytest.approx(-math.log(0.9), abs=1e-3)
 

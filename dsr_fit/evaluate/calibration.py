@@ -79,7 +79,7 @@ def _table(fitter: Fitter, people: KeptSource, rows: Sequence[Row]) -> Table:
 def evidence_of(row: Row) -> dict[str, float]:
     """`dsr_fit.fit.gate.evidence` of a fit that was written as a row."""
     spread = np.full(24, np.nan) if row["spread"] is None else np.degrees(row["spread"])
-    expected = row.get("expected_error_m")
+    expected = row["expected_error_m"]
     values = {
         "keypoint_error": row["keypoint_error_rel"],
         "mc_mismatch": None if row["mc_iou"] is None else 1 - row["mc_iou"],
@@ -91,7 +91,6 @@ def evidence_of(row: Row) -> dict[str, float]:
         "expected": None if expected is None else 1000 * expected,
         "unsure": spread[1:].mean(),
         "unsure_orientation": spread[0],
-        "expected": None if row["expected_error_m"] is None else 1000 * row["expected_error_m"],
         "initial": row["energy_initial"],
         "hidden": -row["keypoints"][:, 2].sum(),
     }

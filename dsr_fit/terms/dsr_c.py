@@ -25,8 +25,9 @@ def dsr_c(
     covered pixel costs something, which shrinks bodies. `live` lets the covered area that it is divided by carry
     gradient; detached, the term shrinks bodies to lower its sum.
     """
-    floor = SMALLEST * coverage + 1e-12
     # Where two outlines meet in a pixel, blending may overshoot by a few hundredths: not below zero.
+    coverage = coverage.clamp(min=0)
+    floor = SMALLEST * coverage + 1e-12
     reference = peak.clamp(min=0) if excess else coverage
     cost = torch.log((reference + floor) / (seen.clamp(min=0) + floor))
     area = (known * coverage).sum((1, 2))

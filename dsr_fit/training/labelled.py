@@ -18,13 +18,14 @@ from dsr_fit.training.settings import TrainSettings
 def read_labelled(settings: TrainSettings, body: Body) -> tuple[PseudoLabels, PseudoLabels]:
     """People of `settings.labels` to learn from, and of the photos that are held out, which may be none.
 
-    Raises InputError where nobody is left to learn from.
+    With the gate on, whom it refused have no body to learn from, as in SPIN; what was observed of them counts all the
+    same. Raises InputError where nobody is left to learn from.
     """
     sets = [read_pseudo_labels(path, body, settings.images) for path in settings.labels]
-    if settings.gate == "accepted":
-        sets = [each.rows(each.accepted) for each in sets]
-    if not any(map(len, sets)):
+    if settings.gate == "accepted" and not any(each.accepted.any() for each in sets):
         raise InputError(f"{_named(settings)}: the gate accepted nobody; --gate all learns from every fit")
+    if settings.gate == "accepted":
+        sets = [replace(each, has_body=each.has_body & each.accepted) for each in sets]
     watched = [np.array([is_held_out(name, settings.held_out) for name in each.imgname], bool) for each in sets]
     train, held_out = (
         joined([each.rows(mask == part) for each, mask in zip(sets, watched, strict=True)]) for part in (False, True)

@@ -48,6 +48,9 @@ RECIPE = Weights(
 """What `LossWeights` are multiples of: keypoints per half a crop's side, as on synthetic people; rendered terms pull
 about as much as these, as they do in a fit. Parameters count as on synthetic people."""
 
+OF_BODIES = ("points", "rotations", "root", "shape", "depth")
+"""Losses on photos that compare with the fitted body."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -121,13 +124,19 @@ class OpenTraining(lightning.LightningModule):
     def _on_photos(self, photos: PhotoBatch) -> Tensor:
         sight, turns, skeleton = photos.sight, photos.sight.turns(), self.body.skeleton
         guesses = self.network(sight, skeleton)
-        share = photos.weight / photos.weight.sum().clamp(min=1e-6)
+        # What was observed of a person counts alike; a fitted body by how likely it is right.
+        trusted = photos.weight * photos.has_body
+        trusted = trusted / trusted.sum().clamp(min=1e-6)
+        evenly = torch.full_like(trusted, 1 / len(photos))
         with in_full_precision(turns):
             bodies = [mirrored(place(guess, sight, turns, skeleton), photos.mirror) for guess in guesses]
             values = [self.photo_losses(body, photos) for body in bodies]
             if self.settings.weights.rendered and self.global_step >= self.settings.dsr_from:
                 values[-1] |= self.rendered_losses(bodies[-1], photos)
-            means = [{name: (share * loss).sum() for name, loss in value.items()} for value in values]
+            means = [
+                {name: ((trusted if name in OF_BODIES else evenly) * loss).sum() for name, loss in value.items()}
+                for value in values
+            ]
         self._log_losses("photo_", means[-1], len(photos))
         nothing = 0 * guesses[-1].pose.sum()  # until the first term begins
         return self._of_guesses([torch.stack([nothing, *mean.values()]).sum() for mean in means])
@@ -188,14 +197,14 @@ class OpenTraining(lightning.LightningModule):
                 (cam_t + skeleton.joints_at_rest(betas)[:, 0])[:, 2].clamp(min=0.05)
                 for cam_t, betas in ((ours.cam_t, ours.betas), (truth.cam_t, truth.betas))
             )
-            terms = {
+            terms = {  # `OF_BODIES`
                 "points": each.points * deep.mean(1),
                 "rotations": each.rotations * turned[:, 1:].mean(1),
                 "root": each.root * turned[:, 0],
                 "shape": each.shape * self._t_pose(shape).mean(1),
                 "depth": each.depth * (our_depth / their_depth).log().abs(),
             }
-            losses |= {name: weights.parameters * photos.has_body * term for name, term in terms.items()}
+            losses |= {name: weights.parameters * term for name, term in terms.items()}
         return losses
 
     def rendered_losses(self, ours: Placed, photos: PhotoBatch) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ class PhotoBatch:
     observed: Batch  # in pixels of the kept label maps
     truth: Truth  # the fitted bodies, full image's camera frame; zero where there is none
     has_body: Tensor  # (B,) 1 where there is one
-    weight: Tensor  # (B,) how much each counts
+    weight: Tensor  # (B,) how much each one's fitted body counts
 
     def __len__(self) -> int:
         return len(self.sight)

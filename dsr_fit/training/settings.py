@@ -91,9 +91,9 @@ class TrainSettings:
     synthetic_share: float = 0.75
     """Share of synthetic people in each batch, where there are both these and photos."""
     gate: Literal["accepted", "all"] = "accepted"
-    """Which fits to learn from: those that the quality gate accepted, or all."""
+    """Whose bodies to learn from: those that the quality gate accepted, or all; keypoints and label maps count anyway."""
     by_quality: bool = True
-    """Count each person by the gate's probability that the fit is good."""
+    """Count each body by the gate's probability that the fit is good."""
     held_out: float = 0.05
     """Share of the photos that training is watched by; chosen by their names."""
     steps: int = 2000

@@ -208,7 +208,7 @@ def hide(scene: Scene, mix: Mix, rng: np.random.Generator) -> None:
         scene.labels[row] = spoilt(scene.labels[row], rng)
 
 
-def lost(shape: tuple[int, int], mix: Mix, rng: np.random.Generator) -> np.ndarray:
+def lost(shape: tuple[int, ...], mix: Mix, rng: np.random.Generator) -> np.ndarray:
     """(N, K) bool: keypoints that a detector doesn't give."""
     count = shape[0]
     forgetful = rng.uniform(size=count) < mix.forgetful
