@@ -92,7 +92,7 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
     if str(loaded["body_sha256"]) != body.sha256 and not named:
         raise InputError(
             f"body {body.name!r} needs a semantic prior of its own, named with --semantic-prior: for official SMPL "
-            "semantic_prior.npy of DSR's data (https://dsr.is.tue.mpg.de), for any body what `dsr-fit prior build` makes"
+            "semantic_prior.npy of DSR's data (https://dsr.is.tue.mpg.de), for any what `dsr-fit prior build` makes"
         )
     if str(loaded["body_sha256"]) != body.sha256:
         raise InputError(
