@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import signal
 import sys
@@ -57,6 +58,18 @@ class Fit:
             failed = {"status": "failed", "reason": seen.reason}
             rows.append({"imgname": seen.imgname, "person": seen.person, **(failed if seen.reason else fitted)})
         return Fitted(rows, {"fit": self.seconds})
+
+
+class Loud(Look):
+    """Warns of what it is made from, as loading a body does, and of what it works on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.getLogger("dsr_fit").warning("made from a file that lacks something")
+
+    def __call__(self, entry: Entry) -> list[Seen]:
+        logging.getLogger("dsr_fit").warning("%s is odd", entry.imgname)
+        return super().__call__(entry)
 
 
 def main(out: str, images: str, record: str, seconds: str) -> None:

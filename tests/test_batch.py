@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from batch_stages import BATCH, SHARD, Fit, Look, source
+from batch_stages import BATCH, SHARD, Fit, Look, Loud, source
 
 from dsr_fit.config import FitConfig, Weights
 from dsr_fit.dataset import shards
@@ -181,6 +181,12 @@ def test_files_of_the_current_folder_are_no_modules(tmp_path: Path, monkeypatch:
     (tmp_path / "json.py").write_text("raise SystemExit('run from the folder')")
     monkeypatch.chdir(tmp_path)
     assert len(_run(tmp_path / "out", 3)) == 6
+
+
+def test_workers_warn_of_images_and_not_again_of_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The caller has loaded the same files before them, and warned."""
+    _run(tmp_path / "out", 2, look=Loud)
+    assert sorted(capfd.readouterr().err.splitlines()) == ["dsr-fit: 00000.jpg is odd", "dsr-fit: 00001.jpg is odd"]
 
 
 def test_workers_end_with_their_caller(tmp_path: Path) -> None:

@@ -710,7 +710,7 @@ def test_official_smpl_needs_its_own_prior_and_says_what_it_lacks(
     with caplog.at_level(logging.WARNING, logger="dsr_fit"):
         status, line = _refused(capfd, [str(PERSON), "--out", str(tmp_path / "m.obj")])
     assert status == 1
-    assert line.endswith("made for another body than 'smpl'; give that body's own prior with --semantic-prior")
+    assert line.startswith("dsr-fit: body 'smpl' needs a semantic prior of its own, named with --semantic-prior: ")
     assert "nine of the 49 keypoints stay unused" in caplog.text
     np.save(tmp_path / "prior.npy", np.zeros((1, 3, 20)))
     monkeypatch.setenv("DSR_FIT_SEMANTIC_PRIOR", str(tmp_path / "prior.npy"))

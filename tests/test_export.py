@@ -357,6 +357,17 @@ def test_graphonomy_is_in_its_colours_where_dsr_looks(folder: Path, rows: list[R
 # --- Which fits, and in which body ----------------------------------------------------------------
 
 
+def test_it_is_said_how_many_fits_are_left_out(
+    folder: Path, rows: list[Row], capfd: pytest.CaptureFixture[str]
+) -> None:
+    del rows
+    out = folder / "counted.npz"
+    assert _export(folder, "spin", "counted.npz") == 0
+    assert capfd.readouterr().out == f"{out}: 2 people; 1 that the gate refused left out, --refused takes them too\n"
+    assert _export(folder, "spin", "counted.npz", "--refused") == 0
+    assert capfd.readouterr().out == f"{out}: 3 people\n"
+
+
 def test_nothing_to_export_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = Source(tmp_path, [Entry("x.png")], "folder")
     manifest, _ = agree(tmp_path, source, Settings(), 1, False)

@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, np.ndarr
     with pytest.raises(InputError, match=words) as caught:
         load_semantic_prior(open_body(), tmp_path / "bad.npz")
     assert str(caught.value).startswith(str(tmp_path / "bad.npz"))
-    with pytest.raises(InputError, match="made for another body"):
+    with pytest.raises(InputError, match="needs a semantic prior of its own, named with --semantic-prior"):
         load_semantic_prior(replace(open_body(), sha256="1" * 64))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +17,7 @@ from dsr_fit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.exports.labels import Label
+    from dsr_fit.dataset.schema import Row
 
 Format = Literal["spin", "eft", "webdataset", "coco", "graphonomy"]
 SUFFIXES: dict[Format, str] = {"spin": ".npz", "eft": ".json", "webdataset": ".tar", "coco": ".json", "graphonomy": ""}
@@ -57,7 +59,8 @@ def run_export(arguments: ExportArguments) -> None:
     from dsr_fit.dataset.run import open_results
 
     manifest, store = open_results(arguments.results)
-    rows = chosen(store.rows(), arguments.refused)
+    statuses: Counter[str] = Counter()
+    rows = chosen(_counted(store.rows(), statuses), arguments.refused)
     first = next(rows, None)
     if first is None:  # before a writer replaces what is there
         raise InputError(f"{arguments.results}: no accepted fits to export; --refused takes the others too")
@@ -66,7 +69,9 @@ def run_export(arguments: ExportArguments) -> None:
     labels = map(label_of, rows) if arguments.to_body is None else _watched(_converted(arguments, rows), told)
     images = arguments.images or Path(manifest.images)
     count = _writer(arguments.format)(labels, arguments.out, images)
-    sys.stdout.write(f"{arguments.out}: {count} people\n")
+    left_out = 0 if arguments.refused else statuses["refused"]
+    note = f"; {left_out} that the gate refused left out, --refused takes them too" if left_out else ""
+    sys.stdout.write(f"{arguments.out}: {count} people{note}\n")
     if told:
         _write_residuals(arguments.out, told)
 
@@ -83,7 +88,7 @@ def _writer(name: Format) -> Callable[[Iterable[Label], Path, Path], int]:
     }[name]
 
 
-def _converted(arguments: ExportArguments, rows: Iterable[dict]) -> Iterator[Label]:
+def _converted(arguments: ExportArguments, rows: Iterable[Row]) -> Iterator[Label]:
     from dsr_fit.body_files import load_body
     from dsr_fit.dataset.exports.labels import SMPL_VERTICES
     from dsr_fit.dataset.to_body import converted
@@ -94,6 +99,13 @@ def _converted(arguments: ExportArguments, rows: Iterable[dict]) -> Iterator[Lab
             f"--to-body {arguments.to_body}: {new.num_vertices} vertices; official SMPL has {SMPL_VERTICES}"
         )
     return converted(rows, load_body("open"), new)
+
+
+def _counted(rows: Iterable[Row], statuses: Counter[str]) -> Iterator[Row]:
+    """The same rows; their statuses are counted in passing."""
+    for row in rows:
+        statuses[row["status"]] += 1
+        yield row
 
 
 def _watched(labels: Iterable[Label], told: list[tuple[float, float]]) -> Iterator[Label]:

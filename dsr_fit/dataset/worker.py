@@ -6,6 +6,7 @@ Started by its command line, not by a fork or by importing the caller's main mod
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -93,8 +94,12 @@ def main() -> None:
     """The process's own side."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
     connection = Connection(int(sys.argv[1]))
+    logging.basicConfig(format="dsr-fit: %(message)s", level=logging.WARNING)
     try:
-        work = connection.recv()()
+        make = connection.recv()
+        logging.disable(logging.WARNING)  # the caller has read the same files, and said so once
+        work = make()
+        logging.disable(logging.NOTSET)
     except EOFError:
         return
     except Exception as error:

@@ -72,9 +72,9 @@ class SemanticPrior:
 def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
     """The prior that ships for the open body, or a file: ours (.npz) or DSR's `semantic_prior.npy`, per face.
 
-    Raises InputError when the prior was made for another body.
+    Raises InputError when the prior was made for another body, or when none ships for this one.
     """
-    path = path or shipped("priors/semantic/prior.npz")
+    named, path = path is not None, path or shipped("priors/semantic/prior.npz")
     try:
         loaded = read_arrays(path)
     except ValueError as error:
@@ -89,6 +89,11 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
         return SemanticPrior(_normalised(path, rows), per_face=True)
     if "probabilities" not in loaded or "body_sha256" not in loaded:
         raise InputError(f"{path}: lacks `probabilities` or `body_sha256`")
+    if str(loaded["body_sha256"]) != body.sha256 and not named:
+        raise InputError(
+            f"body {body.name!r} needs a semantic prior of its own, named with --semantic-prior: for official SMPL "
+            "semantic_prior.npy of DSR's data (https://dsr.is.tue.mpg.de), for any what `dsr-fit prior build` makes"
+        )
     if str(loaded["body_sha256"]) != body.sha256:
         raise InputError(
             f"{path}: made for another body than {body.name!r}; give that body's own prior with --semantic-prior"
