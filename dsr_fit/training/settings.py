@@ -91,7 +91,7 @@ class TrainSettings:
     synthetic_share: float = 0.75
     """Share of synthetic people in each batch, where there are both these and photos."""
     gate: Literal["accepted", "all"] = "accepted"
-    """Whose bodies to learn from: those that the quality gate accepted, or all; keypoints and label maps count anyway."""
+    """Whose bodies to learn from: those that the quality gate accepted, or all. What was observed counts anyway."""
     by_quality: bool = True
     """Count each body by the gate's probability that the fit is good."""
     held_out: float = 0.05
