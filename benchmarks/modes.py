@@ -48,6 +48,8 @@ def variants(config: FitConfig) -> dict[str, tuple[str | None, FitConfig]]:
         **modes,
         "kinematic initial": ("kinematic", still),
         "kinematic, smplify": ("kinematic", kinematic),
+        "smplify, pose ranges": (None, load_config("pose_ranges")),
+        "smplify, one outfit": (None, replace(config, semantics=replace(config.semantics, outfits=False))),
     }
 
 

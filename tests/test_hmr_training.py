@@ -172,14 +172,9 @@ def test_the_released_form_skips_pictures_without_minimal_clothing(people: Pseud
         assert training.losses(seen, crops)[1]["dsr_c"] > 0
 
 
-def test_only_accepted_people_are_learnt_from(people: PseudoLabels) -> None:
-    half = replace(people, accepted=np.array([True, False, True]))
-    for gate, rows in (("accepted", {0, 2}), ("all", {0, 1, 2})):
-        training = _training(half, replace(QUICK, gate=gate))  # type: ignore[arg-type]
-        chosen = {who for number in range(3) for who in training._batches().people(number)}
-        assert len(chosen) == len(rows)
+def test_without_anybody_there_is_nothing_to_learn(people: PseudoLabels) -> None:
     with pytest.raises(UsageError, match="nobody to train on"):
-        _training(replace(people, accepted=np.zeros(3, bool)))
+        _training(people.rows(np.zeros(3, bool)))
 
 
 def test_dsr_needs_a_prior(people: PseudoLabels) -> None:

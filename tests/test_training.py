@@ -297,17 +297,19 @@ def test_bodies_of_refused_people_are_left_out_or_not(people: PseudoLabels, monk
     mixed = replace(people, accepted=np.array([True, False, True, False, False]))
     monkeypatch.setattr(labelled, "read_pseudo_labels", lambda path, body, images: mixed)
     settings = _settings(labels=(Path("a"),), held_out=0.0)
-    train_set, held_out = read_labelled(settings, open_body())
+    told: list[str] = []
+    train_set, held_out = read_labelled(settings, open_body(), told.append)
+    assert told == ["5 people in photos, 2 of them with a body to learn; 0 held out"]
     assert train_set.has_body.tolist() == [True, False, True, False, False]
     assert len(held_out) == 0
-    assert bool(read_labelled(replace(settings, gate="all"), open_body())[0].has_body.all())
+    assert bool(read_labelled(replace(settings, gate="all"), open_body(), told.append)[0].has_body.all())
     monkeypatch.setattr(
         labelled, "read_pseudo_labels", lambda path, body, images: replace(mixed, accepted=np.zeros(5, bool))
     )
     with pytest.raises(InputError, match=r"^a: the gate accepted nobody; --gate all learns from every fit$"):
-        read_labelled(settings, open_body())
+        read_labelled(settings, open_body(), told.append)
     with pytest.raises(InputError, match=r"^a: all photos are held out; give a smaller --held-out$"):
-        read_labelled(replace(settings, gate="all", held_out=1.0), open_body())
+        read_labelled(replace(settings, gate="all", held_out=1.0), open_body(), told.append)
 
 
 def test_photos_are_held_out_by_their_names() -> None:

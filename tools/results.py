@@ -3,7 +3,8 @@
     python tools/results.py [--cases-dir DIR]
 
 Reads `ablation.json`, `ablation_whole.json` and `clothed_whole.json` of `benchmarks/results`, which `dsr-fit evaluate`
-wrote. With the folder of the cases it draws the worst fits anew; without, the committed picture stays.
+wrote, and what the tables of `tools/tables` read. With the folder of the cases it draws the worst fits anew; without,
+the committed picture stays.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from tables import datasets, parsing, regressors, rounds, semantic
 
 from dsr_fit.evaluate.clothed_command import markdown
 
@@ -129,6 +131,8 @@ made by
     dsr-fit evaluate ablation --cases-dir cases --cases 100 --out benchmarks/results/ablation_whole.json \\
         --perception whole
 
+The tables of the last sections come from the results that their pages name.
+
 The people are rendered: the open body in poses of held-out motion clips, dressed, before cluttered backgrounds, a fifth
 behind something, a fifth beside somebody. Weights and forms were chosen on seeds 0 to 63 and on the tuning photos; what
 stands here are seeds from {ablation["first_seed"]}.
@@ -151,6 +155,40 @@ people. On the first {terms_whole["cases"]} of them, term by term:
 
 {findings(terms_whole)}
 {markdown(whole).replace("# ", "### ", 1)}
+## Pieces and modes
+
+Through the whole pipeline: what the regressor says, what each mode makes of it, and the default with one piece
+exchanged.
+
+{regressors.modes()}
+
+Parsers, learned and by rules, against the annotation of validation photos ([more](parser.md)):
+
+{parsing.parser()}
+
+Semantic priors, counted and by rules ([more](../priors/semantic/README.md)):
+
+{semantic.semantic_fits()}
+
+The quality gate, on and off ([more](../priors/quality/README.md)):
+
+{datasets.gate()}
+
+## Rounds of pseudo-labels
+
+[Rounds](rounds.md) of fits and training on 1,468 training photos, against control arms. The regressor's own estimates,
+means and medians:
+
+{rounds.rounds()}
+
+Differences person by person with 95 % intervals, bold where they exclude 0:
+
+{rounds.rounds_differences()}
+
+And of the fits that start from them:
+
+{rounds.rounds_fits()}
+
 ## The worst
 
 The {WORST} largest posed errors with perfect perception: picture, fit, truth.

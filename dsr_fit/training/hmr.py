@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import lightning
 import numpy as np
@@ -60,8 +60,6 @@ class HmrOptions:
     augmentation: Augmentation = field(default_factory=Augmentation)
     rendered_share: float = 0.25
     """Of each batch, where there are rendered people."""
-    gate: Literal["accepted", "all"] = "accepted"
-    """Whose labels are learnt from: those that the gate took, or all."""
     by_quality: bool = True
     """People count by the gate's probability that their fits are good."""
     workers: int = 0
@@ -118,8 +116,6 @@ class HmrTraining(lightning.LightningModule):
             )
         if semantic_prior is not None and not options.semantics.outfits:
             semantic_prior = replace(semantic_prior, outfits=None)
-        if options.gate == "accepted":
-            labels = [people.rows(people.accepted) for people in labels]
         self._sources = (list(labels), rendered)
         self._body, self._prior = body, semantic_prior
         self._known: _Room | None = None

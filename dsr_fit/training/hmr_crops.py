@@ -208,7 +208,7 @@ class CropBatches(Dataset[CropBatch]):
         count = round(batch * rendered_share) if len(drawn) else 0
         self._groups = [(real, batch - count if len(real) else 0), (drawn, count if len(real) else batch)]
         if not len(real) and not len(drawn):
-            raise UsageError("nobody to train on: no accepted labels, and no rendered people")
+            raise UsageError("nobody to train on: no labels, and no rendered people")
 
     def __getitem__(self, number: int) -> CropBatch:
         return stacked([self._sample(*who, number, place) for place, who in enumerate(self.people(number))])

@@ -12,7 +12,7 @@ from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.regressor.checkpoints import load_hmr_checkpoint, save_hmr_checkpoint
 from dsr_fit.regressor.hmr_regressor import check_body
 from dsr_fit.training.hmr import HmrOptions, HmrTraining
-from dsr_fit.training.labelled import read_labelled
+from dsr_fit.training.labelled import Report, read_labelled
 from dsr_fit.training.losses import HmrWeights
 from dsr_fit.training.rendered_people import read_rendered_people
 from dsr_fit.training.settings import LossWeights, TrainSettings
@@ -20,7 +20,7 @@ from dsr_fit.training.settings import LossWeights, TrainSettings
 BATCH, LEARNING_RATE = 64, 3e-5
 
 
-def prepare(settings: TrainSettings, files: Settings, body: Body) -> HmrTraining:
+def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report) -> HmrTraining:
     """What learns, with what it learns from. Raises InputError and UsageError for what can't be trained with."""
     if not settings.labels and settings.synthetic is None:
         raise UsageError("HMR learns from pictures: give --labels, or --synthetic with the folder of rendered people")
@@ -34,10 +34,9 @@ def prepare(settings: TrainSettings, files: Settings, body: Body) -> HmrTraining
         semantics=settings.semantics,
         dsr_after=settings.dsr_after,
         rendered_share=settings.synthetic_share,
-        gate=settings.gate,
         by_quality=settings.by_quality,
     )
-    labels = [read_labelled(settings, body)[0]] if settings.labels else []
+    labels = [read_labelled(settings, body, report)[0]] if settings.labels else []
     rendered = None if settings.synthetic is None else read_rendered_people(settings.synthetic, body)
     prior = load_semantic_prior(body, files.prior_path()) if settings.weights.rendered else None
     path = required("regressor", str(files.regressor_name()), "this --regressor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from dsr_fit.files import beneath
 from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
 from dsr_fit.training.settings import TrainSettings
 
+Report = Callable[[str], None]
+"""Told a line."""
 
-def read_labelled(settings: TrainSettings, body: Body) -> tuple[PseudoLabels, PseudoLabels]:
+
+def read_labelled(settings: TrainSettings, body: Body, report: Report) -> tuple[PseudoLabels, PseudoLabels]:
     """People of `settings.labels` to learn from, and of the photos that are held out, which may be none.
 
     With the gate on, whom it refused have no body to learn from, as in SPIN; what was observed of them counts all the
@@ -32,6 +36,9 @@ def read_labelled(settings: TrainSettings, body: Body) -> tuple[PseudoLabels, Ps
     )
     if not len(train):
         raise InputError(f"{_named(settings)}: all photos are held out; give a smaller --held-out")
+    report(
+        f"{len(train)} people in photos, {train.has_body.sum()} of them with a body to learn; {len(held_out)} held out"
+    )
     return train, held_out
 
 

@@ -15,7 +15,7 @@ from dsr_fit.evaluate.poses import load_poses
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.regressor.network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import OpenRegressor
-from dsr_fit.training.labelled import read_labelled
+from dsr_fit.training.labelled import Report, read_labelled
 from dsr_fit.training.open import OpenTraining
 from dsr_fit.training.open_data import OpenData, Supply
 from dsr_fit.training.open_photos import Photos
@@ -25,10 +25,10 @@ from dsr_fit.training.synthetic.people import HELD_OUT_SEED, People, read_people
 from dsr_fit.training.synthetic.samples import Mix, Sampler
 
 
-def prepare(settings: TrainSettings, files: Settings, body: Body) -> tuple[OpenTraining, OpenData]:
+def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report) -> tuple[OpenTraining, OpenData]:
     """What learns, and what it learns from. Raises InputError and UsageError for what can't be trained with."""
     network = _network(settings.regressor, body).train().requires_grad_(True)
-    photos, watched = _photos(settings, body)
+    photos, watched = _photos(settings, body, report)
     sampler = held_out = None
     if photos is None or settings.synthetic_share > 0:
         sampler, held_out = _synthetic(settings.synthetic, body)
@@ -44,7 +44,7 @@ def _network(regressor: str | None, body: Body) -> RegressorNetwork:
     return OpenRegressor(body, Path(str(regressor)).expanduser() if own else None).network
 
 
-def _photos(settings: TrainSettings, body: Body) -> tuple[Photos | None, Photos | None]:
+def _photos(settings: TrainSettings, body: Body, report: Report) -> tuple[Photos | None, Photos | None]:
     """People in photos to learn from, and to watch the training by."""
     if not settings.labels:
         return None, None
@@ -53,7 +53,8 @@ def _photos(settings: TrainSettings, body: Body) -> tuple[Photos | None, Photos 
     if not any(vars(settings.weights).values()):
         raise UsageError("--weights: all are 0; nothing would be learnt from the photos of --labels")
     train, watched = (
-        Photos(labels, body.skeleton.keypoint_valid, settings.by_quality) for labels in read_labelled(settings, body)
+        Photos(labels, body.skeleton.keypoint_valid, settings.by_quality)
+        for labels in read_labelled(settings, body, report)
     )
     return train, watched if len(watched) else None
 

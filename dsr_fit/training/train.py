@@ -28,6 +28,7 @@ from dsr_fit.fit.fitter import choose_device
 from dsr_fit.regressor.open_regressor import write_network
 from dsr_fit.training import open_setup
 from dsr_fit.training.keeping import DECAY, keepers, kept, logs
+from dsr_fit.training.labelled import Report
 from dsr_fit.training.open_data import OpenData
 from dsr_fit.training.pictures import write_picture
 from dsr_fit.training.settings import SCRATCH, TrainSettings
@@ -37,13 +38,13 @@ FREE = ("out", "device", "devices", "threads")
 """Settings that a training may go on with others of."""
 
 WEIGHTS = {"open": "regressor.safetensors", "hmr": "regressor.pt"}
-Report = Callable[[str], None]
 
 
 def train(settings: TrainSettings, report: Report | None = None) -> Path:
     """Train, and return the path of the weights: `regressor.safetensors` of the open regressor, `regressor.pt` of HMR.
 
-    `report` is told a line after each epoch. Raises InputError and UsageError for what can't be trained with.
+    `report` is told how many people are learnt from, and a line after each epoch. Raises InputError and UsageError for
+    what can't be trained with.
     """
     files = Settings(
         body=settings.body,
@@ -61,7 +62,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
     device = choose_device(settings.device)
     with _threads(settings.threads), _quiet():
         lightning.seed_everything(settings.seed, verbose=False)
-        module, data, write = _prepare(kind, settings, files, body)
+        module, data, write = _prepare(kind, settings, files, body, report or _silent)
         _remember(settings)
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
@@ -105,23 +106,27 @@ def decay_of(steps: int) -> float:
 
 
 def _prepare(
-    kind: Literal["open", "hmr"], settings: TrainSettings, files: Settings, body: Body
+    kind: Literal["open", "hmr"], settings: TrainSettings, files: Settings, body: Body, report: Report
 ) -> tuple[lightning.LightningModule, OpenData | None, Callable[[Path], None]]:
     """What learns, what feeds it where it doesn't do that itself, and what writes its weights."""
     if kind == "open":
-        module, data = open_setup.prepare(settings, files, body)
+        module, data = open_setup.prepare(settings, files, body, report)
         return module, data, lambda path: write_network(path, module.network, body)
     from dsr_fit.training import hmr_setup
 
-    training = hmr_setup.prepare(settings, files, body)
+    training = hmr_setup.prepare(settings, files, body, report)
     return training, None, lambda path: hmr_setup.write(path, training)
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 class Telling(Callback):
     """Says after each epoch where the training is, and draws a few people, where the module doesn't do that itself."""
 
     def __init__(self, settings: TrainSettings, data: OpenData | None, report: Report | None) -> None:
-        self.settings, self.data, self.report = settings, data, report or (lambda line: None)
+        self.settings, self.data, self.report = settings, data, report or _silent
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
