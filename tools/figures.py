@@ -17,6 +17,7 @@ PAGES = (
     "README.md",
     "docs/parser.md",
     "docs/regressors.md",
+    "docs/rounds.md",
     "docs/scale.md",
     "docs/terms.md",
     "priors/quality/README.md",
