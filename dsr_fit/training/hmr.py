@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from dsr_fit.body import Body, Posed
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, project, spin_translation
 from dsr_fit.config import Semantics
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import UsageError
 from dsr_fit.fit.batch import targets_of
 from dsr_fit.fit.energy import RENDERED, channels_of, rendered_energies
 from dsr_fit.labels import valid_mc_labels
@@ -31,7 +31,7 @@ from dsr_fit.rotation import sixd_to_matrix
 from dsr_fit.training import losses
 from dsr_fit.training.hmr_crops import Augmentation, Change, CropBatch, CropBatches, sample, stacked
 from dsr_fit.training.hmr_picture import picture_of, write_picture
-from dsr_fit.training.losses import HmrWeights
+from dsr_fit.training.losses import HmrWeights, diverged
 from dsr_fit.training.pseudo_labels import PseudoLabels
 
 RELEASED = Semantics(c_form="released", class_weights=True, outfits=False)
@@ -144,11 +144,7 @@ class HmrTraining(lightning.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             total, means = self.losses(Seen(*(value.float() for value in seen)), batch)
         if not bool(total.isfinite()):
-            worst = {name: float(value) for name, value in means.items()}
-            raise InputError(
-                f"training diverged at step {self.global_step} (losses {worst}); choose a smaller learning rate, or "
-                "another start, and an empty folder"
-            )
+            raise diverged(self.global_step)
         self.log("loss", total, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.images))
         for name, value in means.items():
             self.log(f"loss_{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from dsr_fit.assets import required
@@ -36,7 +37,7 @@ def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report
         rendered_share=settings.synthetic_share,
         by_quality=settings.by_quality,
     )
-    labels = [read_labelled(settings, body, report)[0]] if settings.labels else []
+    labels = [read_labelled(replace(settings, held_out=0.0), body, report)[0]] if settings.labels else []
     rendered = None if settings.synthetic is None else read_rendered_people(settings.synthetic, body)
     prior = load_semantic_prior(body, files.prior_path()) if settings.weights.rendered else None
     path = required("regressor", str(files.regressor_name()), "this --regressor")

@@ -18,7 +18,10 @@ def keepers(work: Path, decay: float = DECAY) -> list[Callback]:
     """Averaged weights, and a checkpoint after each epoch."""
     return [
         EMAWeightAveraging(decay=decay),
-        ModelCheckpoint(work, "last", every_n_epochs=1, save_on_train_epoch_end=True, save_top_k=1),
+        # One name for good: a folder that was moved would else get a second file, and the first be taken for the last.
+        ModelCheckpoint(
+            work, "last", every_n_epochs=1, save_on_train_epoch_end=True, save_top_k=1, enable_version_counter=False
+        ),
     ]
 
 

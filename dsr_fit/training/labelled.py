@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dsr_fit.body import Body
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, UsageError
 from dsr_fit.files import beneath
 from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
 from dsr_fit.training.settings import TrainSettings
@@ -23,10 +23,15 @@ def read_labelled(settings: TrainSettings, body: Body, report: Report) -> tuple[
     """People of `settings.labels` to learn from, and of the photos that are held out, which may be none.
 
     With the gate on, whom it refused have no body to learn from, as in SPIN; what was observed of them counts all the
-    same. Raises InputError where nobody is left to learn from.
+    same. Raises InputError where nobody is left to learn from, UsageError where nothing is asked for.
     """
+    if settings.synthetic_share == 1:
+        raise UsageError("--synthetic-share 1 leaves no room for the photos of --labels; give a smaller share")
+    if not any(vars(settings.weights).values()):
+        raise UsageError("--weights: all are 0; nothing would be learnt from the photos of --labels")
     sets = [read_pseudo_labels(path, body, settings.images) for path in settings.labels]
-    if settings.gate == "accepted" and not any(each.accepted.any() for each in sets):
+    bodies = settings.gate == "accepted" and settings.weights.parameters > 0
+    if bodies and not any(each.accepted.any() for each in sets):
         raise InputError(f"{_named(settings)}: the gate accepted nobody; --gate all learns from every fit")
     if settings.gate == "accepted":
         sets = [replace(each, has_body=each.has_body & each.accepted) for each in sets]

@@ -12,10 +12,17 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from dsr_fit.errors import UsageError
+from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import KEYPOINT_INDEX
 
 MID_HIP = KEYPOINT_INDEX["MidHip"]
+
+
+def diverged(step: int) -> InputError:
+    """What ends a training whose loss is no number."""
+    return InputError(
+        f"training diverged at step {step}; choose a smaller learning rate, or another start, and an empty folder"
+    )
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from dsr_fit.regressor.network import (
 from dsr_fit.regressor.open_regressor import parameters_of
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.rotation import angle_between
+from dsr_fit.training.losses import diverged
 from dsr_fit.training.open_photos import RESOLUTION, WINDOW, WINDOW_PIXELS, PhotoBatch, mirrored
 from dsr_fit.training.settings import TrainSettings
 from dsr_fit.training.synthetic.samples import Truth
@@ -101,7 +102,7 @@ class OpenTraining(lightning.LightningModule):
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         # Dropout draws from torch's generator, which a checkpoint doesn't hold.
-        torch.manual_seed(1_000_003 * self.settings.seed + self.global_step)
+        torch.manual_seed(1_000_003 * (self.settings.seed + 1009 * self.global_rank) + self.global_step)
         parts, counts = [], []
         if batch.synthetic is not None:
             parts.append(self._on_synthetic(*batch.synthetic))
@@ -111,6 +112,8 @@ class OpenTraining(lightning.LightningModule):
             counts.append(len(batch.photos))
         total = sum(count * part for count, part in zip(counts, parts, strict=True)) / sum(counts)
         assert isinstance(total, Tensor)
+        if not bool(total.isfinite()):
+            raise diverged(self.global_step)
         self.log("loss", total, prog_bar=True, on_step=False, on_epoch=True, batch_size=sum(counts))
         return total
 
@@ -134,7 +137,7 @@ class OpenTraining(lightning.LightningModule):
             if self.settings.weights.rendered and self.global_step >= self.settings.dsr_from:
                 values[-1] |= self.rendered_losses(bodies[-1], photos)
             means = [
-                {name: ((trusted if name in OF_BODIES else evenly) * loss).sum() for name, loss in value.items()}
+                {name: _mean(loss, trusted if name in OF_BODIES else evenly) for name, loss in value.items()}
                 for value in values
             ]
         self._log_losses("photo_", means[-1], len(photos))
@@ -160,7 +163,7 @@ class OpenTraining(lightning.LightningModule):
         shape = ours.betas - theirs.betas
         angle = angle_between(ours.rotations, theirs.rotations).detach()
         missed = _joints(ours.rotations, ours.betas, self.body) - _joints(truth.rotations, truth.betas, self.body)
-        missed = missed.detach().norm(dim=-1).mean(1, keepdim=True)
+        missed = (missed - missed[:, :1]).detach().norm(dim=-1).mean(1, keepdim=True)
         depth = (
             guess.pelvis(sight.place)[:, 2] / (theirs.cam_t + skeleton.joints_at_rest(truth.betas)[:, 0])[:, 2]
         ).log()
@@ -262,6 +265,11 @@ class OpenTraining(lightning.LightningModule):
             rising = max(1, round(WARM_UP * settings.steps))
             schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / rising))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _mean(loss: Tensor, share: Tensor) -> Tensor:
+    """Whoever has no share may have any loss."""
+    return torch.where(share > 0, share * loss, 0).sum()
 
 
 def _projected(points: Tensor, intrinsics: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class PhotoBatch:
     sight: Sight
     mirror: Tensor  # (B,) bool: it is shown them as a mirror does
     observed: Batch  # in pixels of the kept label maps
-    truth: Truth  # the fitted bodies, full image's camera frame; zero where there is none
+    truth: Truth  # the fitted bodies, full image's camera frame
     has_body: Tensor  # (B,) 1 where there is one
     weight: Tensor  # (B,) how much each one's fitted body counts
 

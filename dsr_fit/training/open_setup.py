@@ -27,7 +27,7 @@ from dsr_fit.training.synthetic.samples import Mix, Sampler
 
 def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report) -> tuple[OpenTraining, OpenData]:
     """What learns, and what it learns from. Raises InputError and UsageError for what can't be trained with."""
-    network = _network(settings.regressor, body).train().requires_grad_(True)
+    network = _network(files.regressor_name(), body).train().requires_grad_(True)
     photos, watched = _photos(settings, body, report)
     sampler = held_out = None
     if photos is None or settings.synthetic_share > 0:
@@ -48,10 +48,6 @@ def _photos(settings: TrainSettings, body: Body, report: Report) -> tuple[Photos
     """People in photos to learn from, and to watch the training by."""
     if not settings.labels:
         return None, None
-    if settings.synthetic_share == 1:
-        raise UsageError("--synthetic-share 1 leaves no room for the photos of --labels; give a smaller share")
-    if not any(vars(settings.weights).values()):
-        raise UsageError("--weights: all are 0; nothing would be learnt from the photos of --labels")
     train, watched = (
         Photos(labels, body.skeleton.keypoint_valid, settings.by_quality)
         for labels in read_labelled(settings, body, report)

@@ -62,7 +62,7 @@ class PseudoLabels:
     image_size: np.ndarray
     """(N, 2) int, width, height."""
     has_body: np.ndarray
-    """(N,) bool: the parameters belong to the body that is trained for; where not, they are zero."""
+    """(N,) bool: the parameters belong to the body that is trained for; and may be learnt from."""
     quality: np.ndarray
     """(N,) float32 0..1, the gate's probability that the fit is good; 1 where unknown."""
     accepted: np.ndarray

@@ -64,7 +64,8 @@ class Plan:
     """So many rounds of each arm."""
     sets: EvaluationSets = EvaluationSets()
     calibration: KeptSource | None = None
-    """Rendered people that each regressor's gate is calibrated on; None: no gate, what has not diverged is accepted."""
+    """Rendered people that each regressor's gate is calibrated on; None: the gate that
+    ships, and where it doesn't hold, what has not diverged is accepted."""
     accept: float | None = 0.5
     """Share of the fits that is accepted, the best by the gate; None: those that reach the gate's own threshold."""
 

@@ -18,6 +18,7 @@ from dsr_fit.training.arms import arms_of
 from dsr_fit.training.settings import LossWeights, TrainSettings
 
 if TYPE_CHECKING:
+    from dsr_fit.dataset.entries import Source
     from dsr_fit.dataset.settings import Settings
     from dsr_fit.training.rounds import Plan, Train
 
@@ -133,6 +134,7 @@ def plan_of(arguments: RoundsArguments) -> Plan:
     from dsr_fit.evaluate.regressor import EvaluationSets
     from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of
     from dsr_fit.training.rounds import Plan
+    from dsr_fit.training.synthetic.people import PAINTED_SEED
 
     source = open_source(arguments.source, arguments.images, arguments.keypoints)
     training, settings = arguments.training(), arguments.settings()
@@ -146,10 +148,16 @@ def plan_of(arguments: RoundsArguments) -> Plan:
             f"--first-seed {arguments.first_seed}: some of these people are among those of --calibration; "
             "choose seeds from 10000 on"
         )
+    if judged_on and judged_on[-1] >= PAINTED_SEED:
+        raise UsageError(
+            f"--first-seed {arguments.first_seed}: people from {PAINTED_SEED} on are those that regressors learn from; "
+            "choose seeds below"
+        )
     photos = None
     if arguments.photos is not None:
         numbers = ccp.photo_numbers(arguments.photos, "val")[: arguments.photo_limit]
         photos = photos_of(arguments.photos, findings / "photos", numbers)
+        _check_apart(source, photos.source)
     if rendered:
         write_cases(folder, [*judged_on, *learnt_from])
     return Plan(
@@ -163,6 +171,17 @@ def plan_of(arguments: RoundsArguments) -> Plan:
         calibration=cases_of(folder, learnt_from, findings / "cases") if learnt_from else None,
         accept=arguments.accept or None,
     )
+
+
+def _check_apart(learnt_from: Source, judged_on: Source) -> None:
+    """Raises UsageError where photos are to be learnt from that regressors are judged on."""
+    theirs, ours = ({each.images / entry.imgname for entry in each.entries} for each in (judged_on, learnt_from))
+    common = {path.resolve() for path in theirs} & {path.resolve() for path in ours}
+    if common:
+        raise UsageError(
+            f"{len(common)} photos of SOURCE are among those that are judged on, {min(common).name} for one; "
+            "leave out the photos whose numbers end in 6"
+        )
 
 
 def _rendered_people(settings: Settings, arguments: RoundsArguments) -> bool:
@@ -193,6 +212,10 @@ def check(arguments: RoundsArguments) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: 0 or more")
     if not (0 <= arguments.accept <= 1 and math.isfinite(arguments.accept)):
         raise UsageError(f"--accept {arguments.accept:g}: a share of the fits, between 0 and 1")
+    if arguments.arm_rounds > arguments.rounds:
+        raise UsageError(f"--arm-rounds {arguments.arm_rounds}: no more than --rounds, {arguments.rounds}")
+    if arguments.camera != "full":
+        raise UsageError("--camera: rounds are fitted and judged in the image's own camera; leave the option out")
     if arguments.gate is not None:
         raise UsageError("--gate: each round calibrates its own; leave the option out")
     if arguments.photos is None and arguments.cases == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -25,7 +26,7 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.files import replacing
 from dsr_fit.fit.fitter import choose_device
-from dsr_fit.regressor.open_regressor import write_network
+from dsr_fit.regressor.open_regressor import ASSET, write_network
 from dsr_fit.training import open_setup
 from dsr_fit.training.keeping import DECAY, keepers, kept, logs
 from dsr_fit.training.labelled import Report
@@ -56,20 +57,21 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
     body = load_body(files.body_path() or "open", settings.joint_regressor_extra)
     kind = kind_of(files.regressor_name(), body)
     out = settings.out / WEIGHTS[kind]
-    _agree(settings)
+    identity = _identity(settings, files)
+    _agree(settings.out, identity)
     if out.exists():
         return out
     device = choose_device(settings.device)
     with _threads(settings.threads), _quiet():
         lightning.seed_everything(settings.seed, verbose=False)
         module, data, write = _prepare(kind, settings, files, body, report or _silent)
-        _remember(settings)
+        _remember(settings.out, identity)
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             precision=settings.precision,
             accelerator=device,
             devices=settings.devices if device == "cuda" else 1,
-            gradient_clip_val=1.0,
+            gradient_clip_val=1.0 if kind == "open" else None,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -147,35 +149,50 @@ class Telling(Callback):
 TOLD = ("loss", "mpjpe", "pa_mpjpe", "keypoint_error_rel_photos", "mpjpe_photos")
 
 
-def _described(settings: TrainSettings) -> dict[str, Any]:
-    """What must be the same for a training to go on."""
+def _identity(settings: TrainSettings, files: Settings) -> dict[str, Any]:
+    """What must be the same for a training to go on: the settings, and what the files and folders held."""
     values = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    start = None if settings.regressor == SCRATCH else Path(files.regressor_name() or "open").expanduser()
+    named = [*settings.labels, *([settings.synthetic] if settings.synthetic else [])]
+    values["contents"] = {
+        "regressor": sha256(start) if start and start.is_file() else sha256(shipped(ASSET)),
+        **{str(path): _contents(path) for path in named},
+    }
     return json.loads(json.dumps(values, default=str))
 
 
-def _agree(settings: TrainSettings) -> None:
+def _contents(path: Path) -> str:
+    """Of a file its SHA-256, of a folder that of its files' names and sizes."""
+    if path.is_file():
+        return sha256(path)
+    files = sorted(each for each in path.glob("*") if each.is_file() and not each.name.startswith("."))
+    listed = "".join(f"{each.name} {each.stat().st_size}\n" for each in files)
+    return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _agree(out: Path, identity: dict[str, Any]) -> None:
     """Raises UsageError where the folder holds a training with other settings, InputError where it can't be one."""
-    path = settings.out / SETTINGS
-    if settings.out.exists() and not settings.out.is_dir():
-        raise InputError(f"--out {settings.out}: is a file; name a folder")
+    path = out / SETTINGS
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
     if not path.exists():
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); choose another --out") from None
-    changed = "; ".join(differences(before, _described(settings)))
+    changed = "; ".join(differences(before, identity))
     if changed:
-        raise UsageError(f"--out {settings.out}: holds a training with other settings ({changed}); choose another")
+        raise UsageError(f"--out {out}: holds a training with other settings ({changed}); choose another")
 
 
-def _remember(settings: TrainSettings) -> None:
+def _remember(out: Path, identity: dict[str, Any]) -> None:
     try:
-        settings.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {settings.out}: can't be made ({error.strerror}); choose another") from None
-    with replacing(settings.out / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(_described(settings), indent=1) + "\n", encoding="utf-8")
+        raise InputError(f"--out {out}: can't be made ({error.strerror}); choose another") from None
+    with replacing(out / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
