@@ -14,6 +14,7 @@ from rounds_stand_ins import PEOPLE, Works, course
 
 from dsr_fit import cli
 from dsr_fit.config import FitConfig, to_dict
+from dsr_fit.dataset.entries import Entry, Source
 from dsr_fit.dataset.manifest import differences
 from dsr_fit.dataset.run import read_results
 from dsr_fit.dataset.shards import locked
@@ -22,6 +23,7 @@ from dsr_fit.fit.gate import read_gate
 from dsr_fit.training.arms import ARMS, DSR_TERMS, ROUNDS, arms_of
 from dsr_fit.training.marks import read_marks
 from dsr_fit.training.rounds import round_folder
+from dsr_fit.training.rounds_command import _check_apart
 from dsr_fit.training.rounds_table import make_table
 from dsr_fit.training.settings import TrainSettings
 
@@ -280,6 +282,9 @@ def test_figures_of_the_pages_are_those_of_the_table(
         (["--steps", "0"], 2, "--steps 0: at least 1"),
         (["--gate", "mine.json"], 2, "each round calibrates its own"),
         (["--first-seed", "30"], 2, "some of these people are among those of --calibration"),
+        (["--first-seed", "1000000"], 2, "people from 1000000 on are those that regressors learn from"),
+        (["--arm-rounds", "2"], 2, "--arm-rounds 2: no more than --rounds, 1"),
+        (["--camera", "crop"], 2, "--camera: rounds are fitted and judged in the image's own camera"),
         (["--regressor", "kinematic"], 2, "has no weights to train"),
         (["--synthetic", "/nowhere"], 1, "--synthetic /nowhere: no such folder"),
         (["--photos", "."], 1, "no labels/*.png in ."),
@@ -301,6 +306,19 @@ def test_what_can_not_be_done_is_one_line_and_leaves_nothing(
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert said in told.err
     assert not out.exists()
+
+
+def test_photos_to_judge_by_are_not_learnt_from(tmp_path: Path) -> None:
+    (tmp_path / "ccp" / "photos").mkdir(parents=True)
+    (tmp_path / "same").symlink_to(tmp_path / "ccp")
+
+    def source(folder: Path, *names: str) -> Source:
+        return Source(folder / "photos", [Entry(name) for name in names], "folder")
+
+    judged_on = source(tmp_path / "ccp", "0006.jpg", "0016.jpg")
+    _check_apart(source(tmp_path / "same", "0001.jpg", "0002.jpg"), judged_on)
+    with pytest.raises(UsageError, match=r"^1 photos of SOURCE are among those that are judged on, 0016.jpg for one;"):
+        _check_apart(source(tmp_path / "same", "0001.jpg", "0016.jpg"), judged_on)
 
 
 def test_a_missing_source_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
