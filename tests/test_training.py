@@ -439,7 +439,11 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
 
     lines: list[str] = []
     whole = run("whole")
-    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3"]
+    assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == [
+        "epoch 1 of 3",
+        "epoch 2 of 3",
+        "epoch 3 of 3",
+    ]
     begun = {name: value.half().numpy().tobytes() for name, value in load_file(start).items()}
     assert whole.keys() == begun.keys()
     assert all(whole[name] != begun[name] for name in whole if name.endswith("weight") and "norm" not in name)

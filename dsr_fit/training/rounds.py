@@ -64,8 +64,8 @@ class Plan:
     """So many rounds of each arm."""
     sets: EvaluationSets = EvaluationSets()
     calibration: KeptSource | None = None
-    """Rendered people that each regressor's gate is calibrated on; None: the gate that
-    ships, and where it doesn't hold, what has not diverged is accepted."""
+    """Rendered people that each regressor's gate is calibrated on; None: no gate, all fits
+    are learnt from alike."""
     accept: float | None = 0.5
     """Share of the fits that is accepted, the best by the gate; None: those that reach the gate's own threshold."""
 
@@ -125,6 +125,8 @@ class Course:
             regressor=regressor,
             seed=plan.train.seed + number - 1,
         )
+        if plan.calibration is None:
+            training = replace(training, gate="all", by_quality=False)
         told = self._stage(where, folder, "training", lambda: self._trained(training, folder))
         trained = str(folder / told["weights"])
         self._judge(where, folder, replace(plan.fit, regressor=trained))

@@ -54,7 +54,8 @@ class RoundsArguments(FitterArguments):
     first_seed: int = 10_000
     """Seed of the first one."""
     calibration: int = 464
-    """How many other rendered people each regressor's quality gate is calibrated on; 0: no gate of its own."""
+    """How many other rendered people each regressor's quality gate is calibrated on; 0: no gate, all fits are
+    learnt from alike."""
     findings: Path | None = None
     """Folder of what detector and parser find in images, which other runs can share; default: OUT/findings."""
     steps: int = 2000
