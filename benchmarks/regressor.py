@@ -2,8 +2,9 @@
 
     python benchmarks/regressor.py --cases-dir cases --out benchmarks/results/regressor.json
 
-The people are the benchmark's rendered ones (held-out motion clips, new shapes). Told accurately they give
-visible keypoints, or all that are in the picture, with Gaussian noise of .5 % of the box; else what the detector and the parser find in the picture.
+The people are the benchmark's rendered ones (held-out motion clips, new shapes). Told accurately they give visible
+keypoints, or all that are in the picture, with Gaussian noise of .5 % of the box; else what the detector and the parser
+find in the picture.
 """
 
 from __future__ import annotations

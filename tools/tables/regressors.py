@@ -38,7 +38,8 @@ def regressor() -> str:
         f"of {everything['t_pose_pve_sc_mean_shape']['mean']:.1f} mm. Expected and found rotation errors rank alike: "
         f"Spearman's ρ {spread['rank_correlation_joints']:.2f} over joints, "
         f"{spread['rank_correlation_people']:.2f} over people, {spread['rank_correlation_orientation']:.2f} for the "
-        f"orientation; expected and found error of joints {expected['rank_correlation']:.2f}. An estimate takes {times['batch of 16']:.1f} ms a person in batches of 16, "
+        f"orientation; {expected['rank_correlation']:.2f} for the joints' expected and found error. "
+        f"An estimate takes {times['batch of 16']:.1f} ms a person in batches of 16, "
         f"{times['batch of 1']:.1f} ms alone.",
     ]
     return "\n".join(rows)
