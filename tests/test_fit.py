@@ -241,7 +241,7 @@ def test_nobody_comes_out_taller_or_shorter_than_people_are(beta: float, low: fl
     truth = replace(person(0), betas=torch.zeros(1, 10))
     truth.betas[0, 0] = beta  # 2.39 m and 1.20 m
     observation = observe(replace(truth, cam_t=truth.cam_t * 1.5))
-    free = Weights(betas=0.0, stature=0.0)
+    free = Weights(betas=0.0, stature=0.0, initial=0.0)
     heights = []
     for weights in (free, replace(free, stature=1.0)):
         result = Fitter(open_body(), replace(QUICK, stages=(), weights=weights)).fit([observation])[0]
