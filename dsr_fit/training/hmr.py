@@ -30,8 +30,9 @@ from dsr_fit.render.renderer import Renderer
 from dsr_fit.rotation import sixd_to_matrix
 from dsr_fit.training import losses
 from dsr_fit.training.hmr_crops import Augmentation, Change, CropBatch, CropBatches, sample, stacked
-from dsr_fit.training.hmr_picture import picture_of, write_picture
+from dsr_fit.training.hmr_picture import picture_of
 from dsr_fit.training.losses import HmrWeights, diverged
+from dsr_fit.training.pictures import keep_picture
 from dsr_fit.training.pseudo_labels import PseudoLabels
 
 RELEASED = Semantics(c_form="released", class_weights=True, outfits=False)
@@ -215,11 +216,7 @@ class HmrTraining(lightning.LightningModule):
             seen = self.network(crops.images.to(self.device))
         self.network.train()
         picture = picture_of(crops.images, Seen(*(value.float().cpu() for value in seen)), self._body.to("cpu"))
-        write_picture(self.pictures, self.current_epoch + 1, picture)
-        for logger in self.loggers:
-            writer = getattr(logger, "experiment", None)
-            if hasattr(writer, "add_image"):  # TensorBoard's
-                writer.add_image("people", picture, self.global_step, dataformats="HWC")  # type: ignore[union-attr]
+        keep_picture(self.pictures, picture, self.trainer)
 
     def examples(self) -> CropBatch:
         """Crops of a few people of the labels, unchanged: spread over all of them, the same in every epoch."""

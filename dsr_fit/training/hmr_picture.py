@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dsr_fit.body import Body
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, spin_translation
-from dsr_fit.errors import InputError
-from dsr_fit.files import replacing
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.regressor.hmr import Seen
 from dsr_fit.regressor.hmr_regressor import IMAGENET_MEAN, IMAGENET_STD
@@ -35,13 +30,3 @@ def picture_of(images: Tensor, seen: Seen, body: Body) -> np.ndarray:
         colours, alpha = shaded(renderer, body, vertices, camera, SPIN_RESOLUTION)
         columns.append(np.concatenate([crop, crop * (1 - 0.85 * alpha) + 0.85 * alpha * colours]))
     return np.concatenate(columns, 1).round().clip(0, 255).astype(np.uint8)
-
-
-def write_picture(folder: Path, epoch: int, picture: np.ndarray) -> None:
-    """Write `FOLDER/epoch-0007.png` after the seventh epoch. Raises InputError when it can't be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: can't make this folder ({error.strerror}); choose another --out") from None
-    with replacing(folder / f"epoch-{epoch:04d}.png") as temporary:
-        Image.fromarray(picture).save(temporary)

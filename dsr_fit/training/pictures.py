@@ -8,10 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 
 from dsr_fit.body import Body
+from dsr_fit.errors import InputError
 from dsr_fit.files import replacing
 from dsr_fit.fit.parameters import Parameters
 from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
@@ -50,10 +53,20 @@ def drawn(
     return np.concatenate(rows)
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+def keep_picture(folder: Path, picture: np.ndarray, trainer: Trainer) -> None:
+    """Write `FOLDER/epoch-0007.png` after the seventh epoch, and show it in TensorBoard where that is kept.
+
+    Raises InputError when the folder can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: can't make this folder ({error.strerror}); choose another --out") from None
+    with replacing(folder / f"epoch-{trainer.current_epoch + 1:04d}.png") as temporary:
         Image.fromarray(picture).save(temporary)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image("people", picture, trainer.global_step, dataformats="HWC")
 
 
 def crop_window(place: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ _ON_PHOTOS = {
     "mc_iou": ("IoU with bare skin, %", 100.0),
     "containment": ("containment, %", 100.0),
     "implausible_joints": ("implausible joints, %", 100.0),
+    "area_ratio": ("area over the clothed person's, %", 100.0),
 }
 _ON_CASES = {
     "mpjpe": ("MPJPE, mm", 1.0),

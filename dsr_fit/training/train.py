@@ -16,7 +16,6 @@ from typing import Any, Literal
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body
@@ -31,7 +30,7 @@ from dsr_fit.training import open_setup
 from dsr_fit.training.keeping import DECAY, keepers, kept, logs
 from dsr_fit.training.labelled import Report
 from dsr_fit.training.open_data import OpenData
-from dsr_fit.training.pictures import write_picture
+from dsr_fit.training.pictures import keep_picture
 from dsr_fit.training.settings import SCRATCH, TrainSettings
 
 SETTINGS = "settings.json"
@@ -139,11 +138,7 @@ class Telling(Callback):
         self.started = now
         if self.data is None or not trainer.is_global_zero:
             return
-        picture = self.data.picture(pl_module)
-        write_picture(self.settings.out / "pictures" / f"epoch-{done:04d}.png", picture)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("people", picture, trainer.global_step, dataformats="HWC")
+        keep_picture(self.settings.out / "pictures", self.data.picture(pl_module), trainer)
 
 
 TOLD = ("loss", "mpjpe", "pa_mpjpe", "keypoint_error_rel_photos", "mpjpe_photos")

@@ -18,6 +18,7 @@ ESTIMATES = {
     "IoU with bare skin, %": PHOTOS,
     "containment, %": PHOTOS,
     "implausible joints, %": PHOTOS,
+    "area over the clothed person's, %": PHOTOS,
     "PA-MPJPE, mm": PEOPLE,
     "PVE, mm": PEOPLE,
     "T-pose PVE, scale removed, mm": PEOPLE,
@@ -30,6 +31,7 @@ FITS = {
     "energy": FITS_ON_PHOTOS,
     "keypoint error, % of the box": FITS_ON_PHOTOS,
     "IoU with bare skin, %": FITS_ON_PHOTOS,
+    "area over the clothed person's, %": FITS_ON_PHOTOS,
     "PVE, mm": FITS_OF_PEOPLE,
     "T-pose PVE, scale removed, mm": FITS_OF_PEOPLE,
 }
