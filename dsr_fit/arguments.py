@@ -15,6 +15,9 @@ from dsr_fit.errors import UsageError
 if TYPE_CHECKING:
     from dsr_fit.dataset.settings import Settings
 
+NO_GATE = "the quality gate is for another body, regressor, detector, parser or configuration"
+"""Why a fit has no quality."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitterArguments:

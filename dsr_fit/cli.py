@@ -14,7 +14,7 @@ from typing import Literal
 
 import tyro
 
-from dsr_fit.arguments import FitterArguments
+from dsr_fit.arguments import NO_GATE, FitterArguments
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.dataset.batch_command import BatchArguments, run_batch
 from dsr_fit.errors import DsrFitError, InputError, UsageError
@@ -80,7 +80,7 @@ def run_fit(arguments: FitArguments) -> None:
     timings = {name: round(seconds, 4) for name, seconds in timings.items()}
     verdict = gate.judge(result)
     write_result(arguments.out, result, body, arguments.fit, picture, timings, verdict, arguments.obj_frame)
-    _summarise(arguments.out, result.metrics, result.stop_reason)
+    _summarise(arguments.out, result.metrics, result.stop_reason, verdict.quality)
 
 
 def batch(argv: list[str]) -> None:
@@ -194,12 +194,13 @@ def _overview() -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _summarise(out: Path, metrics: dict[str, dict[str, float]], stop_reason: str) -> None:
+def _summarise(out: Path, metrics: dict[str, dict[str, float]], stop_reason: str, quality: float | None) -> None:
     after = {name: values["after"] for name, values in metrics.items()}
+    judged = f"no quality: {NO_GATE}" if quality is None else f"quality {quality:.2f}"
     sys.stdout.write(
         f"{out}: keypoint error {after['keypoint_error_px']:.1f} px "
         f"({100 * after['keypoint_error_rel']:.2f} % of the person), "
-        f"containment {after['containment']:.3f}, {stop_reason}\n"
+        f"containment {after['containment']:.3f}, {stop_reason}; {judged}\n"
     )
 
 

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from scenes import open_body
 from synthetic_smpl import synthetic_smpl, write_npz
 
 from dsr_fit import cli
+from dsr_fit.arguments import NO_GATE
 from dsr_fit.assets import LICENSED, sha256, shipped
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, spin_translation
 from dsr_fit.config import FitConfig, Weights, from_dict
@@ -480,6 +482,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fit") / "mesh.obj"
     said = _fit(out)
     assert said.startswith(f"{out}: keypoint error ")
+    assert re.search(r"; quality 0\.\d\d\n$", said)
     assert said.count("\n") == 1
     return out
 
@@ -672,8 +675,9 @@ def test_given_focal_labels_and_keypoints_are_used(mesh: Path, arrays: dict[str,
     labels[:, :40] = 254
     np.save(tmp_path / "labels.npy", labels)
     out = tmp_path / "mesh.glb"
-    _fit(out, "--focal", "900", "--labels", str(tmp_path / "labels.npy"),
-         "--keypoints", str(mesh.with_suffix(".npz")), *QUICK)  # fmt: skip
+    said = _fit(out, "--focal", "900", "--labels", str(tmp_path / "labels.npy"),
+                "--keypoints", str(mesh.with_suffix(".npz")), *QUICK)  # fmt: skip
+    assert NO_GATE in said
     again, report = _load(out), _report(out)
     assert again["focal_length"] == 900
     np.testing.assert_array_equal(again["keypoints"], arrays["keypoints"])

@@ -11,7 +11,7 @@ import pytest
 from scenes import observe, open_body, person
 
 from dsr_fit.assets import shipped
-from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.config import Eft, FitConfig, LeastSquares, Stage, Weights
 from dsr_fit.fit import gate_calibration as calibration
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
@@ -24,12 +24,13 @@ QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Sta
 
 @pytest.fixture(scope="module")
 def result() -> FitResult:
-    observation = replace(observe(person(0)), labels_source="known")
+    told = observe(person(0))
+    observation = replace(told, detection=replace(told.detection, source="seen"), labels_source="known")
     return Fitter(open_body(), QUICK).fit([observation])[0]
 
 
 def _gate(**costs: Cost) -> Gate:
-    return Gate(bias=2.0, threshold=0.7, costs=costs, labels_source="known")
+    return Gate(bias=2.0, threshold=0.7, costs=costs, keypoints_source="seen", labels_source="known")
 
 
 def test_hinges_share_out_a_value_over_its_intervals() -> None:
@@ -52,7 +53,7 @@ def test_quality_is_the_logistic_of_bias_less_costs(result: FitResult) -> None:
 
 
 def test_worse_evidence_never_raises_the_quality(result: FitResult) -> None:
-    gate = replace(Gate.of(Fitter(open_body())), labels_source="known")
+    gate = replace(Gate.of(Fitter(open_body())), keypoints_source="seen", labels_source="known")
     for scale in (1.5, 4.0, 20.0):
         for name, after in (("keypoint_error_rel", scale), ("containment", 1 / scale), ("mc_iou", 1 / scale)):
             metrics = {key: dict(values) for key, values in result.metrics.items()}
@@ -88,9 +89,13 @@ def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> No
     assert Gate.of(Fitter(open_body())).holds
     assert not Gate.of(Fitter(other_body, semantic_prior=prior)).holds
     assert not Gate.of(Fitter(open_body(), replace(FitConfig(), pose_prior="ranges"))).holds
+    assert not Gate.of(Fitter(open_body(), replace(FitConfig(), weights=Weights(dsr_c=1.0)))).holds
+    assert not Gate.of(Fitter(open_body(), crop_camera=True)).holds
+    assert Gate.of(Fitter(open_body(), replace(FitConfig(), seed=1, eft=Eft(iterations=1)))).holds  # decides nothing
     assert not Gate.of(Fitter(open_body(), semantic_prior=other_prior)).holds
     assert not Gate.of(Fitter(open_body(), regressor=kinematic)).holds
-    for gate in (replace(_gate(), holds=False), replace(_gate(), labels_source="another")):
+    others = ({"holds": False}, {"keypoints_source": "another"}, {"labels_source": "another"})
+    for gate in (replace(_gate(), **other) for other in others):
         verdict = gate.judge(result)
         assert (verdict.quality, verdict.accepted, verdict.reasons) == (None, None, ())
 
@@ -98,7 +103,7 @@ def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> No
 def test_the_gate_that_ships_was_calibrated_with_what_ships() -> None:
     """Fails after a new body, semantic prior, parser or regressor: then run tools/calibrate_quality.py."""
     found = json.loads(shipped(ASSET).read_text())
-    assert found["bound_to"] == binding(Fitter(open_body()), load_parser().name)
+    assert found["bound_to"] == binding(Fitter(open_body()), "mediapipe", load_parser().name)
     assert set(found["costs"]) == set(EVIDENCE)
     assert all(rise >= 0 for cost in found["costs"].values() for rise in cost["rises"])
     assert 0 < found["threshold"] < 1

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("parser_training.augment")
 
 from parser_training.augment import OCCLUDER_CLASS, augmented, paste_person, plain
-from parser_training.photos import Photo, classes_of
+from parser_training.fitted import Labeller
+from parser_training.photos import KEPT_SIDE, Photo, classes_of
+from scenes import FOCAL, observe, open_body, person
 
-from dsr_fit.labels import LABEL_INDEX, OCCLUDER, UNKNOWN
-from dsr_fit.perception.network import POINTS
+from dsr_fit.camera import Crop, crop_intrinsics
+from dsr_fit.fit.batch import crop_labels
+from dsr_fit.labels import LABEL_INDEX, LABELS, OCCLUDER, UNKNOWN
+from dsr_fit.perception.network import CLASSES, POINTS
+from dsr_fit.priors.semantic import load_semantic_prior
 
 ARM, OTHER_ARM, TOP = (LABEL_INDEX[name] for name in ("leftArm", "rightArm", "upperclothes"))
 
@@ -78,3 +84,31 @@ def test_a_pasted_person_is_an_occluder_only_in_front(seed: int) -> None:
 def test_labels_become_classes() -> None:
     labels = np.array([0, 5, 19, OCCLUDER, UNKNOWN], np.uint8)
     assert classes_of(labels).tolist() == [0, 5, 19, OCCLUDER_CLASS, UNKNOWN]
+
+
+def test_a_fit_bears_labels_out_or_makes_them_unknown() -> None:
+    """The parser says what a body shows but for one stripe each of doubt, of background and of another arm."""
+    truth = person(0)
+    seen = observe(truth)
+    crop = Crop.around(seen.detection.keypoints)
+    window = crop_intrinsics(torch.tensor([[FOCAL, FOCAL, *seen.principal_point]]), [crop], KEPT_SIDE)
+    shown = crop_labels(seen.labels, crop, KEPT_SIDE)
+    labels = np.where(shown < len(LABELS), shown, 0)
+    doubted, bare, swapped = (np.zeros(labels.shape, bool) for _ in range(3))
+    doubted[:, 200:210], bare[:, 220:230], swapped[:, 240:250] = True, True, True
+    person_there = labels > 0
+    said = np.where(bare, 0, np.where(swapped & person_there, ARM, labels))
+    chance = np.where(doubted, 0.5, 0.9)
+    probabilities = np.zeros((CLASSES, *labels.shape), np.float32)
+    np.put_along_axis(probabilities, said[None].astype(np.int64), chance[None].astype(np.float32), 0)
+    labeller = Labeller(open_body(), load_semantic_prior(open_body()))
+    found = labeller(torch.from_numpy(probabilities), truth, window)
+    inside = labeller.expected(labels.astype(np.uint8), truth, window)[0] & person_there
+    assert min((inside & part).sum() for part in (doubted, bare, swapped)) > 500
+    assert (found[doubted] == UNKNOWN).all()
+    assert (found[inside & bare] == UNKNOWN).all()
+    torso = np.isin(labels, (LABEL_INDEX["upperclothes"], LABEL_INDEX["pants"]))
+    assert (found[inside & swapped & torso] == UNKNOWN).mean() > 0.9
+    rest = inside & ~(doubted | bare | swapped)
+    assert (found[rest] == labels[rest]).mean() > 0.97
+    assert (found[~inside & ~person_there & ~doubted] == 0).mean() > 0.97  # beside the body there is nothing to doubt

@@ -212,7 +212,7 @@ def test_occluders_are_index_254(monkeypatch: pytest.MonkeyPatch) -> None:
     share = torch.zeros(CLASSES, SIZE // 2, SIZE // 2)
     share[-1, :, : SIZE // 4] = 1
     share[LABEL_INDEX["coat"], :, SIZE // 4 :] = 1
-    monkeypatch.setattr(parser, "_look", lambda *_: share)
+    monkeypatch.setattr(parser, "probabilities", lambda *_: share)
     keypoints = empty_keypoints()
     keypoints[[0, 10]] = [[40, 20, 1], [60, 180, 1]]
     labels = parser.parse(np.zeros((200, 100, 3), np.uint8), Detection(keypoints))

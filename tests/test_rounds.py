@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tables.rounds
 from rounds_stand_ins import PEOPLE, Works, course
 
 from dsr_fit import cli
 from dsr_fit.config import FitConfig, to_dict
+from dsr_fit.dataset.accepting import accept_best
 from dsr_fit.dataset.entries import Entry, Source
 from dsr_fit.dataset.manifest import differences
 from dsr_fit.dataset.run import read_results
+from dsr_fit.dataset.schema import to_rows, to_table
 from dsr_fit.dataset.shards import locked
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fit.gate import read_gate
@@ -189,6 +193,24 @@ def test_the_best_half_is_accepted_and_the_gate_says_so(whole: tuple[Path, Works
     assert gate["accepts"] == 0.5
     assert read_gate(folder / "gate.json")["bias"] == gate["bias"]
     assert read_marks(folder)["labels"]["accepted"] == len(accepted)
+
+
+def test_fits_that_diverged_take_no_place_among_the_accepted(
+    whole: tuple[Path, Works, dict[str, Any]], tmp_path: Path
+) -> None:
+    fits = tmp_path / "fits"
+    shutil.copytree(round_folder(whole[0], 1) / "fits", fits)
+    rows = sorted((row for row in read_results(fits) if row["status"] != "failed"), key=lambda row: -row["quality"])
+    ruined = {row["imgname"] for row in rows[:2]}
+    for shard in fits.glob("shard-*.parquet"):
+        table = to_rows(pq.read_table(shard))
+        for row in table:
+            if row["imgname"] in ruined:
+                row["stop_reason"], row["status"] = "diverged", "refused"
+        pq.write_table(to_table(table), shard)
+    accept_best(fits, tmp_path / "labels", 0.5)
+    accepted = {row["imgname"] for row in read_results(tmp_path / "labels") if row["status"] == "accepted"}
+    assert accepted == {row["imgname"] for row in rows[2:][: round(0.5 * (len(rows) - 2))]}
 
 
 def test_without_a_share_or_a_gate_the_fits_are_learnt_from_as_they_are(

@@ -2,9 +2,13 @@
 
     PYTHONPATH=tools python tools/train_parser.py --photos ../shared/data/ccp --work first --out first.safetensors
     PYTHONPATH=tools python tools/train_parser.py --photos ../shared/data/ccp --work second --refine first.safetensors
+    PYTHONPATH=tools python tools/train_parser.py --photos ../shared/data/ccp --work third --out third.safetensors \
+        --further priors/parser/parser.safetensors --fits fits
 
 The photos are those of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014). Progress is kept in the folder of --work:
 the same command goes on where it stopped. At the end the averaged weights are written to --out in half precision.
+The third command goes a little further from weights that are done; with --fits, on photos without annotation too
+(`parser_training/fitted.py`), as many steps as without.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import lightning
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
-from parser_training.learning import REFINING, ParserTraining, Settings
+from parser_training.fitted import load_fitted_photos
+from parser_training.learning import FURTHER, REFINING, ParserTraining, Settings
 from parser_training.photos import load_photos
 from safetensors.torch import save_file
 
@@ -36,27 +41,35 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("priors/parser/parser.safetensors"))
     parser.add_argument("--refine", type=Path, help="weights (.safetensors) of a first run to refine in a second one")
+    parser.add_argument("--further", type=Path, help="weights (.safetensors) to go a little further from")
+    parser.add_argument("--fits", type=Path, help="folder of `dsr-fit batch` whose photos are learnt from as well")
     parser.add_argument("--epochs", type=int, help="for a trial; the default is what the shipped weights had")
     parser.add_argument("--detections", type=Path, help="folder of the detector's findings (default: in --work)")
     arguments = parser.parse_args()
-    settings = REFINING if arguments.refine else Settings()
+    start: Path | None = arguments.further or arguments.refine
+    settings = FURTHER if arguments.further else REFINING if arguments.refine else Settings()
     settings = replace(settings, epochs=arguments.epochs or settings.epochs)
     lightning.seed_everything(settings.seed)
     cache = arguments.detections or arguments.work / "detections"
     train, tune = (load_photos(arguments.photos, split, cache) for split in ("train", "tune"))
+    if arguments.fits:
+        epochs, annotated = settings.epochs, len(train)
+        train = [*train, *load_fitted_photos(arguments.photos, arguments.fits, cache)]
+        settings = replace(settings, epochs=round(epochs * annotated / len(train)))
+        print(f"{len(train) - annotated} photos without annotation; {settings.epochs} epochs", flush=True)
     module = ParserTraining(train, tune, settings)
-    if arguments.refine:
-        module.network.load_state_dict(load_network(arguments.refine).state_dict())
+    if start is not None:
+        module.network.load_state_dict(load_network(start).state_dict())
     trainer = lightning.Trainer(
         max_epochs=settings.epochs,
         precision="bf16-mixed",
         accelerator="cpu",
         gradient_clip_val=1.0,
         reload_dataloaders_every_n_epochs=1,
-        check_val_every_n_epoch=5,
+        check_val_every_n_epoch=min(5, -(-settings.epochs // 4)),
         num_sanity_val_steps=0,
         logger=log(arguments.work),
-        callbacks=[RichProgressBar(), *keepers(arguments.work)],
+        callbacks=[RichProgressBar(), *keepers(arguments.work, settings.decay)],
         log_every_n_steps=20,
     )
     trainer.fit(module, ckpt_path=kept(arguments.work))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from dsr_fit.dataset.manifest import NAME
 from dsr_fit.dataset.run import open_results
-from dsr_fit.dataset.schema import to_rows, to_table
+from dsr_fit.dataset.schema import Row, to_rows, to_table
 from dsr_fit.dataset.shards import Store, durable
 from dsr_fit.errors import InputError
 
@@ -38,9 +38,10 @@ def accept_best(fits: Path, out: Path, share: float) -> float:
 
 
 def threshold_of(store: Store, share: float) -> float:
-    """The quality that `share` of the fits have at least."""
-    rows = [row for table in store.tables() for row in table.select(["status", "quality"]).to_pylist()]
-    fitted = [row["quality"] for row in rows if row["status"] != "failed"]
+    """The quality that `share` of the fits have at least, those that diverged left out."""
+    columns = ["status", "stop_reason", "quality"]
+    rows = [row for table in store.tables() for row in table.select(columns).to_pylist()]
+    fitted = [row["quality"] for row in rows if not _ruined(row)]
     known = sorted((quality for quality in fitted if quality is not None), reverse=True)
     if not known:
         raise InputError(f"{store.folder}: its {len(fitted)} fits have no quality; fit them with a gate that holds")
@@ -50,7 +51,7 @@ def threshold_of(store: Store, share: float) -> float:
 def _accepted(table: pa.Table, threshold: float, share: float) -> pa.Table:
     rows = to_rows(table)
     for row in rows:
-        if row["status"] == "failed" or row["stop_reason"] == "diverged":
+        if _ruined(row):
             continue
         if row["quality"] is not None and row["quality"] >= threshold:
             row["status"], row["reason"] = "accepted", None
@@ -58,3 +59,8 @@ def _accepted(table: pa.Table, threshold: float, share: float) -> pa.Table:
             told = row["reason"] or f"its quality is below {threshold:.2f}, that of the best {100 * share:g} %"
             row["status"], row["reason"] = "refused", told
     return to_table(rows)
+
+
+def _ruined(row: Row) -> bool:
+    """Nothing to accept or refuse by rank."""
+    return row["status"] == "failed" or row["stop_reason"] == "diverged"

@@ -94,6 +94,7 @@ def summary(progress: Progress) -> dict[str, object]:
         **state(progress),
         "finished": True,
         "fitted_now": progress.done,
+        "unjudged": progress.unjudged,
         "wall_s": round(wall, 2),
         "stages_s_per_image": stages,
         "utilisation": round(progress.cpu_s() / (wall * cores), 3),

@@ -54,6 +54,8 @@ class Progress:
     """Images that this run has done."""
     statuses: Counter[str] = field(default_factory=Counter)
     """Rows of this run: `accepted`, `refused`, `failed`."""
+    unjudged: int = 0
+    """Fits of this run that no gate holds for: without a quality, accepted unless they diverged."""
     timings_s: Counter[str] = field(default_factory=Counter)
     """Seconds that each stage took, summed over this run's images; `write` among them."""
     started: float = field(default_factory=time.perf_counter)
@@ -131,6 +133,7 @@ def run(
             store.write(batch, rows)
             progress.done += images(batch)
             progress.statuses.update(row["status"] for row in rows)
+            progress.unjudged += sum(row["status"] != "failed" and row.get("quality") is None for row in rows)
             progress.timings_s.update({**fitted.timings_s, "write": time.perf_counter() - started})
             if report is not None:
                 report(progress)

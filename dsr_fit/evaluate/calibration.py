@@ -50,12 +50,13 @@ def calibrate_gate(
     fitter = settings.fitter()
     rows = list(people.fit(settings, work / "learnt", resources, report))
     learnt = _table(fitter, people, rows)
-    labels_source = next(row["labels_source"] for row in rows if row["labels_source"] is not None)
+    fitted = next(row for row in rows if row["status"] != "failed")
+    bound_to = binding(fitter, fitted["keypoints_source"], fitted["labels_source"])
     tested = None
     if reported is not None:
         tested = _table(fitter, reported, list(reported.fit(settings, work / "reported", resources, report)))
     return {
-        **calibrate(learnt, binding(fitter, labels_source), tested),
+        **calibrate(learnt, bound_to, tested),
         "versions": versions(),
     }
 

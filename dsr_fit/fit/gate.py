@@ -4,8 +4,8 @@
 
 Each cost is piecewise linear and never falls, so more of any evidence against a fit never makes it look better. The
 numbers that ship are in `priors/quality/gate.json`, learnt by `dsr_fit.fit.gate_calibration` from rendered people whose
-bodies are known. They hold for the body, the priors, the parser and the regressor they were learnt with; for others
-there is no verdict, or a gate of their own.
+bodies are known. They hold for the body, the priors, detector, parser, regressor and settings they were learnt with;
+for others there is no verdict, or a gate of their own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dsr_fit.assets import sha256, shipped
+from dsr_fit.config import to_dict
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.priors.semantic import SemanticPrior
@@ -119,20 +120,22 @@ def hinges(values: np.ndarray, knots: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Gate:
-    """A calibrated gate, for one body, semantic prior, parser, regressor and mode."""
+    """A calibrated gate, for what its `binding` names."""
 
     bias: float
     threshold: float
     """Least quality that is accepted."""
     costs: Mapping[str, Cost]
+    keypoints_source: str
+    """The detector that it was calibrated with."""
     labels_source: str
     """The parser that it was calibrated with."""
     holds: bool = True
-    """Whether body, priors, shipped parser, regressor and mode are those it was calibrated with."""
+    """Whether body, priors, shipped parser, regressor and settings are those it was calibrated with."""
 
     @classmethod
     def of(cls, fitter: Fitter, path: Path | None = None) -> Gate:
-        """The one in a file, by default what ships, as it stands to this fitter's body, prior, regressor and mode.
+        """The one in a file, by default what ships, as it stands to this fitter.
 
         Raises InputError for a file that is no gate, UsageError for one that was calibrated for something else.
         """
@@ -141,16 +144,19 @@ class Gate:
             name: Cost(np.array(c["knots"]), np.array(c["rises"]), c["usual"]) for name, c in found["costs"].items()
         }
         made_for = found["bound_to"]
-        ours = binding(fitter, made_for["labels_source"])
+        sources = made_for["keypoints_source"], made_for["labels_source"]
+        ours = binding(fitter, *sources)
         if path is not None and made_for != ours:
-            others = ", ".join(name for name in ours if made_for.get(name) != ours[name])
+            others = ", ".join(name for name in {**ours, **made_for} if made_for.get(name) != ours.get(name))
             raise UsageError(f"{path}: was calibrated for another {others}; give the gate that goes with these")
-        return cls(found["bias"], found["threshold"], costs, made_for["labels_source"], made_for == ours)
+        return cls(found["bias"], found["threshold"], costs, *sources, made_for == ours)
 
     def judge(self, result: FitResult) -> Verdict:
         """Quality, whether that is enough, and what speaks against the fit."""
         ruined = ("the fit diverged",) if result.stop_reason == "diverged" else ()
-        if not self.holds or result.observation.labels_source != self.labels_source:
+        seen = result.observation
+        known = (seen.detection.source, seen.labels_source) == (self.keypoints_source, self.labels_source)
+        if not self.holds or not known:
             return Verdict(None, False if ruined else None, ruined)
         values = evidence(result)
         costs = {name: cost(values[name]) for name, cost in self.costs.items()}
@@ -179,7 +185,7 @@ def read_gate(path: Path) -> dict[str, Any]:
         shapes = [(np.shape(cost["knots"]), np.shape(cost["rises"])) for cost in costs.values()]
         if not np.isfinite(numbers).all() or any(len(k) != 1 or r != (k[0] - 1,) for k, r in shapes):
             raise ValueError("costs that are none")
-        found["bound_to"]["labels_source"]
+        found["bound_to"]["keypoints_source"], found["bound_to"]["labels_source"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a quality gate's file ({reason}); `dsr-fit rounds` writes them") from None
@@ -197,16 +203,17 @@ def fingerprint(prior: SemanticPrior) -> str:
     return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
-def binding(fitter: Fitter, labels_source: str) -> dict[str, Any]:
-    """What a calibration holds for, as `gate.json` says it."""
-    config = fitter.config
+def binding(fitter: Fitter, keypoints_source: str, labels_source: str) -> dict[str, Any]:
+    """What a calibration holds for, as `gate.json` says it: files, who made the observations, and settings."""
+    settings = to_dict(fitter.config)
+    unused = {"seed"} if "eft" in fitter.config.mode else {"seed", "eft"}
     return {
         "body": fitter.body.sha256,
         "semantic_prior": fingerprint(fitter.semantic_prior),
+        "keypoints_source": keypoints_source,
         "labels_source": labels_source,
         "parser": sha256(shipped(PARSER)),
         "regressor": fitter.regressor.fingerprint,
-        "mode": config.mode,
-        "pose_prior": config.pose_prior,
-        "outfits": config.semantics.outfits,
+        "crop_camera": fitter.crop_camera,
+        **{name: value for name, value in settings.items() if name not in unused},
     }

@@ -55,7 +55,7 @@ class NetworkParser:
         """(H, W) uint8 labels, 254 on what stands before the person; background outside the window."""
         height, width = image.shape[:2]
         window = window_around(detection, (height, width))
-        probabilities = self._look(image, detection, window)
+        probabilities = self.probabilities(image, detection, window)
         side = min(FINEST, max(SIZE, round(window.side)))
         fine = F.interpolate(probabilities[None], (side, side), mode="bilinear", align_corners=False)[0]
         classes = fine.argmax(0).numpy().astype(np.uint8)
@@ -63,7 +63,7 @@ class NetworkParser:
         return put_back(labels, window, (height, width))
 
     @torch.inference_mode()
-    def _look(self, image: np.ndarray, detection: Detection, window: Crop) -> Tensor:
+    def probabilities(self, image: np.ndarray, detection: Detection, window: Crop) -> Tensor:
         """(21, S, S) probabilities of the window."""
         scales: tuple[float, ...] = (1.0,)
         if self.protocol == "paper" and max(image.shape[:2]) <= PAPER_LARGEST:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,8 @@ def markdown(found: Mapping[str, Any]) -> str:
             rows = [
                 [who, *(_cell(one[name].get(title)) for title in titles)] for who, one in found["regressors"].items()
             ]
-            parts += [f"## {name.capitalize()}", tables.table(["regressor", *titles], rows)]
+            counts = ["people", *(_counts(found["regressors"].values(), name, title) for title in titles)]
+            parts += [f"## {name.capitalize()}", tables.table(["regressor", *titles], [*rows, counts])]
             rows = [
                 [f"{one['of']} - {one['to']}", *(_cell(one[name].get(title), bold=True) for title in titles)]
                 for one in found["differences"]
@@ -225,6 +226,12 @@ def _costs(regressors: Mapping[str, Any]) -> list[list[str]]:
                 cells[index] += f", {marks[stage]['accepted']} of {fitted} accepted"
         rows.append([name, *cells])
     return rows
+
+
+def _counts(regressors: Iterable[Mapping[str, Any]], name: str, title: str) -> str:
+    """How many people a column's figures are of; a range where regressors differ."""
+    counts = sorted(one[name][title]["count"] for one in regressors if title in one[name])
+    return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
 
 
 def _cell(value: Mapping[str, Any] | None, bold: bool = False) -> str:

@@ -16,6 +16,7 @@ from dsr_fit.evaluate.parsing import Confusion
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.perception.network import CLASSES, ParserNetwork, prepare
 from dsr_fit.perception.network_parser import SIZE
+from dsr_fit.training.keeping import DECAY
 from parser_training.augment import Sample, augmented, plain
 from parser_training.photos import Photo
 
@@ -38,12 +39,17 @@ class Settings:
     """Window sides of the first part, drawn batch by batch."""
     last_sizes: tuple[int, ...] = (256, 320)
     """Of the last quarter, near the size that fits use."""
+    decay: float = DECAY
+    """Of the average of the weights, a step."""
     workers: int = 1
     seed: int = 0
 
 
 REFINING = Settings(epochs=34, learning_rate=8e-4, balance=0.15, sizes=(256, 320), seed=1)
 """A second run from the first one's weights. Weights by rarity find rare labels early, but widen people's outlines."""
+
+FURTHER = Settings(epochs=8, learning_rate=3e-4, balance=0.15, sizes=(256, 320), decay=0.99, seed=2)
+"""A short run from weights that are done, to see what other photos bring."""
 
 
 class Samples(Dataset[Batch]):

@@ -48,11 +48,12 @@ def load_photos(folder: Path, split: str, findings: Path | None) -> list[Photo]:
         if found is not None and found.person_mask is not None:
             image, _ = read_image(ccp.photo_path(folder, number))
             labels = ccp.read_annotation(folder, number, found.keypoints)
-            photos.append(_shrunk(number, image, labels, found))
+            photos.append(shrunk(number, image, labels, found))
     return photos
 
 
-def _shrunk(number: str, image: np.ndarray, labels: np.ndarray, found: Detection) -> Photo:
+def shrunk(number: str, image: np.ndarray, labels: np.ndarray, found: Detection) -> Photo:
+    """The photo as it is kept; `labels` (H, W), 254 occluder, 255 unknown."""
     window = window_around(found, (image.shape[0], image.shape[1]))
     scale = min(1.0, KEPT_SIDE / window.side)
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
