@@ -13,6 +13,7 @@ from dsr_fit.config import FitConfig
 from dsr_fit.errors import UsageError
 
 if TYPE_CHECKING:
+    from dsr_fit.dataset.entries import Source
     from dsr_fit.dataset.settings import Settings
 
 NO_GATE = "the quality gate is for another body, regressor, detector, parser or configuration"
@@ -63,3 +64,27 @@ class FitterArguments:
         shared = ("parser", "parsing_protocol", "focal", "camera", "body", "regressor", "joint_regressor_extra")
         named = {name: getattr(self, name) for name in (*shared, "smpl_mean_params", "semantic_prior", "gate")}
         return Settings(config=self.fit, device=choose_device(self.device), **named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetArguments(FitterArguments):
+    """The same of commands that fit a whole data set."""
+
+    source: tyro.conf.Positional[Path]
+    """A folder of images, COCO keypoint annotations (.json), a SPIN data set (.npz), or a list of images (.txt)."""
+    out: Path
+    """Folder of the results; the same command goes on in it after any interruption."""
+    images: Path | None = None
+    """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
+    keypoints: Path | None = None
+    """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
+    perceivers: int | None = None
+    """Processes that decode and look at images; default: one for every two cores."""
+    fitters: int | None = None
+    """Processes that fit; default: one a core, or one on a GPU."""
+
+    def open_source(self) -> Source:
+        """What is to be fitted. Raises InputError where it can't be read."""
+        from dsr_fit.dataset.sources import open_source
+
+        return open_source(self.source, self.images, self.keypoints)

@@ -6,6 +6,10 @@ Training photos of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014) are fitted
 keypoints and 3D landmarks under the hand-written prior. A fit is kept where the whole body is seen and every confident
 keypoint is met. Only rotations of the body's joints are written, no image, shape or name. `--detections` reads what
 the detector found from a folder of `NNNN.npz` (`keypoints`, `world`) instead of running it.
+
+    python tools/build_photo_poses.py --fits FITS --out poses_of_fits.npz
+
+takes the bodies of whole fits, of a folder of `dsr-fit batch`, instead (`benchmarks/from_fits.py` compares the two).
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import torch
 
 from dsr_fit.body_files import load_body
 from dsr_fit.config import load_config
+from dsr_fit.dataset.run import read_results
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.files import replacing
@@ -39,6 +44,8 @@ SEEN = [
 MIN_CONFIDENCE = 0.7
 LARGEST_ERROR = 0.006
 """Mean keypoint error of a fit that is kept, over the longer side of the box."""
+LARGEST_OF_FITS = 0.01
+"""The same of whole fits, which meet the clothing too."""
 BATCH = 32
 
 
@@ -68,21 +75,41 @@ def fit(observations: list[Observation]) -> tuple[np.ndarray, np.ndarray]:
     return state.parameters().body_pose.numpy(), keypoint_errors(keypoints, problem.points)[1].numpy()
 
 
+def solved(photos: Path, cache: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation vectors (N, 69) and keypoint errors (N,) of everybody seen whole, by least squares."""
+    observations = detections(photos, cache)
+    whole = [item for item in observations if item.detection.keypoints[SEEN, 2].min() > MIN_CONFIDENCE]
+    print(f"{len(observations)} people, ", end="")
+    fits = [fit(whole[start : start + BATCH]) for start in range(0, len(whole), BATCH)]
+    poses, errors = (np.concatenate(each) for each in zip(*fits, strict=True))
+    return poses, errors
+
+
+def taken(fits: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The same, of a run's fits."""
+    rows = [row for row in read_results(fits) if row["status"] != "failed"]
+    print(f"{len(rows)} people, ", end="")
+    whole = [row for row in rows if row["keypoints"][SEEN, 2].min() > MIN_CONFIDENCE]
+    return np.stack([row["body_pose"] for row in whole]), np.array([row["keypoint_error_rel"] for row in whole])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of Clothing Co-Parsing")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--photos", type=Path, help="folder of Clothing Co-Parsing")
+    given.add_argument("--fits", type=Path, help="folder of `dsr-fit batch`")
     parser.add_argument("--detections", type=Path, help="folder of earlier detections")
     parser.add_argument("--out", type=Path, default=ROOT / "priors" / "pose" / "photo_poses.npz")
     arguments = parser.parse_args()
 
-    observations = detections(arguments.photos, arguments.detections)
-    whole = [item for item in observations if item.detection.keypoints[SEEN, 2].min() > MIN_CONFIDENCE]
-    fits = [fit(whole[start : start + BATCH]) for start in range(0, len(whole), BATCH)]
-    poses, errors = (np.concatenate(each) for each in zip(*fits, strict=True))
-    kept = errors < LARGEST_ERROR
+    if arguments.fits:
+        (poses, errors), largest = taken(arguments.fits), LARGEST_OF_FITS
+    else:
+        (poses, errors), largest = solved(arguments.photos, arguments.detections), LARGEST_ERROR
+    kept = errors < largest
     with replacing(arguments.out) as path:
         np.savez_compressed(path, body_pose=poses[kept].astype(np.float16))
-    print(f"{len(observations)} people, {len(whole)} of them seen whole, {kept.sum()} kept; ", end="")
+    print(f"{len(poses)} of them seen whole, {kept.sum()} kept; ", end="")
     print(f"keypoint error of the kept, median {100 * np.median(errors[kept]):.2f} % of the box")
 
 

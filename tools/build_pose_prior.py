@@ -2,7 +2,7 @@
 
     python tools/build_pose_prior.py
 
-Reads `poses.npz` (training clips only) and `photo_poses.npz` beside it. A mixture of Gaussians is fitted by
+Reads `poses.npz` (training clips only) and, of photos, `photo_poses.npz` beside it. A mixture of Gaussians is fitted by
 expectation maximisation over the rotation vectors of the joints that motion capture moves; every component is joined
 by its mirror image, so that left and right cost the same. Collars, hands and toes keep the hand-written ranges.
 `benchmarks/pose_prior.py` measures it and holds the table by which its size was chosen. Also writes
@@ -92,12 +92,15 @@ def fit_mixture(given: Examples, components: int, resolution: float, seed: int =
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=ROOT / "priors" / "pose")
+    shipped = ROOT / "priors" / "pose"
+    parser.add_argument("--photo-poses", type=Path, default=shipped / "photo_poses.npz")
+    parser.add_argument("--folder", type=Path, default=shipped, help="of what is written")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
 
-    poses = load_poses(folder / "poses.npz").part(held_out=False)
-    photos = read_arrays(folder / "photo_poses.npz")
+    poses = load_poses(shipped / "poses.npz").part(held_out=False)
+    photos = read_arrays(arguments.photo_poses)
     assert isinstance(photos, dict)
     prior = fit_mixture(examples(poses, photos["body_pose"]), COMPONENTS, RESOLUTION)
     with replacing(folder / "density.npz") as path:

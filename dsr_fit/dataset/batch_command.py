@@ -7,24 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from dsr_fit.arguments import NO_GATE, FitterArguments
+from dsr_fit.arguments import NO_GATE, DatasetArguments
 from dsr_fit.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchArguments(FitterArguments):
+class BatchArguments(DatasetArguments):
     """Fit every person of a data set; run the same command again after any interruption."""
 
-    source: tyro.conf.Positional[Path]
-    """A folder of images, COCO keypoint annotations (.json), a SPIN data set (.npz), or a list of images (.txt)."""
-    out: Path
-    """Folder of the results: shards, see docs/shards.md."""
-    images: Path | None = None
-    """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
-    keypoints: Path | None = None
-    """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
     overlays: bool = False
     """Also a picture of each fit, in OUT/overlays."""
     mix: bool = False
@@ -33,10 +23,6 @@ class BatchArguments(FitterArguments):
     """Processes of this machine, or Ray."""
     address: str | None = None
     """A Ray cluster's address; default: one that is started here and ends with the run."""
-    perceivers: int | None = None
-    """Processes that decode and look at images; default: one for every two cores."""
-    fitters: int | None = None
-    """Processes that fit; default: one a core, or one on a GPU."""
     batch_size: int = 16
     """Images fitted together. Part of the result: a fit's last digits depend on its neighbours."""
     shard_size: int = 64
@@ -48,9 +34,8 @@ def run_batch(arguments: BatchArguments) -> None:
     check(arguments)
     from dsr_fit.dataset.progress import reporting, summary, write_line
     from dsr_fit.dataset.run import Progress, Resources, run
-    from dsr_fit.dataset.sources import open_source
 
-    source = open_source(arguments.source, arguments.images, arguments.keypoints)
+    source = arguments.open_source()
     settings = replace(arguments.settings(), batch_size=arguments.batch_size, overlays=arguments.overlays)
     resources = Resources(arguments.engine, arguments.perceivers, arguments.fitters, arguments.address)
     last: list[Progress] = []

@@ -10,9 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
-from dsr_fit.arguments import FitterArguments
+from dsr_fit.arguments import DatasetArguments
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.training.arms import arms_of
 from dsr_fit.training.settings import LossWeights, TrainSettings
@@ -24,17 +22,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundsArguments(FitterArguments):
+class RoundsArguments(DatasetArguments):
     """Improve a regressor by its own fits, round by round; run the same command again after any interruption."""
 
-    source: tyro.conf.Positional[Path]
-    """The photos to fit and to learn from: anything that `dsr-fit batch` takes."""
-    out: Path
-    """Folder of the rounds, see docs/rounds.md."""
-    images: Path | None = None
-    """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
-    keypoints: Path | None = None
-    """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
     rounds: int = 1
     """How many; more can be asked for later."""
     arms: str = "none"
@@ -78,10 +68,6 @@ class RoundsArguments(FitterArguments):
     """Of the network's layers in training."""
     threads: int | None = None
     """Of torch in training, on the CPU; default: torch's own choice."""
-    perceivers: int | None = None
-    """Processes that decode and look at images; default: one for every two cores."""
-    fitters: int | None = None
-    """Processes that fit; default: one a core, or one on a GPU."""
 
     def training(self) -> TrainSettings:
         """What every training has in common. Raises UsageError for numbers that can't work."""
@@ -128,7 +114,6 @@ def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
 
 def plan_of(arguments: RoundsArguments) -> Plan:
     """What the options ask for; missing rendered people are generated. Raises InputError and UsageError."""
-    from dsr_fit.dataset.sources import open_source
     from dsr_fit.evaluate import ccp
     from dsr_fit.evaluate.calibration import calibration_seeds
     from dsr_fit.evaluate.clothed.dataset import write_cases
@@ -137,7 +122,7 @@ def plan_of(arguments: RoundsArguments) -> Plan:
     from dsr_fit.training.rounds import Plan
     from dsr_fit.training.synthetic.people import PAINTED_SEED
 
-    source = open_source(arguments.source, arguments.images, arguments.keypoints)
+    source = arguments.open_source()
     training, settings = arguments.training(), arguments.settings()
     rendered = _rendered_people(settings, arguments)
     findings = arguments.findings or arguments.out / "findings"

@@ -1,0 +1,160 @@
+"""What ships against priors and parser made anew from the fits of training photos, through the whole pipeline.
+
+    dsr-fit rounds ... --out ROUNDS          # or dsr-fit batch: FITS below is ROUNDS/round-3/fits
+    python tools/build_semantic_prior.py --photos CCP --work WORK --out new/semantic_prior.npz
+    python tools/build_photo_poses.py --fits FITS --out new/photo_poses.npz
+    python tools/build_pose_prior.py --photo-poses new/photo_poses.npz --folder new/pose
+    export PYTHONPATH=tools
+    python tools/train_parser.py --photos CCP --work WORK/alone --out new/alone.safetensors \
+        --further priors/parser/parser.safetensors
+    python tools/train_parser.py --photos CCP --work WORK/fits --out new/fits.safetensors --fits FITS \
+        --further priors/parser/parser.safetensors
+    python benchmarks/from_fits.py --photos CCP --cases-dir CASES --new new --out benchmarks/results/from_fits.json
+
+Each variant replaces one piece of the default. The parser has a control: as many further steps on the annotated photos
+alone. Validation photos are judged against their annotation, rendered people against their true bodies; differences to
+what ships are person by person, with 95 % bootstrap intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe_machine
+from torch import set_num_threads
+
+from dsr_fit.body_files import load_body
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.evaluate import ccp, tables
+from dsr_fit.evaluate.benchmark import REPORTING_SEED, fit_all
+from dsr_fit.evaluate.clothed.dataset import write_cases
+from dsr_fit.evaluate.estimates import Values, bodies_of, judge_on_cases, judge_on_photos
+from dsr_fit.evaluate.metrics import bootstrap, paired_difference
+from dsr_fit.evaluate.parsing import Confusion
+from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
+from dsr_fit.fit.fitter import Fitter
+from dsr_fit.priors.pose import read_pose_prior
+from dsr_fit.priors.semantic import load_semantic_prior
+from dsr_fit.types import Observation
+
+SHIPS = "ships"
+ON_PHOTOS = ("keypoint_error_rel", "mc_iou", "containment", "area_ratio", "implausible_joints")
+ON_CASES = ("pa_mpjpe", "pve", "t_pose_pve_sc")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The default with at most one file exchanged."""
+
+    semantic_prior: Path | None = None
+    pose_prior: Path | None = None
+    parser: Path | None = None
+
+    def fitter(self) -> Fitter:
+        body = load_body()
+        return Fitter(
+            body,
+            semantic_prior=load_semantic_prior(body, self.semantic_prior),
+            pose_prior=None if self.pose_prior is None else read_pose_prior(self.pose_prior),
+        )
+
+    def look(self, people: KeptSource) -> dict[str, Observation]:
+        """Whom detector and this variant's parser see; findings are kept by parser."""
+        settings, name = Settings(), "open"
+        if self.parser is not None:
+            settings, name = Settings(parser=str(self.parser)), self.parser.stem
+        seen = replace(people, findings=people.findings / name).observe(settings)
+        return {image: item for image, item in seen.items() if isinstance(item, Observation)}
+
+
+def variants(new: Path) -> dict[str, Variant]:
+    return {
+        SHIPS: Variant(),
+        "semantic prior": Variant(semantic_prior=new / "semantic_prior.npz"),
+        "pose prior": Variant(pose_prior=new / "pose" / "density.npz"),
+        "parser, annotated photos": Variant(parser=new / "alone.safetensors"),
+        "parser, fits besides": Variant(parser=new / "fits.safetensors"),
+    }
+
+
+def judged_on_photos(
+    variant: Variant, umpire: Fitter, photos: KeptSource, folder: Path
+) -> tuple[Values, dict[str, float]]:
+    """Metrics of the fits, and scores of the label maps that they saw, against the annotation."""
+    seen, confusion = variant.look(photos), Confusion()
+    truth = []
+    for name, item in seen.items():
+        annotation = ccp.read_annotation(folder, Path(name).stem, item.detection.keypoints)
+        confusion.add(item.labels, annotation)
+        truth.append(replace(item, labels=annotation))
+    bodies = bodies_of(list(fit_all(variant.fitter(), list(seen.values()))))
+    scores = {name: round(value, 4) for name, value in confusion.scores().items()}
+    return judge_on_photos(umpire, bodies, truth), scores
+
+
+def judged_on_cases(variant: Variant, umpire: Fitter, people: KeptSource) -> Values:
+    """Metrics of the fits against the true bodies."""
+    seen = variant.look(people)
+    results = list(fit_all(variant.fitter(), list(seen.values())))
+    focal_lengths = [result.focal_length for result in results]
+    seeds = [seed_of(name) for name in seen]
+    return judge_on_cases(umpire, people.source.images, seeds, bodies_of(results), focal_lengths)
+
+
+def summary(values: Values, names: tuple[str, ...], ships: Values) -> dict[str, Any]:
+    """Metric -> mean with its interval, median, and difference to what ships, over the people who have it."""
+    found = {}
+    for name in names:
+        both = np.isfinite(values[name]) & np.isfinite(ships[name])
+        scale = 100 if name in ON_PHOTOS else 1  # per cent
+        one, other = (scale * each[name][both] for each in (values, ships))
+        found[name] = {
+            **tables.as_dict(bootstrap(one)),
+            "median": round(float(np.median(one)), 3),
+            "difference": tables.as_dict(paired_difference(one, other)),
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of Clothing Co-Parsing")
+    parser.add_argument("--cases-dir", type=Path, required=True, help="folder of the cases; missing ones are generated")
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--new", type=Path, required=True, help="folder of the files made anew")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for what perception finds, by parser")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+
+    numbers = ccp.photo_numbers(arguments.photos, "val")
+    photos = photos_of(arguments.photos, arguments.cache / "photos", numbers)
+    seeds = range(REPORTING_SEED, REPORTING_SEED + arguments.cases)
+    write_cases(arguments.cases_dir, seeds)
+    people = cases_of(arguments.cases_dir, seeds, arguments.cache / "cases")
+    umpire, table = Fitter(load_body()), {}
+    ships: tuple[Values, Values] | None = None
+    for name, variant in variants(arguments.new).items():
+        on_photos, scores = judged_on_photos(variant, umpire, photos, arguments.photos)
+        on_cases = judged_on_cases(variant, umpire, people)
+        ships = ships or (on_photos, on_cases)
+        table[name] = {
+            "parser": scores,
+            "photos": summary(on_photos, ON_PHOTOS, ships[0]),
+            "cases": summary(on_cases, ON_CASES, ships[1]),
+        }
+        shown = {key: value["mean"] for kind in ("photos", "cases") for key, value in table[name][kind].items()}
+        print(name, shown, scores, flush=True)
+    if arguments.out:
+        asked = {"photos": len(photos.source), "cases": len(seeds)}
+        report = {"asked": asked, "machine": describe_machine(), "variants": table}
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    set_num_threads(1)
+    main()
