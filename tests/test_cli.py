@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 import tyro
-from command_line import PERSON, ROOT, Capture, content, refused
+from command_line import PERSON, QUICK, ROOT, Capture, content, refused
 from PIL import Image
 from synthetic_smpl import synthetic_smpl, write_npz
 
 from dsr_fit import cli
+from dsr_fit.arguments import NO_GATE
 from dsr_fit.assets import LICENSED, shipped
 from dsr_fit.config import FitConfig, Weights
 from dsr_fit.dataset.batch_command import BatchArguments
@@ -410,16 +411,16 @@ def test_info_tells_versions_backends_and_assets(
     assert "not set: --joint-regressor-extra PATH, DSR_FIT_JOINT_REGRESSOR_EXTRA or " in shown
 
 
-def test_official_smpl_needs_its_own_prior_and_says_what_it_lacks(
+def test_official_smpl_takes_a_prior_of_its_own_or_the_one_that_ships(
     tmp_path: Path, capfd: Capture, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_npz(tmp_path / "smpl.npz", synthetic_smpl())
     monkeypatch.setenv("DSR_FIT_BODY", str(path))
     with caplog.at_level(logging.WARNING, logger="dsr_fit"):
-        status, line = refused(capfd, [str(PERSON), "--out", str(tmp_path / "m.obj")])
-    assert status == 1
-    assert line.startswith("dsr-fit: body 'smpl' needs a semantic prior of its own, named with --semantic-prior: ")
+        assert cli.main([str(PERSON), "--out", str(tmp_path / "m.obj"), *QUICK]) == 0
+    assert "body 'smpl' takes the open body's semantic prior" in caplog.text
     assert "nine of the 49 keypoints stay unused" in caplog.text
+    assert NO_GATE in capfd.readouterr().out
     np.save(tmp_path / "prior.npy", np.zeros((1, 3, 20)))
     monkeypatch.setenv("DSR_FIT_SEMANTIC_PRIOR", str(tmp_path / "prior.npy"))
     status, line = refused(capfd, [str(PERSON), "--out", str(tmp_path / "m.obj")])

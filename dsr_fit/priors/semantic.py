@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from dsr_fit.errors import InputError
 from dsr_fit.files import read_arrays
 from dsr_fit.labels import LABELS, MC_LABELS, LabelSet
 from dsr_fit.priors.outfits import SLEEVES, TRUNKS, Outfit, on_arms, outfit_of
+
+ASSET = "priors/semantic/prior.npz"
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,13 @@ class SemanticPrior:
 
 
 def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
-    """The prior that ships for the open body, or a file: ours (.npz) or DSR's `semantic_prior.npy`, per face.
+    """The prior that ships, or a file: ours (.npz) or DSR's `semantic_prior.npy`, per face.
 
-    Raises InputError when the prior was made for another body, or when none ships for this one.
+    What ships belongs to the open body, and is carried over to others (`dsr_fit.priors.carried`), which is said in the
+    log. Raises InputError when a file can't be used, or was made for another body.
     """
-    named, path = path is not None, path or shipped("priors/semantic/prior.npz")
+    if path is None:
+        return _shipped_prior(body)
     try:
         loaded = read_arrays(path)
     except ValueError as error:
@@ -89,11 +94,6 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
         return SemanticPrior(_normalised(path, rows), per_face=True)
     if "probabilities" not in loaded or "body_sha256" not in loaded:
         raise InputError(f"{path}: lacks `probabilities` or `body_sha256`")
-    if str(loaded["body_sha256"]) != body.sha256 and not named:
-        raise InputError(
-            f"body {body.name!r} needs a semantic prior of its own, named with --semantic-prior: for official SMPL "
-            "semantic_prior.npy of DSR's data (https://dsr.is.tue.mpg.de), for any what `dsr-fit prior build` makes"
-        )
     if str(loaded["body_sha256"]) != body.sha256:
         raise InputError(
             f"{path}: made for another body than {body.name!r}; give that body's own prior with --semantic-prior"
@@ -101,6 +101,21 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
     _check_shape(path, loaded, "probabilities", (body.num_vertices, len(LABELS)))
     average = _normalised(path, loaded["probabilities"])
     return SemanticPrior(average, per_face=False, outfits=_outfits(path, loaded, body, average))
+
+
+def _shipped_prior(body: Body) -> SemanticPrior:
+    from dsr_fit.body_files import load_body
+    from dsr_fit.priors.carried import carry_over
+
+    path, own = shipped(ASSET), load_body("open")
+    if body.sha256 == own.sha256:
+        return load_semantic_prior(body, path)
+    logging.getLogger("dsr_fit").warning(
+        "body %r takes the open body's semantic prior, carried over by its joints; one of its own goes with "
+        "--semantic-prior: for official SMPL semantic_prior.npy of DSR's data (https://dsr.is.tue.mpg.de)",
+        body.name,
+    )
+    return carry_over(load_semantic_prior(own, path), own, body)
 
 
 def _outfits(path: Path, loaded: dict[str, np.ndarray], body: Body, average: Tensor) -> Outfits | None:
