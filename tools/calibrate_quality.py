@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases-dir", type=Path, required=True, help="folder of the cases; missing ones are generated")
     parser.add_argument("--work", type=Path, required=True, help="folder of the fits, and of what perception finds")
-    parser.add_argument("--fresh", type=int, default=400, help=f"how many people from seed {FRESH_SEED} on")
+    parser.add_argument("--fresh", type=int, default=1600, help=f"how many people from seed {FRESH_SEED} on")
     parser.add_argument("--reported", type=int, default=300, help=f"how many people from seed {REPORTING_SEED} on")
     parser.add_argument("--out", type=Path, default=PACKAGE.parent / ASSET)
     arguments = parser.parse_args()
