@@ -44,6 +44,7 @@ FIGURES = {
         rounds.rounds,
         rounds.rounds_differences,
         rounds.rounds_fits,
+        rounds.from_fits,
     )
 }
 

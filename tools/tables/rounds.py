@@ -1,6 +1,6 @@
 """What rounds of pseudo-labels make of a regressor, against control arms: `benchmarks/results/rounds.json`.
 
-That is the `table.json` that `dsr-fit rounds` writes.
+That is the `table.json` that `dsr-fit rounds` writes. And what the last fits make of priors and parser: `from_fits.json`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,20 @@ FITS = {
     "PVE, mm": FITS_OF_PEOPLE,
     "T-pose PVE, scale removed, mm": FITS_OF_PEOPLE,
 }
+FROM_FITS = {
+    "keypoint_error_rel": ("photos", "keypoint error, % of the box"),
+    "mc_iou": ("photos", "IoU with bare skin, %"),
+    "containment": ("photos", "containment, %"),
+    "pa_mpjpe": ("cases", "PA-MPJPE, mm"),
+    "pve": ("cases", "PVE, mm"),
+    "t_pose_pve_sc": ("cases", "T-pose PVE, scale removed, mm"),
+}
+ANEW = {
+    "semantic prior": "semantic prior, counted on them",
+    "pose prior": "pose prior, learned from their poses",
+    "parser, annotated photos": "parser, further on annotated photos",
+    "parser, fits besides": "parser, on fitted photos besides",
+}
 ARMS = {
     "keypoints": "keypoints alone",
     "keypoint-fits": "fits to keypoints",
@@ -60,6 +74,22 @@ def rounds_differences() -> str:
 def rounds_fits() -> str:
     """Differences of the fits that start from the estimates."""
     return _differences(FITS)
+
+
+def from_fits() -> str:
+    """Fits with one piece made anew from the last round's fits: differences to what ships, person by person."""
+    measured = result("from_fits")["variants"]
+    titles = [title for _, title in FROM_FITS.values()]
+    head = ["piece", *titles, "labels: DSR-C's 8 classes, mean IoU"]
+    rows = [_row(head), _row(["---"] * len(head))]
+    ships = measured["ships"]
+    means = [_mean(ships[kind][name]) for name, (kind, _) in FROM_FITS.items()]
+    rows.append(_row(["what ships, mean (median)", *means, f"{ships['parser']['code8_iou']:.3f}"]))
+    for name, title in ANEW.items():
+        found = measured[name]
+        cells = [_interval(found[kind][metric]["difference"]) for metric, (kind, _) in FROM_FITS.items()]
+        rows.append(_row([title, *cells, f"{found['parser']['code8_iou']:.3f}"]))
+    return "\n".join(rows)
 
 
 def _differences(figures: Mapping[str, str]) -> str:
