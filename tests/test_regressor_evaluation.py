@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,16 +271,39 @@ def test_an_image_is_looked_at_once(tmp_path: Path) -> None:
         return [Seen(entry.imgname, 0, found=_found(True))]
 
     for _ in range(2):
-        perceive = KeptPerceiver(tmp_path, lambda: look)
+        perceive = KeptPerceiver(tmp_path, tmp_path / "images", lambda: look)
         assert [perceive(Entry(name))[0].imgname for name in ("x.jpg", "../x.jpg", "y/x.jpg")][0] == "x.jpg"
     assert looked == ["x.jpg", "y/x.jpg"]
+
+
+def test_an_image_that_was_mended_is_looked_at_again(tmp_path: Path) -> None:
+    images, image = tmp_path / "images", tmp_path / "images" / "x.jpg"
+    images.mkdir()
+    image.write_bytes(b"half of a photo")
+    looks = []
+
+    def look(entry: Entry) -> list[Seen]:
+        looks.append(entry.imgname)
+        whole = image.read_bytes() == b"all of it"
+        return [Seen(entry.imgname, 0, found=_found(True) if whole else None, reason="" if whole else "truncated")]
+
+    perceive = KeptPerceiver(tmp_path / "kept", images, lambda: look)
+    assert [perceive(Entry("x.jpg"))[0].reason for _ in range(2)] == ["truncated"] * 2
+    image.write_bytes(b"all of it")
+    later = (tmp_path / "kept" / "x.jpg.npz").stat().st_mtime + 10
+    os.utime(image, (later, later))
+    assert perceive(Entry("x.jpg"))[0].found is not None
+    assert looks == ["x.jpg"] * 2
+    os.utime(image, (0, 0))
+    assert perceive(Entry("x.jpg"))[0].found is not None  # as it was kept
+    assert looks == ["x.jpg"] * 2
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 nothing", b"\x93NUMPY"])
 def test_a_damaged_finding_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.jpg.npz").write_bytes(content)
     with pytest.raises(InputError, match="not what perception found"):
-        KeptPerceiver(tmp_path, lambda: lambda _: [])(Entry("x.jpg"))
+        KeptPerceiver(tmp_path, tmp_path, lambda: lambda _: [])(Entry("x.jpg"))
 
 
 def test_findings_of_another_perception_or_source_are_refused(tmp_path: Path) -> None:

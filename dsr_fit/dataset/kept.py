@@ -20,22 +20,27 @@ _ARRAYS = ("keypoints", "world_landmarks")
 
 
 class KeptPerceiver:
-    """A stage that looks at an image once: what is in the folder is read instead."""
+    """A stage that looks at an image once: what is in the folder is read instead, unless the image is newer."""
 
-    def __init__(self, folder: Path, make: Callable[[], Work]) -> None:
-        """`make` builds the stage that looks, when the first image needs it."""
-        self.folder, self.make = folder, make
+    def __init__(self, folder: Path, images: Path, make: Callable[[], Work]) -> None:
+        """`make` builds the stage that looks, when the first image needs it; `images` is the source's folder."""
+        self.folder, self.images, self.make = folder, images, make
         self.work: Work | None = None
 
     def __call__(self, entry: Entry) -> list[Seen]:
         path = kept_path(self.folder, entry.imgname)
-        if path.exists():
+        if path.exists() and not _newer(self.images / entry.imgname, path):
             return read_seen(path, entry.imgname)
         self.work = self.work or self.make()
         seen = self.work(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_seen(path, seen)
         return seen
+
+
+def _newer(image: Path, finding: Path) -> bool:
+    """Whether an image was written after it was looked at, as one that was damaged and is mended."""
+    return image.exists() and image.stat().st_mtime_ns > finding.stat().st_mtime_ns
 
 
 def kept_path(folder: Path, imgname: str) -> Path:

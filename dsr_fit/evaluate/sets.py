@@ -59,7 +59,7 @@ class KeptSource:
     def _stage(self, settings: Settings) -> Stage:
         self._agree(settings)
         make = partial(perceiver, settings, self.source.images) if self.look is None else partial(self.look, settings)
-        return partial(KeptPerceiver, self.findings, make)
+        return partial(KeptPerceiver, self.findings, self.source.images, make)
 
     def _agree(self, settings: Settings) -> None:
         """Raises UsageError for a folder with findings of another detector, parser or source."""

@@ -1,6 +1,6 @@
 """What rounds of pseudo-labels make of a regressor, against control arms: `benchmarks/results/rounds.json`.
 
-That is the `table.json` that `dsr-fit rounds` writes. And what the last fits make of priors and parser: `from_fits.json`.
+That is the `table.json` that `dsr-fit rounds` writes. What the last fits make of priors and parser: `from_fits.json`.
 """
 
 from __future__ import annotations
