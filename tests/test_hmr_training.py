@@ -289,6 +289,47 @@ def test_the_picture_shows_bodies_where_they_are(people: PseudoLabels) -> None:
     assert (changed & person).sum() / (changed | person).sum() > 0.85
 
 
+class _Knowing(nn.Module):
+    """Says of each crop, whatever it shows, what it was told to."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__()
+        self.seen, self.weight = seen, nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Seen:
+        return Seen(*(value + self.weight for value in self.seen))
+
+
+def test_people_who_are_watched_judge_the_training_and_teach_nothing(people: PseudoLabels, tmp_path: Path) -> None:
+    """The truth has next to no error; a person whose body isn't known counts by the keypoints alone."""
+    learnt, watched = people.rows([0]), people.rows([1, 2])
+    training = _training(learnt, watched=watched)
+    assert [len(batch.images) for batch in training.val_dataloader()] == [2]
+    assert {row for number in range(4) for _, row in training._batches().people(number)} == {0}
+    shown = training.examples()
+    torch.testing.assert_close(shown.betas, torch.from_numpy(watched.betas))
+    truth = _truth(_crops(watched))
+
+    def scores(seen: Seen, watched: PseudoLabels) -> dict[str, float]:
+        training = _training(learnt, replace(QUICK, batch=8), watched=watched, network=_Knowing(seen))
+        trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+        return trainer.validate(training, verbose=False)[0]  # type: ignore[return-value]
+
+    right = scores(truth, watched)
+    assert right["keypoint_error_rel_photos"] < 0.02  # what separates SPIN's camera from the image's
+    assert max(right["mpjpe_photos"], right["pa_mpjpe_photos"]) < 0.1
+    assert right["root_angle_photos"] < 0.1
+    turned = matrix_to_sixd(axis_angle_to_matrix(torch.tensor([0.0, 0.3, 0.0])))
+    wrong = scores(truth._replace(pose=torch.cat([turned.expand(2, 6), truth.pose[:, 6:]], 1)), watched)
+    assert wrong["mpjpe_photos"] > 50
+    assert wrong["pa_mpjpe_photos"] < 0.1
+    half = replace(watched, has_body=np.array([True, False]), betas=watched.betas + [[0.0], [9.0]])
+    assert scores(truth, half)["mpjpe_photos"] == pytest.approx(right["mpjpe_photos"], abs=0.1)
+    nobody = scores(truth, replace(watched, has_body=np.zeros(2, bool)))
+    assert set(nobody) == {"keypoint_error_rel_photos"}
+    assert _training(learnt).val_dataloader() == []
+
+
 # --- Rendered people ------------------------------------------------------------------------------
 
 

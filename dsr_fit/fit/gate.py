@@ -185,7 +185,8 @@ def read_gate(path: Path) -> dict[str, Any]:
         shapes = [(np.shape(cost["knots"]), np.shape(cost["rises"])) for cost in costs.values()]
         if not np.isfinite(numbers).all() or any(len(k) != 1 or r != (k[0] - 1,) for k, r in shapes):
             raise ValueError("costs that are none")
-        found["bound_to"]["keypoints_source"], found["bound_to"]["labels_source"]
+        if not all(isinstance(found["bound_to"].get(name), str) for name in ("keypoints_source", "labels_source")):
+            raise ValueError("no word of whose keypoints and labels it is for")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a quality gate's file ({reason}); `dsr-fit rounds` writes them") from None

@@ -15,19 +15,22 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dsr_fit.body import Body, Posed
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, project, spin_translation
 from dsr_fit.config import Semantics
 from dsr_fit.errors import UsageError
-from dsr_fit.fit.batch import targets_of
+from dsr_fit.evaluate import metrics
+from dsr_fit.fit.batch import Points, targets_of
 from dsr_fit.fit.energy import RENDERED, channels_of, rendered_energies
+from dsr_fit.fit.quality import keypoint_errors
 from dsr_fit.labels import valid_mc_labels
 from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.regressor.hmr import Hmr, Seen
 from dsr_fit.render.renderer import Renderer
-from dsr_fit.rotation import sixd_to_matrix
+from dsr_fit.rotation import angle_between, sixd_to_matrix
+from dsr_fit.terms.keypoints import box_side
 from dsr_fit.training import losses
 from dsr_fit.training.hmr_crops import Augmentation, Change, CropBatch, CropBatches, sample, stacked
 from dsr_fit.training.hmr_picture import picture_of
@@ -37,6 +40,9 @@ from dsr_fit.training.pseudo_labels import PseudoLabels
 
 RELEASED = Semantics(c_form="released", class_weights=True, outfits=False)
 """The DSR terms of the released code, which also leaves DSR-C out of pictures without a minimally clothed label."""
+
+WATCHED = 256
+"""At most so many people are looked at after each epoch."""
 
 UNIT_FOCAL = SPIN_FOCAL / (SPIN_RESOLUTION / 2)
 """Of the crop's camera in coordinates of -1..1."""
@@ -101,9 +107,11 @@ class HmrTraining(lightning.LightningModule):
         *,
         semantic_prior: SemanticPrior | None = None,
         rendered: PseudoLabels | None = None,
+        watched: PseudoLabels | None = None,
         pictures: Path | None = None,
     ) -> None:
-        """`rendered` are people of known truth; `pictures` is a folder for an example picture of each epoch.
+        """`rendered` are people of known truth; the training is judged by those of `watched`, of whom it learns
+        nothing; `pictures` is a folder for an example picture of each epoch.
 
         Raises UsageError where there is nobody to learn from, or no semantic prior for the DSR terms.
         """
@@ -117,7 +125,7 @@ class HmrTraining(lightning.LightningModule):
             )
         if semantic_prior is not None and not options.semantics.outfits:
             semantic_prior = replace(semantic_prior, outfits=None)
-        self._sources = (list(labels), rendered)
+        self._sources, self._watched = (list(labels), rendered), watched
         self._body, self._prior = body, semantic_prior
         self._known: _Room | None = None
         self._batches()  # what can't be learnt from is refused now
@@ -134,6 +142,14 @@ class HmrTraining(lightning.LightningModule):
         """Batches of the current epoch, each process its own: a trainer must put no sampler of its own before them."""
         batches = self._batches(self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(batches, batch_size=None, sampler=_Epoch(self), num_workers=self.options.workers)
+
+    def val_dataloader(self) -> DataLoader[CropBatch] | list[CropBatch]:
+        """Everybody who is watched, unchanged; nothing without such."""
+        if self._watched is None:
+            return []
+        people, options = self._watched, self.options
+        crops = _Unchanged(people, min(len(people), WATCHED), options.resolution)
+        return DataLoader(crops, options.batch, collate_fn=stacked, num_workers=options.workers)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network.parameters(), self.options.learning_rate)
@@ -198,6 +214,26 @@ class HmrTraining(lightning.LightningModule):
             values["dsr_c"] = values["dsr_c"] * targets.mc_seen
         return values
 
+    @torch.no_grad()
+    def validation_step(self, batch: CropBatch, batch_idx: int) -> None:
+        """How far the keypoints are missed, and how far off the fitted bodies are where there are such."""
+        seen = Seen(*(value.float() for value in self.network(batch.images)))
+        body, rotations = self._room().body, sixd_to_matrix(seen.pose.unflatten(1, (24, 6)))
+        posed = posed_by_crop(body, rotations, seen)
+        points = _points(batch, body.skeleton.keypoint_valid)
+        scores = {"keypoint_error_rel": keypoint_errors(posed.keypoints, points)[1]}
+        known = batch.has_body > 0
+        if bool(known.any()):
+            truth = posed_by_crop(body, batch.rotations, Seen(seen.pose, batch.betas, seen.crop_cam))
+            joints, true_joints = posed.joints()[known], truth.joints()[known]
+            scores |= {
+                "mpjpe": metrics.mpjpe(joints, true_joints),
+                "pa_mpjpe": metrics.pa_mpjpe(joints, true_joints),
+                "root_angle": angle_between(rotations[:, 0], batch.rotations[:, 0])[known].rad2deg(),
+            }
+        for name, value in scores.items():
+            self.log(f"{name}_photos", value.mean(), batch_size=len(value))
+
     def _room(self) -> _Room:
         if self._known is None or self._known.device != self.device:
             body, prior = self._body.to(self.device), self._prior and self._prior.to(self.device)
@@ -219,12 +255,26 @@ class HmrTraining(lightning.LightningModule):
         keep_picture(self.pictures, picture, self.trainer)
 
     def examples(self) -> CropBatch:
-        """Crops of a few people of the labels, unchanged: spread over all of them, the same in every epoch."""
+        """Crops of a few people, unchanged: of those who are watched, else of all; the same in every epoch."""
         labels, rendered = self._sources
-        everybody = [(people, row) for people in (*labels, rendered) if people for row in range(len(people))]
+        shown = (*labels, rendered) if self._watched is None else (self._watched,)
+        everybody = [(people, row) for people in shown if people for row in range(len(people))]
         count = min(self.options.pictures, len(everybody))
         chosen = [everybody[place] for place in np.linspace(0, len(everybody) - 1, count).astype(int)]
         return stacked([sample(people, row, Change(), self.options.resolution) for people, row in chosen])
+
+
+class _Unchanged(Dataset[CropBatch]):
+    """The crops of the first people, as they are."""
+
+    def __init__(self, people: PseudoLabels, count: int, resolution: int) -> None:
+        self.people, self.count, self.resolution = people, count, resolution
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: int) -> CropBatch:
+        return sample(self.people, row, Change(), self.resolution)
 
 
 class _Epoch(Sampler[int]):
@@ -252,3 +302,17 @@ def posed_by_crop(body: Body, rotations: Tensor, seen: Seen) -> Posed:
     cam_t = spin_translation(seen.crop_cam)
     keypoints = body.skeleton.keypoints(rotations, seen.betas, moved) + cam_t[:, None]
     return Posed(body, rotations, seen.betas, moved, keypoints, cam_t)
+
+
+def _points(batch: CropBatch, valid: Tensor) -> Points:
+    """What was observed, as a fit has it: by the crop's camera, in its pixels; of keypoints that are `valid` (49,)."""
+    pixels = SPIN_RESOLUTION / 2 * (batch.keypoints[..., :2] + 1)
+    camera = pixels.new_tensor([SPIN_FOCAL, SPIN_FOCAL, SPIN_RESOLUTION / 2, SPIN_RESOLUTION / 2])
+    return Points(
+        pixels=pixels,
+        confidence=batch.keypoints[..., 2] * valid,
+        box=box_side(pixels, batch.keypoints[..., 2]),
+        world=batch.world[..., :3],
+        world_confidence=batch.world[..., 3],
+        intrinsics=camera.expand(len(pixels), 4),
+    )

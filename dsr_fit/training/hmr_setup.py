@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from dsr_fit.assets import required
@@ -37,7 +36,7 @@ def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report
         rendered_share=settings.synthetic_share,
         by_quality=settings.by_quality,
     )
-    labels = [read_labelled(replace(settings, held_out=0.0), body, report)[0]] if settings.labels else []
+    labels, watched = read_labelled(settings, body, report) if settings.labels else (None, None)
     rendered = None if settings.synthetic is None else read_rendered_people(settings.synthetic, body)
     prior = load_semantic_prior(body, files.prior_path()) if settings.weights.rendered else None
     path = required("regressor", str(files.regressor_name()), "this --regressor")
@@ -45,8 +44,15 @@ def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report
     network = load_hmr_checkpoint(path, settings.smpl_mean_params)
     pictures = settings.out / "pictures"
     return HmrTraining(
-        body, network, labels, options, semantic_prior=prior, rendered=rendered, pictures=pictures
-    )  # fmt: skip
+        body,
+        network,
+        [] if labels is None else [labels],
+        options,
+        semantic_prior=prior,
+        rendered=rendered,
+        watched=watched if watched is not None and len(watched) else None,
+        pictures=pictures,
+    )
 
 
 def weights_of(given: LossWeights) -> HmrWeights:
