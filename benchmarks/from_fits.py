@@ -1,19 +1,22 @@
-"""What ships against priors and parser made anew from the fits of training photos, through the whole pipeline.
+"""What ships against priors and parser made anew with the fits of training photos, through the whole pipeline.
 
     dsr-fit rounds ... --out ROUNDS          # or dsr-fit batch: FITS below is ROUNDS/round-3/fits
     python tools/build_semantic_prior.py --photos CCP --work WORK --out new/semantic_prior.npz
-    python tools/build_photo_poses.py --fits FITS --out new/photo_poses.npz
+    python tools/build_photo_poses.py --photos CCP --fits FITS --out new/photo_poses.npz
     python tools/build_pose_prior.py --photo-poses new/photo_poses.npz --folder new/pose
     export PYTHONPATH=tools
     python tools/train_parser.py --photos CCP --work WORK/alone --out new/alone.safetensors \
         --further priors/parser/parser.safetensors
     python tools/train_parser.py --photos CCP --work WORK/fits --out new/fits.safetensors --fits FITS \
         --further priors/parser/parser.safetensors
-    python benchmarks/from_fits.py --photos CCP --cases-dir CASES --new new --out benchmarks/results/from_fits.json
+    python benchmarks/from_fits.py --photos CCP --cases-dir CASES --cache WORK/seen --new new \
+        --out benchmarks/results/from_fits.json
 
-Each variant replaces one piece of the default. The parser has a control: as many further steps on the annotated photos
-alone. Validation photos are judged against their annotation, rendered people against their true bodies; differences to
-what ships are person by person, with 95 % bootstrap intervals.
+Each variant replaces one piece of the default. The semantic prior is counted again on the annotated photos, which are
+fitted anew with the regressor and the settings that ship; poses and the parser's other photos are those of FITS. The
+parser has a control: as many further steps on the annotated photos alone. Validation photos are judged against their
+annotation, rendered people against their true bodies; differences to what ships are person by person, with 95 %
+bootstrap intervals.
 """
 
 from __future__ import annotations

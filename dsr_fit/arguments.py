@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dsr_fit.dataset.entries import Source
     from dsr_fit.dataset.settings import Settings
 
-NO_GATE = "the quality gate is for another body, regressor, detector, parser or configuration"
+NO_GATE = "the quality gate was calibrated for other files, keypoints, labels or settings"
 """Why a fit has no quality."""
 
 

@@ -17,8 +17,10 @@ from scenes import observe
 from scenes import person as posed
 
 from dsr_fit import cli
+from dsr_fit.arguments import NO_GATE
 from dsr_fit.body_files import load_body
 from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.dataset.batch_command import sentence
 from dsr_fit.dataset.findings import Found, Seen, pack_labels, unpack_labels
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.perceive import Perceiver, fill
@@ -293,6 +295,19 @@ def test_the_command_tells_its_progress_by_lines(tmp_path: Path, capfd: pytest.C
     assert cli.main(command) == 0
     assert json.loads(capfd.readouterr().out.splitlines()[-1])["fitted_now"] == 0
     assert open_results(tmp_path / "out")[0].source["kind"] == "folder"
+
+
+def test_the_end_of_a_run_is_told_to_people(tmp_path: Path) -> None:
+    found = {
+        "done": 5, "images": 6, "accepted": 3, "refused": 1, "failed": 2, "unjudged": 0, "rate": 1.5,
+        "utilisation": 0.9, "cores": 2,
+    }  # fmt: skip
+    said = sentence(found, 0, tmp_path)
+    assert (
+        said == f"{tmp_path}: 5 of 6 images done; now 3 accepted, 1 refused, 2 failed; 1.50 images/s, 90 % of 2 cores\n"
+    )
+    said = sentence({**found, "unjudged": 4}, 7, tmp_path)
+    assert f"3 accepted, 1 refused (4 of this run's fits unjudged: {NO_GATE}), 2 failed, 7 people of" in said
 
 
 def test_a_picture_that_cannot_be_written_costs_no_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import torch
 from scenes import open_body
 
 from dsr_fit.body import Body
+from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABEL_INDEX
 from dsr_fit.priors.carried import carry_over
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
@@ -58,6 +59,20 @@ def test_people_of_another_shape_wear_the_same_at_the_same_places(own: SemanticP
         for side, other in ((left, right), (right, left)):
             sure = truth[:, LABEL_INDEX[side]] > 0.3
             assert rows[sure][:, LABEL_INDEX[other]].max() < 0.05
+
+
+def test_where_the_spine_has_its_joints_moves_no_clothes(own: SemanticPrior) -> None:
+    """The same surface with spine and collars placed as differently as bodies of this format do."""
+    body = open_body()
+    joints, height = body.skeleton.rest_joints.clone(), float(body.skeleton.stature[0])
+    for name, up in (("spine1", 0.01), ("spine2", -0.03), ("spine3", -0.05), ("left_collar", -0.03), ("head", 0.02)):
+        joints[SMPL_JOINTS.index(name), 1] += up * height
+    moved = replace(body, sha256="2" * 64, skeleton=replace(body.skeleton, rest_joints=joints))
+    rows = carry_over(own, body, moved).probabilities
+    part = body.weights.dense().numpy().argmax(1)
+    for name in ("pelvis", "spine1", "spine2", "spine3", "left_collar", "neck", "head"):
+        own_rows, here = own.probabilities[part == SMPL_JOINTS.index(name)], rows[part == SMPL_JOINTS.index(name)]
+        assert (here.argmax(1) == own_rows.argmax(1)).float().mean() > 0.98, name
 
 
 def test_a_body_without_a_prior_of_its_own_takes_the_open_ones_and_says_so(

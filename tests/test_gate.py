@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from scenes import observe, open_body, person
 
 from dsr_fit.assets import shipped
 from dsr_fit.config import Eft, FitConfig, LeastSquares, Stage, Weights
+from dsr_fit.errors import UsageError
 from dsr_fit.fit import gate_calibration as calibration
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.fit.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
 from dsr_fit.perception.parsers import load_parser
+from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.regressor.kinematic import KinematicRegressor
 
@@ -91,6 +94,7 @@ def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> No
     assert not Gate.of(Fitter(open_body(), replace(FitConfig(), pose_prior="ranges"))).holds
     assert not Gate.of(Fitter(open_body(), replace(FitConfig(), weights=Weights(dsr_c=1.0)))).holds
     assert not Gate.of(Fitter(open_body(), crop_camera=True)).holds
+    assert not Gate.of(Fitter(open_body(), pose_prior=load_pose_prior("ranges"))).holds
     assert Gate.of(Fitter(open_body(), replace(FitConfig(), seed=1, eft=Eft(iterations=1)))).holds  # decides nothing
     assert not Gate.of(Fitter(open_body(), semantic_prior=other_prior)).holds
     assert not Gate.of(Fitter(open_body(), regressor=kinematic)).holds
@@ -98,6 +102,19 @@ def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> No
     for gate in (replace(_gate(), **other) for other in others):
         verdict = gate.judge(result)
         assert (verdict.quality, verdict.accepted, verdict.reasons) == (None, None, ())
+
+
+def test_a_gate_of_an_earlier_version_holds_where_new_settings_have_their_defaults(tmp_path: Path) -> None:
+    found = json.loads(shipped(ASSET).read_text())
+    del found["bound_to"]["config"]["betas_step"], found["bound_to"]["config"]["weights"]["stature"]
+    path = tmp_path / "gate.json"
+    path.write_text(json.dumps(found))
+    assert Gate.of(Fitter(open_body()), path).holds
+    for other, said in (({"betas_step": 4.0}, "betas_step"), ({"luck": 1}, "betas_step, luck|luck")):
+        found["bound_to"]["config"] |= other
+        path.write_text(json.dumps(found))
+        with pytest.raises(UsageError, match=f"calibrated for another .*({said})"):
+            Gate.of(Fitter(open_body()), path)
 
 
 def test_the_gate_that_ships_was_calibrated_with_what_ships() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tables.rounds
+from PIL import Image
 from rounds_stand_ins import PEOPLE, Works, course
 
 from dsr_fit import cli
@@ -27,7 +28,7 @@ from dsr_fit.fit.gate import read_gate
 from dsr_fit.training.arms import ARMS, DSR_TERMS, ROUNDS, arms_of
 from dsr_fit.training.marks import read_marks
 from dsr_fit.training.rounds import round_folder
-from dsr_fit.training.rounds_command import _check_apart
+from dsr_fit.training.rounds_command import RoundsArguments, _check_apart, plan_of
 from dsr_fit.training.rounds_table import make_table
 from dsr_fit.training.settings import TrainSettings
 
@@ -352,3 +353,19 @@ def test_arms_by_name() -> None:
     assert arms_of("all") == tuple(ARMS)
     assert arms_of("none") == ()
     assert arms_of("ungated, keypoints,ungated") == ("ungated", "keypoints")
+
+
+def test_keypoints_of_others_are_refused_where_a_gate_is_to_judge_them(tmp_path: Path) -> None:
+    """A gate is calibrated on the detector's; the fits would have no quality to choose by."""
+    keypoints = [float(value) for joint in range(17) for value in (10 + 5 * joint, 20 + 3 * joint, 2)]
+    people = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 200, "height": 200}],
+        "annotations": [{"id": 1, "image_id": 1, "keypoints": keypoints, "bbox": [0, 0, 100, 100], "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    (tmp_path / "people.json").write_text(json.dumps(people))
+    Image.new("RGB", (200, 200)).save(tmp_path / "a.jpg")
+    arguments = RoundsArguments(source=tmp_path / "people.json", out=tmp_path / "out")
+    with pytest.raises(UsageError, match="brings its own keypoints.*give --calibration 0"):
+        plan_of(arguments)
+    assert plan_of(replace(arguments, calibration=0, cases=0)).calibration is None

@@ -7,7 +7,7 @@ keypoints and 3D landmarks under the hand-written prior. A fit is kept where the
 keypoint is met. Only rotations of the body's joints are written, no image, shape or name. `--detections` reads what
 the detector found from a folder of `NNNN.npz` (`keypoints`, `world`) instead of running it.
 
-    python tools/build_photo_poses.py --fits FITS --out poses_of_fits.npz
+    python tools/build_photo_poses.py --photos ../shared/data/ccp --fits FITS --out poses_of_fits.npz
 
 takes the bodies of whole fits, of a folder of `dsr-fit batch`, instead (`benchmarks/from_fits.py` compares the two).
 """
@@ -85,9 +85,14 @@ def solved(photos: Path, cache: Path | None) -> tuple[np.ndarray, np.ndarray]:
     return poses, errors
 
 
-def taken(fits: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The same, of a run's fits."""
-    rows = [row for row in read_results(fits) if row["status"] != "failed"]
+def taken(photos: Path, fits: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The same, of a run's fits of the open body to these photos."""
+    numbers, body = set(ccp.photo_numbers(photos, "train", annotated=False)), load_body().sha256
+    rows = [
+        row
+        for row in read_results(fits)
+        if Path(row["imgname"]).stem in numbers and row["keypoint_error_rel"] is not None and row["body"][1] == body
+    ]
     print(f"{len(rows)} people, ", end="")
     whole = [row for row in rows if row["keypoints"][SEEN, 2].min() > MIN_CONFIDENCE]
     return np.stack([row["body_pose"] for row in whole]), np.array([row["keypoint_error_rel"] for row in whole])
@@ -95,15 +100,14 @@ def taken(fits: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--photos", type=Path, help="folder of Clothing Co-Parsing")
-    given.add_argument("--fits", type=Path, help="folder of `dsr-fit batch`")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of Clothing Co-Parsing")
+    parser.add_argument("--fits", type=Path, help="folder of `dsr-fit batch` of these photos")
     parser.add_argument("--detections", type=Path, help="folder of earlier detections")
     parser.add_argument("--out", type=Path, default=ROOT / "priors" / "pose" / "photo_poses.npz")
     arguments = parser.parse_args()
 
     if arguments.fits:
-        (poses, errors), largest = taken(arguments.fits), LARGEST_OF_FITS
+        (poses, errors), largest = taken(arguments.photos, arguments.fits), LARGEST_OF_FITS
     else:
         (poses, errors), largest = solved(arguments.photos, arguments.detections), LARGEST_ERROR
     kept = errors < largest

@@ -39,14 +39,17 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, required=True, help="folder of checkpoints, log and the detector's findings"
     )
-    parser.add_argument("--out", type=Path, default=Path("priors/parser/parser.safetensors"))
-    parser.add_argument("--refine", type=Path, help="weights (.safetensors) of a first run to refine in a second one")
-    parser.add_argument("--further", type=Path, help="weights (.safetensors) to go a little further from")
+    parser.add_argument("--out", type=Path, help="default: priors/parser/parser.safetensors")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--refine", type=Path, help="weights (.safetensors) of a first run to refine in a second one")
+    start.add_argument("--further", type=Path, help="weights (.safetensors) to go a little further from")
     parser.add_argument("--fits", type=Path, help="folder of `dsr-fit batch` whose photos are learnt from as well")
     parser.add_argument("--epochs", type=int, help="for a trial; the default is what the shipped weights had")
     parser.add_argument("--detections", type=Path, help="folder of the detector's findings (default: in --work)")
     arguments = parser.parse_args()
-    start: Path | None = arguments.further or arguments.refine
+    if arguments.further and arguments.out is None:
+        parser.error("--further goes on from weights that are done; name another file with --out")
+    weights: Path | None = arguments.further or arguments.refine
     settings = FURTHER if arguments.further else REFINING if arguments.refine else Settings()
     settings = replace(settings, epochs=arguments.epochs or settings.epochs)
     lightning.seed_everything(settings.seed)
@@ -55,11 +58,11 @@ def main() -> None:
     if arguments.fits:
         epochs, annotated = settings.epochs, len(train)
         train = [*train, *load_fitted_photos(arguments.photos, arguments.fits, cache)]
-        settings = replace(settings, epochs=round(epochs * annotated / len(train)))
+        settings = replace(settings, epochs=max(1, round(epochs * annotated / len(train))))
         print(f"{len(train) - annotated} photos without annotation; {settings.epochs} epochs", flush=True)
     module = ParserTraining(train, tune, settings)
-    if start is not None:
-        module.network.load_state_dict(load_network(start).state_dict())
+    if weights is not None:
+        module.network.load_state_dict(load_network(weights).state_dict())
     trainer = lightning.Trainer(
         max_epochs=settings.epochs,
         precision="bf16-mixed",
@@ -73,11 +76,12 @@ def main() -> None:
         log_every_n_steps=20,
     )
     trainer.fit(module, ckpt_path=kept(arguments.work))
-    weights = {name: value.detach().half().contiguous() for name, value in module.network.state_dict().items()}
-    weights = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(arguments.out) as temporary:
-        save_file(weights, temporary)
+    learnt = {name: value.detach().half().contiguous() for name, value in module.network.state_dict().items()}
+    learnt = {name: value for name, value in learnt.items() if not name.endswith("num_batches_tracked")}
+    out: Path = arguments.out or Path("priors/parser/parser.safetensors")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        save_file(learnt, temporary)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def _accepted(table: pa.Table, threshold: float, share: float) -> pa.Table:
         if row["quality"] is not None and row["quality"] >= threshold:
             row["status"], row["reason"] = "accepted", None
         else:
-            told = row["reason"] or f"its quality is below {threshold:.2f}, that of the best {100 * share:g} %"
+            below = f"its quality is below {threshold:.2f}, that of the best {100 * share:g} %"
+            told = row["reason"] or ("no gate judges it" if row["quality"] is None else below)
             row["status"], row["reason"] = "refused", told
     return to_table(rows)
 

@@ -66,10 +66,10 @@ def run_batch(arguments: BatchArguments) -> None:
 def sentence(found: dict, left_out: int, out: Path) -> str:
     """The end of a run for people."""
     skipped = f", {left_out} people of the source's file left out (crowds, too few keypoints)" if left_out else ""
-    unjudged = f", {found['unjudged']} of them unjudged ({NO_GATE})" if found["unjudged"] else ""
+    unjudged = f" ({found['unjudged']} of this run's fits unjudged: {NO_GATE})" if found["unjudged"] else ""
     return (
         f"{out}: {found['done']} of {found['images']} images done; now {found['accepted']} accepted, "
-        f"{found['refused']} refused, {found['failed']} failed{skipped}{unjudged}; {found['rate']:.2f} images/s, "
+        f"{found['refused']} refused{unjudged}, {found['failed']} failed{skipped}; {found['rate']:.2f} images/s, "
         f"{100 * found['utilisation']:.0f} % of {found['cores']} cores\n"
     )
 

@@ -55,3 +55,10 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def brings_keypoints(self) -> bool:
+        """Whether anybody's keypoints come with it rather than from the detector."""
+        return any(
+            entry.keypoint_file is not None or any(person.keypoints is not None for person in entry.people or ())
+            for entry in self.entries
+        )

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dsr_fit.assets import sha256, shipped
-from dsr_fit.config import to_dict
+from dsr_fit.config import FitConfig, from_dict, to_dict
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fit.fitter import FitResult, Fitter
 from dsr_fit.priors.semantic import SemanticPrior
@@ -145,11 +147,12 @@ class Gate:
         }
         made_for = found["bound_to"]
         sources = made_for["keypoints_source"], made_for["labels_source"]
-        ours = binding(fitter, *sources)
-        if path is not None and made_for != ours:
-            others = ", ".join(name for name in {**ours, **made_for} if made_for.get(name) != ours.get(name))
-            raise UsageError(f"{path}: was calibrated for another {others}; give the gate that goes with these")
-        return cls(found["bias"], found["threshold"], costs, *sources, made_for == ours)
+        others = _others(made_for, binding(fitter, *sources))
+        if path is not None and others:
+            raise UsageError(
+                f"{path}: was calibrated for another {', '.join(others)}; give the gate that goes with these"
+            )
+        return cls(found["bias"], found["threshold"], costs, *sources, not others)
 
     def judge(self, result: FitResult) -> Verdict:
         """Quality, whether that is enough, and what speaks against the fit."""
@@ -200,21 +203,43 @@ def evidence(result: FitResult) -> dict[str, float]:
 
 def fingerprint(prior: SemanticPrior) -> str:
     """SHA-256 of a semantic prior's values, its outfits' included."""
-    tensors = [prior.probabilities, *(vars(prior.outfits).values() if prior.outfits else ())]
+    return _hash([prior.probabilities, *(vars(prior.outfits).values() if prior.outfits else ())])
+
+
+def _hash(tensors: Iterable[Tensor]) -> str:
     return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
 def binding(fitter: Fitter, keypoints_source: str, labels_source: str) -> dict[str, Any]:
     """What a calibration holds for, as `gate.json` says it: files, who made the observations, and settings."""
-    settings = to_dict(fitter.config)
-    unused = {"seed"} if "eft" in fitter.config.mode else {"seed", "eft"}
     return {
         "body": fitter.body.sha256,
         "semantic_prior": fingerprint(fitter.semantic_prior),
+        "pose_prior": _hash(vars(fitter.pose_prior).values()),
         "keypoints_source": keypoints_source,
         "labels_source": labels_source,
         "parser": sha256(shipped(PARSER)),
         "regressor": fitter.regressor.fingerprint,
         "crop_camera": fitter.crop_camera,
-        **{name: value for name, value in settings.items() if name not in unused},
+        "config": _deciding(fitter.config),
     }
+
+
+def _deciding(config: FitConfig) -> dict[str, Any]:
+    """The settings that decide a fit in its mode."""
+    settings = to_dict(config)
+    del settings["seed"]
+    if config.mode == "smplify":
+        del settings["eft"]
+    if config.mode == "eft":
+        del settings["stages"], settings["eft"]["refinement"]
+    return settings
+
+
+def _others(made_for: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """The names of what differs between two bindings. Settings that one of them doesn't know have their defaults."""
+    with suppress(UsageError):
+        made_for = {**made_for, "config": _deciding(from_dict(FitConfig, made_for.get("config", {})))}
+    files = [name for name in ours if name != "config" and made_for.get(name) != ours[name]]
+    theirs = made_for.get("config", {})
+    return files + [name for name in {**ours["config"], **theirs} if theirs.get(name) != ours["config"].get(name)]

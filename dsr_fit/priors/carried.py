@@ -6,6 +6,8 @@ joints and the same T-pose, so that each vertex of one can be looked up on the o
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.sparse as sparse
 import torch
@@ -68,23 +70,39 @@ def _side(body: Body) -> np.ndarray:
 
 
 def _moved(body: Body, source: Body) -> np.ndarray:
-    """(V', 3) the T-pose of `body` with the joints of `source`, each bone stretched to the other's length."""
-    ours, theirs = (each.skeleton.rest_joints.cpu().numpy().astype(np.float64) for each in (body, source))
-    ratio = _bone_lengths(theirs, body.skeleton.parents) / _bone_lengths(ours, body.skeleton.parents)
+    """(V', 3) the T-pose of `body` with the joints of `source`, limbs stretched to its lengths.
+
+    Where spine and collars have their joints is a convention that bodies don't share, so that the trunk is moved as one
+    piece, pelvis on pelvis and neck on neck, and the head likewise between neck and crown.
+    """
+    ours, theirs = (_anchors(each) for each in (body, source))
+    ratio = theirs.lengths / ours.lengths
     weights = body.weights.dense().cpu().numpy().astype(np.float64)
-    vertices = body.v_template.cpu().numpy().astype(np.float64)
-    offsets = theirs - ratio[:, None] * ours
-    return weights @ offsets + (weights @ ratio)[:, None] * vertices
+    offsets = theirs.places - ratio[:, None] * ours.places
+    return weights @ offsets + (weights @ ratio)[:, None] * body.v_template.cpu().numpy()
 
 
-def _bone_lengths(joints: np.ndarray, parents: tuple[int, ...]) -> np.ndarray:
-    """(24,) mean distance of each joint to those that hang from it; the last of a chain has its parent's."""
-    lengths = np.zeros(len(parents))
-    for joint in range(len(parents) - 1, -1, -1):
-        children = [child for child, parent in enumerate(parents) if parent == joint]
-        if children:
-            lengths[joint] = np.linalg.norm(joints[children] - joints[joint], axis=1).mean()
-    for joint, parent in enumerate(parents):
-        if lengths[joint] == 0:
-            lengths[joint] = lengths[parent]
-    return lengths
+class _Anchors(NamedTuple):
+    """What is put on each other, joint by joint."""
+
+    places: np.ndarray  # (24, 3)
+    lengths: np.ndarray  # (24,)
+
+
+def _anchors(body: Body) -> _Anchors:
+    joints = body.skeleton.rest_joints.cpu().numpy().astype(np.float64)
+    places, lengths = joints.copy(), np.zeros(len(joints))
+    for joint, parent in reversed(list(enumerate(body.skeleton.parents))):
+        if lengths[joint] == 0:  # nothing hangs from it: the length of its parent's
+            lengths[joint] = np.linalg.norm(joints[joint] - joints[parent])
+        if parent >= 0:
+            lengths[parent] = np.linalg.norm(joints[joint] - joints[parent])
+    pelvis, neck = joints[SMPL_JOINTS.index("pelvis")], joints[SMPL_JOINTS.index("neck")]
+    crown = float(body.v_template[:, 1].max())
+    for part, place, length in ((_TRUNK, pelvis, np.linalg.norm(neck - pelvis)), (_HEAD, neck, crown - neck[1])):
+        places[part], lengths[part] = place, length
+    return _Anchors(places, lengths)
+
+
+_TRUNK = [SMPL_JOINTS.index(n) for n in ("pelvis", "spine1", "spine2", "spine3", "left_collar", "right_collar")]
+_HEAD = [SMPL_JOINTS.index(name) for name in ("neck", "head")]

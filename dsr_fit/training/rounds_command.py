@@ -124,6 +124,11 @@ def plan_of(arguments: RoundsArguments) -> Plan:
 
     source = arguments.open_source()
     training, settings = arguments.training(), arguments.settings()
+    if arguments.calibration > 0 and source.brings_keypoints():
+        raise UsageError(
+            f"{arguments.source} brings its own keypoints, and quality gates are calibrated on the detector's; "
+            "give --calibration 0, which learns from all fits alike"
+        )
     rendered = _rendered_people(settings, arguments)
     findings = arguments.findings or arguments.out / "findings"
     folder = arguments.cases_dir or arguments.out / "cases"

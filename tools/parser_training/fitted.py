@@ -47,7 +47,7 @@ def load_fitted_photos(folder: Path, fits: Path, findings: Path | None) -> list[
     seen, photos = AnnotatedPhotos(folder, findings), []
     for row in read_results(fits):
         number, fit = Path(row["imgname"]).stem, body_of(row)
-        if number not in numbers or row["person"] > 0 or fit is None or not trusted(row):
+        if number not in numbers or row["person"] > 0 or fit is None or not trusted(row, body):
             continue
         found = seen.detection(number)
         if found is not None and found.person_mask is not None:
@@ -62,9 +62,12 @@ def load_fitted_photos(folder: Path, fits: Path, findings: Path | None) -> list[
     return photos
 
 
-def trusted(row: Row) -> bool:
-    """Whether a fit meets the keypoints and lies inside the clothing."""
-    return row["keypoint_error_rel"] <= WORST_KEYPOINTS and row["containment"] >= LEAST_CONTAINMENT
+def trusted(row: Row, body: Body) -> bool:
+    """Whether a fit is of this body, meets the keypoints and lies inside the clothing."""
+    missed, inside = row["keypoint_error_rel"], row["containment"]
+    if row["body"][1] != body.sha256 or missed is None or inside is None:
+        return False
+    return missed <= WORST_KEYPOINTS and inside >= LEAST_CONTAINMENT
 
 
 class Labeller:

@@ -44,8 +44,8 @@ FROM_FITS = {
     "t_pose_pve_sc": ("cases", "T-pose PVE, scale removed, mm"),
 }
 ANEW = {
-    "semantic prior": "semantic prior, counted on them",
-    "pose prior": "pose prior, learned from their poses",
+    "semantic prior": "semantic prior, counted on fits made anew",
+    "pose prior": "pose prior, learned from the fits' poses",
     "parser, annotated photos": "parser, further on annotated photos",
     "parser, fits besides": "parser, on fitted photos besides",
 }
@@ -77,7 +77,7 @@ def rounds_fits() -> str:
 
 
 def from_fits() -> str:
-    """Fits with one piece made anew from the last round's fits: differences to what ships, person by person."""
+    """Fits with one piece made anew after the last round: differences to what ships, person by person."""
     measured = result("from_fits")["variants"]
     titles = [title for _, title in FROM_FITS.values()]
     head = ["piece", *titles, "labels: DSR-C's 8 classes, mean IoU"]
