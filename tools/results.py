@@ -170,7 +170,8 @@ Semantic priors, counted and by rules ([more](../priors/semantic/README.md)):
 
 {semantic.semantic_fits()}
 
-The quality gate, on and off ([more](../priors/quality/README.md)):
+How well the quality gate tells right fits from wrong ones ([more](../priors/quality/README.md)); what learning with it
+and without it makes is in the rounds below:
 
 {datasets.gate()}
 
