@@ -190,6 +190,10 @@ And of the fits that start from them:
 
 {rounds.rounds_fits()}
 
+Priors and parser made anew after the last round, differences to what ships:
+
+{rounds.from_fits()}
+
 ## The worst
 
 The {WORST} largest posed errors with perfect perception: picture, fit, truth.

@@ -61,6 +61,8 @@ def rounds() -> str:
     measured = result("rounds")["regressors"]
     rows = [_head("regressor", ESTIMATES)]
     for name, found in measured.items():
+        if name not in _shown():
+            continue
         cells = [_mean(found[table].get(title)) for title, table in ESTIMATES.items()]
         rows.append(_row([_title(name, found), *cells]))
     return "\n".join(rows)
@@ -96,10 +98,21 @@ def _differences(figures: Mapping[str, str]) -> str:
     measured = result("rounds")
     rows = [_head("difference", figures)]
     for found in measured["differences"]:
+        if not {found["of"], found["to"]} <= _shown():
+            continue
         names = [_title(found[side], measured["regressors"][found[side]]) for side in ("of", "to")]
         cells = [_interval(found[table].get(title)) for title, table in figures.items()]
         rows.append(_row([" - ".join(names), *cells]))
     return "\n".join(rows)
+
+
+def _shown() -> set[str]:
+    """The rounds, and each arm's last one."""
+    last: dict[str, tuple[int, str]] = {}
+    for name, found in result("rounds")["regressors"].items():
+        arm = name if found["arm"] == "rounds" else found["arm"]
+        last[arm] = max(last.get(arm, (-1, "")), (found["round"], name))
+    return {name for _, name in last.values()}
 
 
 def _title(name: str, found: Mapping[str, Any]) -> str:
