@@ -89,8 +89,8 @@ def eft() -> str:
     error = batches["keypoint_error_rel"]
     return (
         f"On {batches['people']} validation photos the energy of all terms falls to "
-        f"{100 * batches['energy_ratio_median']:.0f} % (median) in {batches['iterations']:.0f} iterations on average, of "
-        "at most 40, "
+        f"{100 * batches['energy_ratio_median']:.0f} % (median) in {batches['iterations']:.0f} iterations on average, "
+        "of at most 40, "
         f"the keypoint error from {100 * error['before']:.2f} to {100 * error['after']:.2f} % of the box; "
         f"{batches['seconds']:.2f} s a person in batches of 16, {alone['seconds']:.2f} s alone, on "
         f"{measured['threads']} threads. `smplify`, which is bound to no network, takes the energy to "
