@@ -242,4 +242,5 @@ def _others(made_for: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
         made_for = {**made_for, "config": _deciding(from_dict(FitConfig, made_for.get("config", {})))}
     files = [name for name in ours if name != "config" and made_for.get(name) != ours[name]]
     theirs = made_for.get("config", {})
-    return files + [name for name in {**ours["config"], **theirs} if theirs.get(name) != ours["config"].get(name)]
+    settings = [name for name in {**ours["config"], **theirs} if theirs.get(name) != ours["config"].get(name)]
+    return list(dict.fromkeys([*files, *settings]))  # the pose prior may differ as a file and as a setting
