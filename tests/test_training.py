@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from label_people import known_people
-from PIL import Image
-from safetensors.torch import load_file
 from scenes import open_body
 from torch import Tensor
+from training_parts import placed_truth, settings_of, small_training
 
 pytest.importorskip("lightning")
 
-from dsr_fit import cli
-from dsr_fit.camera import project
 from dsr_fit.config import Semantics
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import InputError
 from dsr_fit.evaluate.poses import load_poses
 from dsr_fit.fit.anchor import Anchor
 from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.fit.energy import Energy
 from dsr_fit.joints import BODY_25
 from dsr_fit.labels import UNKNOWN
-from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.regressor.network import Placed, RegressorNetwork, Size, in_crop
-from dsr_fit.regressor.open_regressor import write_network
+from dsr_fit.regressor.network import Placed, in_crop
 from dsr_fit.training import labelled, open_photos
 from dsr_fit.training.labelled import is_held_out, joined, read_labelled
-from dsr_fit.training.open import RECIPE, OpenTraining, Step
+from dsr_fit.training.open import RECIPE, OpenTraining
 from dsr_fit.training.open_data import Batches, Supply
 from dsr_fit.training.open_photos import RESOLUTION, Augmentation, PhotoBatch, Photos, mirrored
-from dsr_fit.training.pictures import PANEL, crop_window
 from dsr_fit.training.pseudo_labels import PseudoLabels
-from dsr_fit.training.settings import LossWeights, TrainSettings
+from dsr_fit.training.settings import LossWeights
 from dsr_fit.training.synthetic.bare import NOISE, BareSampler, Inventor
-from dsr_fit.training.synthetic.samples import Mix, Truth, finish
-from dsr_fit.training.train import decay_of, kind_of, train
+from dsr_fit.training.synthetic.samples import Mix, finish
 
-SMALL = Size(labels=(8, 8), summary=8, first=(24, 1), refinement=(16, 1), refinements=1)
 RENDERED = ("dsr_mc", "dsr_c", "silhouette")
 
 
@@ -63,21 +52,6 @@ def photos(people: PseudoLabels) -> Photos:
     return Photos(people, open_body().skeleton.keypoint_valid, by_quality=True)
 
 
-def _settings(out: Path = Path("out"), **changes: Any) -> TrainSettings:
-    return replace(TrainSettings(out=out), **changes)
-
-
-def _training(**changes: Any) -> OpenTraining:
-    torch.manual_seed(0)
-    settings = _settings(**changes)
-    return OpenTraining(RegressorNetwork(SMALL).eval(), open_body(), load_semantic_prior(open_body()), settings)
-
-
-def _placed(truth: Truth) -> Placed:
-    keypoints = open_body().skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
-    return Placed(truth.rotations, truth.betas, truth.cam_t, keypoints)
-
-
 # --- What is shown, and what it is judged by ----------------------------------------------------------
 
 
@@ -86,11 +60,11 @@ def test_what_a_mirror_shows_is_turned_back_to_what_it_is(photos: Photos) -> Non
     scene, _ = photos._scene(np.arange(5))
     mirror = np.array([True, False, True, True, False])
     (_, shown), (_, plain) = finish(scene, mirror), finish(scene, np.zeros(5, bool))
-    back, expected = mirrored(_placed(shown), torch.from_numpy(mirror)), _placed(plain)
+    back, expected = mirrored(placed_truth(shown), torch.from_numpy(mirror)), placed_truth(plain)
     torch.testing.assert_close(back.rotations, expected.rotations, atol=1e-5, rtol=0)
     torch.testing.assert_close(back.cam_t, expected.cam_t)
     assert float((back.keypoints - expected.keypoints).norm(dim=-1).max()) < 0.006  # a body isn't quite symmetric
-    assert not torch.allclose(_placed(shown).rotations[0], expected.rotations[0], atol=0.1)
+    assert not torch.allclose(placed_truth(shown).rotations[0], expected.rotations[0], atol=0.1)
     again = mirrored(mirrored(expected, torch.from_numpy(mirror)), torch.from_numpy(mirror))
     torch.testing.assert_close(again.keypoints, expected.keypoints)
 
@@ -98,7 +72,7 @@ def test_what_a_mirror_shows_is_turned_back_to_what_it_is(photos: Photos) -> Non
 def test_the_true_body_costs_nothing_whatever_is_hidden_or_mirrored(photos: Photos) -> None:
     batch = photos.batch(40, Augmentation(), np.random.default_rng(0))
     assert 5 < int(batch.mirror.sum()) < 35
-    losses = _training().photo_losses(_placed(batch.truth), batch)
+    losses = small_training().photo_losses(placed_truth(batch.truth), batch)
     assert set(losses) == {"keypoints", "points", "rotations", "root", "shape", "depth"}
     for name, loss in losses.items():
         assert loss.shape == (40,)
@@ -110,7 +84,7 @@ def test_the_sight_of_a_photo_shows_the_true_body(photos: Photos, mirror: bool) 
     """Crops that move to what is left of the keypoints: places, landmarks and labels stay consistent."""
     augmentation = Augmentation(replace(Mix(), point_lost=0.3, labels_spoilt=0), noise=0, cut=0.7, mirrored=mirror)
     batch = photos.batch(60, augmentation, np.random.default_rng(1))
-    shown = mirrored(_placed(batch.truth), batch.mirror)  # as the network should say it
+    shown = mirrored(placed_truth(batch.truth), batch.mirror)  # as the network should say it
     sight, turns = batch.sight, batch.sight.turns()
     seen = sight.points[..., 2] > 0
     assert 0.2 < 1 - float(seen.float().mean()) < 0.8
@@ -156,7 +130,7 @@ def test_the_rendered_terms_are_those_of_a_fit(photos: Photos, people: PseudoLab
     parameters = people.parameters(rows)
     wide = replace(parameters, betas=parameters.betas + 1)
     # Whose top is just long enough is told at 112 px here, and at 224 px there: everybody wears the average.
-    training = _training(weights=LossWeights(silhouette=1), semantics=Semantics(outfits=False))
+    training = small_training(weights=LossWeights(silhouette=1), semantics=Semantics(outfits=False))
     assert training.semantic_prior is not None
     energy = Energy(
         body, observed, training.renderer, training.semantic_prior, training.pose_prior, training.config, RESOLUTION,
@@ -182,7 +156,7 @@ def test_cut_label_maps_and_crops_without_a_label_map(people: PseudoLabels) -> N
     batch = blank.whole(np.arange(5))
     assert float(batch.sight.labels_seen.max()) == 0
     assert bool((batch.sight.labels == UNKNOWN).all())
-    losses = _training(weights=LossWeights(silhouette=1)).rendered_losses(_placed(batch.truth), batch)
+    losses = small_training(weights=LossWeights(silhouette=1)).rendered_losses(placed_truth(batch.truth), batch)
     for name, loss in losses.items():
         assert float(loss.abs().max()) < 1e-3, name  # nothing is known: nothing is asked
 
@@ -200,7 +174,7 @@ def _loss(
 
 
 def test_a_body_without_quality_does_not_count(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = _training(weights=LossWeights(keypoints=0, dsr_mc=0, dsr_c=0))
+    training = small_training(weights=LossWeights(keypoints=0, dsr_mc=0, dsr_c=0))
     alone, others = photos.whole(np.array([1])), [photos.whole(np.array([1, other])) for other in (2, 3)]
     unlike = [replace(batch, weight=torch.tensor([0.4, 0.0])) for batch in others]
     expected = _loss(training, alone, monkeypatch)[0]
@@ -221,7 +195,7 @@ def test_bodies_of_others_are_not_learnt_from_but_what_was_observed(
 ) -> None:
     strangers = replace(people, has_body=np.array([True, False, True, False, True]))
     photos = Photos(strangers, open_body().skeleton.keypoint_valid, by_quality=True)
-    batch, training = photos.whole(np.arange(5)), _training(weights=LossWeights(dsr_mc=0, dsr_c=0))
+    batch, training = photos.whole(np.arange(5)), small_training(weights=LossWeights(dsr_mc=0, dsr_c=0))
     known = torch.from_numpy(strangers.has_body)
 
     def changed(rows: Tensor) -> float:
@@ -231,13 +205,13 @@ def test_bodies_of_others_are_not_learnt_from_but_what_was_observed(
     as_it_is = changed(torch.zeros(5))
     assert changed(~known) == pytest.approx(as_it_is, rel=1e-5)
     assert changed(known) > as_it_is + 1e-3
-    moved = replace(_placed(batch.truth), keypoints=_placed(batch.truth).keypoints + 0.1)
+    moved = replace(placed_truth(batch.truth), keypoints=placed_truth(batch.truth).keypoints + 0.1)
     assert bool((training.photo_losses(moved, batch)["keypoints"] > 1e-3).all())
 
 
 def test_a_weight_of_zero_drops_the_term_and_the_rendering(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = photos.whole(np.arange(3))
-    keypoints = _training(weights=LossWeights(parameters=0, dsr_mc=0, dsr_c=0))
+    keypoints = small_training(weights=LossWeights(parameters=0, dsr_mc=0, dsr_c=0))
     assert keypoints.semantic_prior is not None
 
     def no_rendering(*arguments: object, **named: object) -> None:
@@ -247,9 +221,9 @@ def test_a_weight_of_zero_drops_the_term_and_the_rendering(photos: Photos, monke
     total, logged = _loss(keypoints, batch, monkeypatch)
     assert set(logged) == {"loss_photo_keypoints"}
     assert total > float(logged["loss_photo_keypoints"])  # earlier guesses count too
-    some = _training(weights=LossWeights(keypoints=0, parameters=0, dsr_mc=2, dsr_c=0))
+    some = small_training(weights=LossWeights(keypoints=0, parameters=0, dsr_mc=2, dsr_c=0))
     assert set(_loss(some, batch, monkeypatch)[1]) == {"loss_photo_dsr_mc"}
-    once = _training(weights=LossWeights(keypoints=0, parameters=0, dsr_mc=1, dsr_c=0))
+    once = small_training(weights=LossWeights(keypoints=0, parameters=0, dsr_mc=1, dsr_c=0))
     assert _loss(some, batch, monkeypatch)[0] == pytest.approx(2 * _loss(once, batch, monkeypatch)[0], rel=1e-5)
 
 
@@ -257,7 +231,7 @@ def test_rendered_terms_begin_late_and_take_the_forms_that_are_named(
     photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = photos.whole(np.arange(2))
-    training = _training(steps=100, dsr_after=0.3)
+    training = small_training(steps=100, dsr_after=0.3)
     logged: dict[str, Tensor] = {}
     monkeypatch.setattr(training, "log", lambda name, value, **how: logged.update({name: value}))
     for step, begun in ((29, False), (30, True)):
@@ -265,9 +239,9 @@ def test_rendered_terms_begin_late_and_take_the_forms_that_are_named(
         logged.clear()
         training._on_photos(batch)
         assert ("loss_photo_dsr_c" in logged) == begun
-    released = _training(semantics=Semantics(c_form="released", class_weights=True))
+    released = small_training(semantics=Semantics(c_form="released", class_weights=True))
     assert released.config.semantics.c_form == "released"
-    placed = _placed(batch.truth)
+    placed = placed_truth(batch.truth)
     ours, theirs = (each.rendered_losses(placed, batch)["dsr_c"] for each in (training, released))
     assert float(theirs.min()) > 0.2 * 1.2  # a perfect render costs 1.27 nats in the released form
     assert float(ours.max()) < 0.2 * 0.5
@@ -275,7 +249,7 @@ def test_rendered_terms_begin_late_and_take_the_forms_that_are_named(
 
 def test_a_step_lowers_what_photos_cost(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient reaches the weights through the mirror, the camera and the renderer."""
-    training = _training()
+    training = small_training()
     batch = photos.batch(12, Augmentation(), np.random.default_rng(6))
     monkeypatch.setattr(training, "log", lambda *arguments, **named: None)
     monkeypatch.setattr(type(training), "global_step", property(lambda self: 10_000))
@@ -296,7 +270,7 @@ def test_a_step_lowers_what_photos_cost(photos: Photos, monkeypatch: pytest.Monk
 def test_bodies_of_refused_people_are_left_out_or_not(people: PseudoLabels, monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = replace(people, accepted=np.array([True, False, True, False, False]))
     monkeypatch.setattr(labelled, "read_pseudo_labels", lambda path, body, images: mixed)
-    settings = _settings(labels=(Path("a"),), held_out=0.0)
+    settings = settings_of(labels=(Path("a"),), held_out=0.0)
     told: list[str] = []
     train_set, held_out = read_labelled(settings, open_body(), told.append)
     assert told == ["5 people in photos, 2 of them with a body to learn; 0 held out"]
@@ -354,7 +328,7 @@ def test_a_batch_has_its_share_of_each(photos: Photos) -> None:
 
 
 def test_an_epoch_ends_where_the_steps_do(photos: Photos) -> None:
-    settings = _settings(steps=7, epoch=3, batch=4, synthetic_share=0.0)
+    settings = settings_of(steps=7, epoch=3, batch=4, synthetic_share=0.0)
     assert settings.epochs == 3
     lengths = [len(list(Batches(Supply(None, photos), settings, epoch))) for epoch in range(3)]
     assert lengths == [3, 3, 1]
@@ -394,199 +368,3 @@ def test_landmarks_are_seen_along_the_ray_to_the_person(monkeypatch: pytest.Monk
     given = confidence[0] > 0
     np.testing.assert_allclose(world[:, given, :3], (joints - joints[:, 8:9])[:, given], atol=1e-5)
     np.testing.assert_allclose(rays, joints[..., :2] / joints[..., 2:], atol=0.05)
-
-
-# --- Whole trainings ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a small network."""
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("start") / "small.safetensors"
-    write_network(path, RegressorNetwork(SMALL), open_body())
-    return path
-
-
-@pytest.fixture
-def as_labels(people: PseudoLabels, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What stands for a folder of fits."""
-    monkeypatch.setattr(labelled, "read_pseudo_labels", lambda path, body, images: people)
-    return people.images
-
-
-def _log(out: Path) -> list[dict[str, str]]:
-    with (out / "log" / "version_0" / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.mark.filterwarnings("ignore:::lightning")
-def test_an_interrupted_training_ends_as_the_uninterrupted_one(
-    tmp_path: Path, start: Path, as_labels: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Weights, Adam's and the average's, batches of both kinds and dropout all go on where they were."""
-    settings = _settings(
-        labels=(as_labels,), regressor=str(start), steps=6, epoch=2, batch=6, synthetic_share=0.5, held_out=0.3,
-        dsr_after=0.5, threads=1,
-    )  # fmt: skip
-
-    def run(name: str, **changes: Any) -> dict[str, bytes]:
-        threads = torch.get_num_threads()
-        path = train(replace(settings, out=tmp_path / name, **changes), lines.append)
-        assert path == tmp_path / name / "regressor.safetensors"
-        assert torch.get_num_threads() == threads
-        return {name: value.numpy().tobytes() for name, value in load_file(path).items()}
-
-    lines: list[str] = []
-    whole = run("whole")
-    assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == [
-        "epoch 1 of 3",
-        "epoch 2 of 3",
-        "epoch 3 of 3",
-    ]
-    begun = {name: value.half().numpy().tobytes() for name, value in load_file(start).items()}
-    assert whole.keys() == begun.keys()
-    assert all(whole[name] != begun[name] for name in whole if name.endswith("weight") and "norm" not in name)
-    assert run("other", seed=1) != whole
-    original = Batches.__iter__
-
-    def batches(self: Batches) -> Iterator[Step]:
-        for step, batch in enumerate(original(self)):
-            if (self.epoch, step) == (2, 1):
-                raise RuntimeError("killed")
-            yield batch
-
-    with monkeypatch.context() as killed:
-        killed.setattr(Batches, "__iter__", batches)
-        with pytest.raises(RuntimeError, match="killed"):
-            run("parts")
-    assert (tmp_path / "parts" / "last.ckpt").exists()
-    assert not (tmp_path / "parts" / "regressor.safetensors").exists()
-    (tmp_path / "parts").rename(tmp_path / "moved")
-    lines.clear()
-    assert run("moved") == whole
-    assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == ["epoch 3 of 3"]
-    for name in ("whole", "moved"):
-        rows = _log(tmp_path / name)
-        assert {row["epoch"] for row in rows if row["loss"]} == {"0", "1", "2"}
-        late = [bool(row["loss_photo_dsr_mc"]) for row in rows if row["loss"]]
-        assert late == [False, True, True]
-        assert [row["epoch"] for row in rows if row["mpjpe_photos"]] == ["0", "1", "2"]
-        pictures = sorted(path.name for path in (tmp_path / name / "pictures").iterdir())
-        assert pictures == ["epoch-0001.png", "epoch-0002.png", "epoch-0003.png"]
-    # A run that ended between its last checkpoint and its weights; and one that is asked for again.
-    finished = tmp_path / "moved" / "regressor.safetensors"
-    finished.unlink()
-    assert run("moved") == whole
-    moment = finished.stat().st_mtime_ns
-    assert run("moved", threads=2) == whole
-    assert finished.stat().st_mtime_ns == moment
-    with pytest.raises(UsageError, match=r"holds a training with other settings \(batch: 6, now 7\); choose another$"):
-        run("moved", batch=7)
-
-
-@pytest.mark.filterwarnings("ignore:::lightning")
-def test_synthetic_people_alone_and_photos_alone(
-    tmp_path: Path, start: Path, as_labels: Path, people: PseudoLabels
-) -> None:
-    common = _settings(regressor=str(start), steps=1, batch=3, threads=1, precision="32")
-    for name, changes in (
-        ("bare", {}),
-        ("photos", {"labels": (as_labels,), "synthetic_share": 0.0, "schedule": "constant"}),
-    ):
-        settings = replace(common, out=tmp_path / name, **changes)
-        assert train(settings).exists()
-        (row,) = [row for row in _log(settings.out) if row.get("loss")]
-        assert ("loss_pixels" in row) == (name == "bare")
-        assert ("loss_photo_points" in row) == (name == "photos")
-        with Image.open(settings.out / "pictures" / "epoch-0001.png") as picture:
-            shown = 6 if name == "bare" else len(people)
-            assert picture.size == (6 * PANEL, -(-shown // 2) * PANEL)
-
-
-def test_a_short_average_forgets_where_it_began() -> None:
-    assert decay_of(100_000) == 0.998
-    for steps in (1, 10, 500):
-        assert decay_of(steps) ** steps < 0.01
-
-
-def test_the_camera_of_a_picture_is_the_crops(photos: Photos) -> None:
-    sight = photos.whole(np.arange(5)).sight
-    points = _placed(photos.whole(np.arange(5)).truth).keypoints
-    pixels = project(points, crop_window(sight.place))
-    torch.testing.assert_close(pixels / (PANEL / 2) - 1, in_crop(points, sight.place), atol=1e-4, rtol=1e-4)
-
-
-# --- Refusals -----------------------------------------------------------------------------------------
-
-REFUSALS = {
-    "no steps": (["--steps", "0"], 2, "--steps 0: at least 1"),
-    "no people": (["--batch", "0"], 2, "--batch 0: at least 1"),
-    "a share above one": (["--synthetic-share", "1.5"], 2, "--synthetic-share 1.5: a share lies between 0 and 1"),
-    "a share below zero": (["--held-out", "-0.1"], 2, "--held-out -0.1: a share lies between 0 and 1"),
-    "no rate": (["--learning-rate", "0"], 2, "--learning-rate 0: expected a positive number"),
-    "a negative seed": (["--seed", "-1"], 2, "--seed -1: 0 or more"),
-    "a negative weight": (["--weights.dsr-c", "-1"], 2, "weights.dsr_c is -1; a weight is 0 or more"),
-    "infinite weight": (
-        ["--synthetic-weights.shape", "inf"], 2, "synthetic_weights.shape is inf; a weight is 0 or more",
-    ),
-    "no such labels": (["--labels", "none"], 1, "none: no such file or folder to train from"),
-    "labels of nothing": (
-        ["--labels", "empty"], 1, "empty: holds no results of `dsr-fit batch` (no manifest.json)",
-    ),
-    "labels that are none": (
-        ["--labels", "file.txt"], 1,
-        "file.txt: no labels to train on; a folder of `dsr-fit batch` or a SPIN .npz works",
-    ),
-    "photos of nobody": (
-        ["--images", "empty"], 2, "--images empty: says where the photos of --labels are; give those too",
-    ),
-    "no synthetic people": (
-        ["--synthetic", "empty"], 1,
-        "--synthetic empty: holds no synthetic people; tools/train_regressor.py makes them",
-    ),
-    "no room for photos": (
-        ["--labels", "empty", "--synthetic-share", "1"], 2,
-        "--synthetic-share 1 leaves no room for the photos of --labels; give a smaller share",
-    ),
-    "nothing to learn": (
-        ["--labels", "empty", *["--weights.keypoints", "0", "--weights.parameters", "0", "--weights.dsr-mc", "0"],
-         "--weights.dsr-c", "0"], 2,
-        "--weights: all are 0; nothing would be learnt from the photos of --labels",
-    ),
-    "no weights": (
-        ["--regressor", "kinematic"], 2,
-        "no weights to train for open; give --regressor: a checkpoint of DSR, SPIN or EFT, our .safetensors file, or "
-        "`scratch`",
-    ),
-    "damaged weights": (
-        ["--regressor", "damaged.safetensors"], 1,
-        "damaged.safetensors: not readable weights of a regressor of ours (Error while deserializing header: "
-        "header too small)",
-    ),
-    "out is a file": (["--out", "file.txt"], 1, "--out file.txt: is a file; name a folder"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", REFUSALS)
-@pytest.mark.usefixtures("nothing_is_set")
-def test_what_cannot_be_trained_with_is_one_line(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("empty").mkdir()
-    Path("file.txt").write_text("nothing")
-    Path("damaged.safetensors").write_bytes(b"\x08")
-    argv, status, message = REFUSALS[case]
-    assert cli.main(["train", "--out", "out", *argv]) == status
-    assert capsys.readouterr().err == f"dsr-fit: {message}\n"
-    assert not Path("out").exists()
-
-
-def test_kinds_of_regressors_are_told_by_their_names() -> None:
-    body = open_body()
-    for name in (None, "open", "scratch", "mine.safetensors"):
-        assert kind_of(name, body) == "open"
-    assert kind_of("dsr.ckpt", body) == "hmr"
-    with pytest.raises(UsageError, match="no weights to train for SMPL;"):
-        kind_of(None, replace(body, name="SMPL", sha256="0" * 64))
