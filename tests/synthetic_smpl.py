@@ -17,6 +17,16 @@ from dsr_fit.joints import SMPL_PARENTS
 
 VERTICES, FACES = 6890, 13776
 
+JOINT_VERTICES = np.random.default_rng(5).choice(VERTICES, 17, replace=False)
+"""The stand-in for J_regressor_h36m picks one vertex a joint, so that moving a vertex moves one joint."""
+
+
+def h36m_regressor() -> np.ndarray:
+    """(17, 6890)."""
+    matrix = np.zeros((17, VERTICES))
+    matrix[np.arange(17), JOINT_VERTICES] = 1
+    return matrix
+
 
 def synthetic_smpl(seed: int = 0) -> dict[str, np.ndarray]:
     """SMPL's arrays at their true shapes: vertices scattered about a skeleton, weights by nearest joints."""
