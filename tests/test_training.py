@@ -15,6 +15,7 @@ from training_parts import placed_truth, settings_of, small_training
 
 pytest.importorskip("lightning")
 
+from dsr_fit.camera import project
 from dsr_fit.config import Semantics
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate.poses import load_poses
@@ -29,6 +30,7 @@ from dsr_fit.training.labelled import is_held_out, joined, read_labelled
 from dsr_fit.training.open import RECIPE, OpenTraining
 from dsr_fit.training.open_data import Batches, Supply
 from dsr_fit.training.open_photos import RESOLUTION, Augmentation, PhotoBatch, Photos, mirrored
+from dsr_fit.training.pictures import PANEL, crop_window
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.settings import LossWeights
 from dsr_fit.training.synthetic.bare import NOISE, BareSampler, Inventor
@@ -159,6 +161,13 @@ def test_cut_label_maps_and_crops_without_a_label_map(people: PseudoLabels) -> N
     losses = small_training(weights=LossWeights(silhouette=1)).rendered_losses(placed_truth(batch.truth), batch)
     for name, loss in losses.items():
         assert float(loss.abs().max()) < 1e-3, name  # nothing is known: nothing is asked
+
+
+def test_the_camera_of_a_picture_is_the_crops(photos: Photos) -> None:
+    sight = photos.whole(np.arange(5)).sight
+    points = placed_truth(photos.whole(np.arange(5)).truth).keypoints
+    pixels = project(points, crop_window(sight.place))
+    torch.testing.assert_close(pixels / (PANEL / 2) - 1, in_crop(points, sight.place), atol=1e-4, rtol=1e-4)
 
 
 # --- What counts ------------------------------------------------------------------------------------

@@ -8,44 +8,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from label_people import known_people
 from PIL import Image
 from safetensors.torch import load_file
 from scenes import open_body
-from training_parts import SMALL, placed_truth, settings_of
+from training_parts import SMALL, settings_of
 
 pytest.importorskip("lightning")
 
 from dsr_fit import cli
-from dsr_fit.camera import project
 from dsr_fit.errors import UsageError
-from dsr_fit.regressor.network import RegressorNetwork, in_crop
+from dsr_fit.regressor.network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import write_network
 from dsr_fit.training import labelled
 from dsr_fit.training.open import Step
 from dsr_fit.training.open_data import Batches
-from dsr_fit.training.open_photos import Photos
-from dsr_fit.training.pictures import PANEL, crop_window
+from dsr_fit.training.pictures import PANEL
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.train import decay_of, kind_of, train
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("photos")
-
-
-@pytest.fixture(scope="module")
-def people(folder: Path) -> PseudoLabels:
-    return known_people(folder, range(5))
-
-
-@pytest.fixture(scope="module")
-def photos(people: PseudoLabels) -> Photos:
-    return Photos(people, open_body().skeleton.keypoint_valid, by_quality=True)
+def people(tmp_path_factory: pytest.TempPathFactory) -> PseudoLabels:
+    return known_people(tmp_path_factory.mktemp("photos"), range(5))
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +144,6 @@ def test_a_short_average_forgets_where_it_began() -> None:
     assert decay_of(100_000) == 0.998
     for steps in (1, 10, 500):
         assert decay_of(steps) ** steps < 0.01
-
-
-def test_the_camera_of_a_picture_is_the_crops(photos: Photos) -> None:
-    sight = photos.whole(np.arange(5)).sight
-    points = placed_truth(photos.whole(np.arange(5)).truth).keypoints
-    pixels = project(points, crop_window(sight.place))
-    torch.testing.assert_close(pixels / (PANEL / 2) - 1, in_crop(points, sight.place), atol=1e-4, rtol=1e-4)
 
 
 # --- Refusals -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.assets import shipped
+from dsr_fit.assets import sha256, shipped
 from dsr_fit.body import Body
 from dsr_fit.errors import InputError
 from dsr_fit.files import read_arrays
@@ -104,12 +104,13 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
 
 
 def _shipped_prior(body: Body) -> SemanticPrior:
-    from dsr_fit.body_files import load_body
+    from dsr_fit.body_files import OPEN_BODY, load_body
     from dsr_fit.priors.carried import carry_over
 
-    path, own = shipped(ASSET), load_body("open")
-    if body.sha256 == own.sha256:
+    path = shipped(ASSET)
+    if body.sha256 == sha256(shipped(OPEN_BODY)):
         return load_semantic_prior(body, path)
+    own = load_body("open")
     logging.getLogger("dsr_fit").warning(
         "body %r takes the open body's semantic prior, carried over by its joints; one of its own goes with "
         "--semantic-prior: for official SMPL semantic_prior.npy of DSR's data (https://dsr.is.tue.mpg.de)",

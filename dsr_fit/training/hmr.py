@@ -34,15 +34,13 @@ from dsr_fit.terms.keypoints import box_side
 from dsr_fit.training import losses
 from dsr_fit.training.hmr_crops import Augmentation, Change, CropBatch, CropBatches, sample, stacked
 from dsr_fit.training.hmr_picture import picture_of
+from dsr_fit.training.labelled import WATCHED
 from dsr_fit.training.losses import HmrWeights, diverged
 from dsr_fit.training.pictures import keep_picture
 from dsr_fit.training.pseudo_labels import PseudoLabels
 
 RELEASED = Semantics(c_form="released", class_weights=True, outfits=False)
 """The DSR terms of the released code, which also leaves DSR-C out of pictures without a minimally clothed label."""
-
-WATCHED = 256
-"""At most so many people are looked at after each epoch."""
 
 UNIT_FOCAL = SPIN_FOCAL / (SPIN_RESOLUTION / 2)
 """Of the crop's camera in coordinates of -1..1."""

@@ -15,6 +15,9 @@ from dsr_fit.files import beneath
 from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
 from dsr_fit.training.settings import TrainSettings
 
+WATCHED = 256
+"""At most so many people who are held out are looked at after each epoch."""
+
 Report = Callable[[str], None]
 """Told a line."""
 

@@ -14,6 +14,7 @@ from dsr_fit.errors import InputError
 from dsr_fit.perception.window import cut
 from dsr_fit.regressor.network import Sight
 from dsr_fit.regressor.open_regressor import parameters_of
+from dsr_fit.training.labelled import WATCHED
 from dsr_fit.training.open import OpenTraining, Step
 from dsr_fit.training.open_photos import Augmentation, Photos
 from dsr_fit.training.pictures import PANEL, crop_window, drawn
@@ -23,9 +24,8 @@ from dsr_fit.training.synthetic.samples import Sampler, Truth, finish, scene_of
 from dsr_fit.view.overlay import PAPER
 
 BATCH = 512
-WATCHED = 256
-"""At most so many photos are looked at after each epoch, in batches of `WATCHED_AT_ONCE`."""
 WATCHED_AT_ONCE = 64
+"""People who are held out, a batch; see `WATCHED`."""
 SHOWN = 6
 """Synthetic people, and people in photos, who are drawn after each epoch."""
 
