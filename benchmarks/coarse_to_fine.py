@@ -25,19 +25,19 @@ import torch
 from machine import describe_machine
 from torch import Tensor
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import crop_intrinsics, project
 from dsr_fit.config import FitConfig, Semantics, Stage, Weights
-from dsr_fit.files import replacing
-from dsr_fit.fit.anchor import Anchor
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.descent import ParameterVariables, descend
-from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.io.files import replacing
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.descent import ParameterVariables, descend
+from dsr_fit.optimise.energy import Energy
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render import Renderer
-from dsr_fit.types import Detection, Observation
 
 SIZE = 224
 WIDTH, HEIGHT, FOCAL = 480, 640, 800.0

@@ -31,19 +31,19 @@ import numpy as np
 from machine import describe_machine
 from torch import set_num_threads
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp, tables
 from dsr_fit.evaluate.benchmark import REPORTING_SEED, fit_all
-from dsr_fit.evaluate.clothed.dataset import write_cases
 from dsr_fit.evaluate.estimates import Values, bodies_of, judge_on_cases, judge_on_photos
 from dsr_fit.evaluate.metrics import bootstrap, paired_difference
 from dsr_fit.evaluate.parsing import Confusion
 from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
-from dsr_fit.fit.fitter import Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.observation import Observation
 from dsr_fit.priors.pose import read_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.types import Observation
+from dsr_fit.synthetic.dataset import write_cases
 
 SHIPS = "ships"
 ON_PHOTOS = ("keypoint_error_rel", "mc_iou", "containment", "area_ratio", "implausible_joints")

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
 from dsr_fit.camera import project
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.descent import Adam
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.optimise.descent import Adam
 from dsr_fit.regressor.hmr import Hmr
 from dsr_fit.regressor.hmr_regressor import SMPL_FACES, SMPL_VERTICES, HmrRegressor, crop_images
-from dsr_fit.types import Detection, Observation
 
 ITERATIONS = 20
 GOAL_S = 8.0

@@ -7,7 +7,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
-from dsr_fit.export import versions
+from dsr_fit.fitting.saving import versions
 
 
 def describe_machine() -> dict[str, object]:

@@ -21,17 +21,17 @@ import numpy as np
 from machine import describe_machine
 from photos import observe_all as observe_photos
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp, tables
 from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, Seen, fit_all
-from dsr_fit.evaluate.clothed.dataset import write_cases
 from dsr_fit.evaluate.estimates import bodies_of, judge_on_cases, judge_on_photos
 from dsr_fit.evaluate.sets import cases_of, seed_of
-from dsr_fit.fit.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.observation import Observation
 from dsr_fit.regressor.load import load_regressor
-from dsr_fit.types import Observation
+from dsr_fit.synthetic.dataset import write_cases
 from dsr_fit.view.overlay import draw
 
 RIGHT_MM = 80

@@ -22,9 +22,9 @@ from machine import describe_machine
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
-from dsr_fit.files import replacing
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
+from dsr_fit.io.files import replacing
 from dsr_fit.render import Renderer, ops_cpu
 from dsr_fit.render.batch_kernels import blend_outline
 from dsr_fit.render.ops_cpu import NO_EDGES

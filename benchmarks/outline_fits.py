@@ -21,15 +21,15 @@ import torch
 from machine import describe_machine
 from photos import observe_all
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import fit_all
-from dsr_fit.fit.anchor import Anchor
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.fitter import FitResult, Fitter
-from dsr_fit.types import Observation
+from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.energy import Energy
 
 JUDGE_RESOLUTION = 4 * 224
 

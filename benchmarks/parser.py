@@ -23,17 +23,17 @@ from machine import describe_machine
 from parser_training.augment import OCCLUDER_CLASS, Sample, paste_person, paste_thing, plain
 from parser_training.photos import Photo, load_photos
 
+from dsr_fit.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.evaluate.parsing import Confusion
+from dsr_fit.io.images import read_image
+from dsr_fit.io.label_files import colour_labels
 from dsr_fit.labels import LABEL_SETS, LABELS
-from dsr_fit.perception.boxes import joint_area, keypoint_box, shared_area
-from dsr_fit.perception.detector import MediaPipeDetector
-from dsr_fit.perception.images import read_image
-from dsr_fit.perception.label_files import colour_labels
-from dsr_fit.perception.parser import HumanParser
-from dsr_fit.perception.parsers import load_parser
-from dsr_fit.types import Detection
+from dsr_fit.observation import Detection
+from dsr_fit.observe.detector import MediaPipeDetector
+from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.parser import HumanParser
 
 SIDE = 448  # pixels of a composite
 SAME_PERSON = 0.4  # IoU of keypoint boxes below which the detector chose somebody else

@@ -20,16 +20,16 @@ import numpy as np
 from machine import describe_machine
 
 from dsr_fit.assets import shipped
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import fit_all
 from dsr_fit.evaluate.estimates import bodies_of, judge_on_photos
 from dsr_fit.evaluate.sets import photos_of
-from dsr_fit.fit.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.observation import Observation
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.types import Observation
 
 FIRST_PRIOR, FIRST_PARSER = "first semantic prior", "first parser"
 """The default settings with what it had before it learned."""

@@ -26,9 +26,9 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from dsr_fit.assets import shipped
-from dsr_fit.evaluate.poses import PoseSet, load_poses
-from dsr_fit.files import read_arrays
+from dsr_fit.io.files import read_arrays
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
+from dsr_fit.priors.recorded_poses import PoseSet, load_poses
 
 Score = Callable[[Tensor], Tensor]
 TURN = np.radians(30)

@@ -21,16 +21,16 @@ from machine import describe_machine
 from modes import observe_cases
 from scipy.stats import rankdata
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.evaluate import metrics, tables
 from dsr_fit.evaluate.benchmark import REPORTING_SEED, Seen, observe_perfectly
-from dsr_fit.evaluate.clothed import ClothedCase
-from dsr_fit.evaluate.clothed.dataset import read_case, write_cases
-from dsr_fit.fit.batch import Batch
 from dsr_fit.labels import UNKNOWN
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch
 from dsr_fit.regressor.open_regressor import OpenRegressor
 from dsr_fit.rotation import angle_between, axis_angle_to_matrix
-from dsr_fit.types import Observation
+from dsr_fit.synthetic import ClothedCase
+from dsr_fit.synthetic.dataset import read_case, write_cases
 
 NOISE = 0.005
 

@@ -26,8 +26,8 @@ from machine import describe_machine
 from numba import njit
 from torch import Tensor
 
-from dsr_fit.body_files import load_body
-from dsr_fit.files import replacing
+from dsr_fit.body.files import load_body
+from dsr_fit.io.files import replacing
 from dsr_fit.render import Renderer, reference
 from dsr_fit.render.outline_torch import outline_torch
 from dsr_fit.render.renderer import clip_positions

@@ -24,16 +24,16 @@ from machine import describe_machine
 from numpy.typing import NDArray
 
 from dsr_fit.assets import shipped
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import AnnotatedPhotos, fit_photos, fitted_parameters, fitted_view
 from dsr_fit.evaluate.metrics import bootstrap
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.fitter import Fitter
-from dsr_fit.fit.quality import metrics
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.metrics import metrics
 from dsr_fit.labels import LABEL_SETS, LABELS
+from dsr_fit.observe.batch import Batch
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.priors.views import View
 from dsr_fit.render.renderer import Renderer

@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import FitConfig
-from dsr_fit.fit.anchor import Anchor
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.descent import Adam, ParameterVariables
-from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.fitter import Fitter
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.labels import LABEL_INDEX
-from dsr_fit.types import Detection, Observation
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.descent import Adam, ParameterVariables
+from dsr_fit.optimise.energy import Energy
 
 REPEATS = 60
 SIZE = (480, 640)  # width, height

@@ -2,6 +2,6 @@
 
 import sys
 
-from dsr_fit.cli import main
+from dsr_fit.cli.main import main
 
 sys.exit(main())

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from dsr_fit.body import Body, build_body
+from dsr_fit.body.body import Body, build_body
 from dsr_fit.joints import BODY_25, KEYPOINTS_49, SMPL_JOINTS, SMPL_PARENTS
 
 _REST = {

@@ -9,7 +9,7 @@ import pytest
 
 from dsr_fit.assets import LICENSED
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several test processes share the cores; see dsr_fit/cli.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several test processes share the cores; see dsr_fit/cli/main.py
 ROOT = Path(__file__).resolve().parents[1]
 
 

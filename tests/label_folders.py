@@ -11,13 +11,13 @@ from synthetic_smpl import synthetic_smpl
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.entries import Entry, Source
-from dsr_fit.dataset.findings import Found, Seen
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.manifest import agree
+from dsr_fit.dataset.records import Found, Seen
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
-from dsr_fit.types import Observation
+from dsr_fit.observation import Observation
 
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=1, steps=2), stages=(Stage(56, 1, 0.005),))
 NAMES = ("a.png", "sub/b.png", "c.png")

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from scenes import FOCAL, HEIGHT, WIDTH, observe, open_body, person
 
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop, project
-from dsr_fit.dataset.findings import pack_labels
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.dataset.records import pack_labels
 from dsr_fit.labels import COLOURS
 from dsr_fit.training.pseudo_labels import PseudoLabels
 

@@ -21,7 +21,7 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
 from dsr_fit.evaluate.metrics import Interval
 from dsr_fit.evaluate.sets import KeptSource
-from dsr_fit.fit.gate import ASSET
+from dsr_fit.gate.gate import ASSET
 from dsr_fit.training import rounds, rounds_table
 from dsr_fit.training.rounds import Course, Plan
 from dsr_fit.training.rounds_table import COLUMNS

@@ -8,14 +8,14 @@ from functools import cache
 import numpy as np
 import torch
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, project, ray_rotation
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.observation import Detection, Observation
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render.renderer import Renderer
-from dsr_fit.types import Detection, Observation
 
 WIDTH, HEIGHT = 240, 320
 FOCAL = 400.0

@@ -11,8 +11,8 @@ from scenes import observe, open_body, person
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage, Weights
 from dsr_fit.evaluate.annotated import AnnotatedPhotos, fit_photos, fitted_parameters
-from dsr_fit.fit.fitter import Fitter
-from dsr_fit.types import Observation
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.observation import Observation
 
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2, 0.005),))
 

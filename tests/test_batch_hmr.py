@@ -14,10 +14,10 @@ from scenes import observe, person
 from synthetic_smpl import synthetic_smpl
 
 from dsr_fit.config import Eft, FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.findings import Found, Seen
 from dsr_fit.dataset.fitting import BatchFitter
+from dsr_fit.dataset.records import Found, Seen
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.fit.fitter import Fitter
+from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.regressor.hmr import Hmr
 
 QUICK = FitConfig(

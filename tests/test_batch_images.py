@@ -16,19 +16,19 @@ from PIL import Image
 from scenes import observe
 from scenes import person as posed
 
-from dsr_fit import cli
-from dsr_fit.arguments import NO_GATE
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
+from dsr_fit.body.parameters import Parameters
+from dsr_fit.cli.batch import sentence
+from dsr_fit.cli.main import main as cli
+from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.batch_command import sentence
-from dsr_fit.dataset.findings import Found, Seen, pack_labels, unpack_labels
 from dsr_fit.dataset.fitting import BatchFitter
-from dsr_fit.dataset.perceive import Perceiver, fill
+from dsr_fit.dataset.observing import Perceiver, fill
+from dsr_fit.dataset.records import Found, Seen, pack_labels, unpack_labels
 from dsr_fit.dataset.run import Resources, fit_dataset, open_results, read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import open_source
-from dsr_fit.fit.parameters import Parameters
 from dsr_fit.joints import COCO_17_SLOTS
 
 ROOT = Path(__file__).resolve().parents[1]

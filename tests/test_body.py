@@ -6,10 +6,10 @@ import pytest
 import torch
 from bodies import stick_body
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
-from dsr_fit.kinematics import transforms, transforms_reference
-from dsr_fit.skinning import skin, skin_reference
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
+from dsr_fit.body.kinematics import transforms, transforms_reference
+from dsr_fit.body.skinning import skin, skin_reference
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from synthetic_smpl import synthetic_smpl, write_npz, write_pickle
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.errors import InputError
 from dsr_fit.joints import SMPLX54_TO_49
 

@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from dsr_fit.errors import InputError
+from dsr_fit.io.torch_file import opened
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.regressor.checkpoints import load_hmr_checkpoint
 from dsr_fit.regressor.hmr import Hmr
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle, sixd_to_matrix
-from dsr_fit.torch_file import opened
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set")
 

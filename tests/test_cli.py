@@ -21,13 +21,13 @@ from command_line import PERSON, QUICK, ROOT, Capture, content, refused
 from PIL import Image
 from synthetic_smpl import synthetic_smpl, write_npz
 
-from dsr_fit import cli
-from dsr_fit.arguments import NO_GATE
 from dsr_fit.assets import LICENSED, shipped
+from dsr_fit.cli.batch import BatchArguments
+from dsr_fit.cli.export import ExportArguments
+from dsr_fit.cli.main import main as cli
+from dsr_fit.cli.options import NO_GATE
+from dsr_fit.cli.rounds import RoundsArguments
 from dsr_fit.config import FitConfig, Weights
-from dsr_fit.dataset.batch_command import BatchArguments
-from dsr_fit.dataset.export_command import ExportArguments
-from dsr_fit.training.rounds_command import RoundsArguments
 from dsr_fit.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set")

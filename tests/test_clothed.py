@@ -10,17 +10,17 @@ import pytest
 import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.errors import InputError
-from dsr_fit.evaluate.clothed import ClothedCase, generate, read_cases, staging, write_cases
-from dsr_fit.evaluate.clothed.cloth import hull_ring, support
-from dsr_fit.evaluate.clothed.dataset import write_case
-from dsr_fit.evaluate.clothed.garments import Piece
-from dsr_fit.evaluate.clothed.outfitter import pieces_of
-from dsr_fit.evaluate.clothed.surface import cut, open_surface
-from dsr_fit.evaluate.clothed.wardrobe import KINDS, Outfit, dress_up
-from dsr_fit.evaluate.poses import load_poses
 from dsr_fit.labels import LABEL_INDEX, LABELS, OCCLUDER, UNKNOWN
+from dsr_fit.priors.recorded_poses import load_poses
+from dsr_fit.synthetic import ClothedCase, generate, read_cases, staging, write_cases
+from dsr_fit.synthetic.cloth import hull_ring, support
+from dsr_fit.synthetic.dataset import write_case
+from dsr_fit.synthetic.garments import Piece
+from dsr_fit.synthetic.outfitter import pieces_of
+from dsr_fit.synthetic.surface import cut, open_surface
+from dsr_fit.synthetic.wardrobe import KINDS, Outfit, dress_up
 
 SEEDS = tuple(range(16))
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from scenes import open_body
 
-from dsr_fit import cli
+from dsr_fit.body.parameters import Parameters
+from dsr_fit.cli.evaluate_clothed import REFERENCES, AblationArguments, ClothedArguments, variants
+from dsr_fit.cli.main import main as cli
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.benchmark import METRICS, Seen, judge, observe_all, observe_perfectly, parameters_of, run
-from dsr_fit.evaluate.clothed import ClothedCase, write_cases
-from dsr_fit.evaluate.clothed.dataset import read_case
-from dsr_fit.evaluate.clothed_command import REFERENCES, AblationArguments, ClothedArguments, variants
-from dsr_fit.fit.fitter import Fitter
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.synthetic import ClothedCase, write_cases
+from dsr_fit.synthetic.dataset import read_case
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (10_000, 10_001, 10_002)

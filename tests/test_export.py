@@ -17,26 +17,26 @@ from PIL import Image
 from scenes import observe, open_body, person
 from synthetic_smpl import synthetic_smpl, write_npz
 
-from dsr_fit import cli
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, project, ray_rotation, spin_translation
+from dsr_fit.cli.main import main as cli
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.entries import Entry, Source
 from dsr_fit.dataset.exports.coco import write_coco
 from dsr_fit.dataset.exports.eft import _residual, orthographic, write_eft
 from dsr_fit.dataset.exports.labels import label_of
 from dsr_fit.dataset.exports.webdataset import _key
-from dsr_fit.dataset.findings import Found, Seen
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.manifest import agree
+from dsr_fit.dataset.records import Found, Seen
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
-from dsr_fit.fit.convert import convert
-from dsr_fit.fit.fitter import crop_camera
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.fitting.convert import convert
+from dsr_fit.fitting.fitter import crop_camera
+from dsr_fit.io.safe_pickle import load_pickle
 from dsr_fit.labels import COLOURS, OCCLUDER
 from dsr_fit.rotation import axis_angle_to_matrix
-from dsr_fit.safe_pickle import load_pickle
 
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2, 0.005),))
 NAMES = ("a.png", "sub/b.png", "c.png")
@@ -400,7 +400,7 @@ def test_to_body_writes_smpl_parameters_and_their_residuals(
     folder: Path, rows: list[Row], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stand-in for SMPL is a cloud of points, so its residuals are large; they are told all the same."""
-    monkeypatch.setattr("dsr_fit.fit.convert.STEPS", 3)
+    monkeypatch.setattr("dsr_fit.fitting.convert.STEPS", 3)
     smpl = synthetic_smpl()
     write_npz(folder / "smpl.npz", smpl)
     options = ("--to-body", str(folder / "smpl.npz"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dsr_fit.errors import InputError
-from dsr_fit.files import beneath, read_arrays, replacing
+from dsr_fit.io.files import beneath, read_arrays, replacing
 
 
 def test_a_block_that_succeeds_replaces_the_file(tmp_path: Path) -> None:

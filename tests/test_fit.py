@@ -9,18 +9,18 @@ import pytest
 import torch
 from scenes import observe, open_body, person
 
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, spin_translation
 from dsr_fit.config import FitConfig, Stage, Weights
 from dsr_fit.evaluate.plausibility import implausible_joints
-from dsr_fit.fit.anchor import Anchor
-from dsr_fit.fit.batch import Batch, crop_labels
-from dsr_fit.fit.descent import Adam, ParameterVariables, descend
-from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.fitter import FitResult, Fitter, crop_camera
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.fitting.fitter import FitResult, Fitter, crop_camera
 from dsr_fit.labels import OCCLUDER, UNKNOWN
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch, crop_labels
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.descent import Adam, ParameterVariables, descend
+from dsr_fit.optimise.energy import Energy
 from dsr_fit.rotation import axis_angle_to_matrix
-from dsr_fit.types import Observation
 
 QUICK = FitConfig(stages=(Stage(56, 8, 0.005),))
 

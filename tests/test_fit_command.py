@@ -22,10 +22,10 @@ from command_line import PERSON, QUICK, Capture, content, refused
 from PIL import Image
 from scenes import open_body
 
-from dsr_fit import cli
-from dsr_fit.arguments import NO_GATE
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, spin_translation
+from dsr_fit.cli.main import main as cli
+from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, Weights, from_dict
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABELS
@@ -287,7 +287,7 @@ def test_a_failure_while_writing_keeps_the_earlier_result(
 
     shutil.copytree(mesh.parent, tmp_path / "fit")
     before = content(tmp_path)
-    monkeypatch.setattr("dsr_fit.export.write_mesh", full)
+    monkeypatch.setattr("dsr_fit.fitting.saving.write_mesh", full)
     out = tmp_path / "fit" / "mesh.obj"
     status, line = refused(capfd, [str(PERSON), "--out", str(out), *QUICK])
     assert (status, line) == (

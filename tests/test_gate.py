@@ -14,10 +14,10 @@ from scenes import observe, open_body, person
 from dsr_fit.assets import shipped
 from dsr_fit.config import Eft, FitConfig, LeastSquares, Stage, Weights
 from dsr_fit.errors import UsageError
-from dsr_fit.fit import gate_calibration as calibration
-from dsr_fit.fit.fitter import FitResult, Fitter
-from dsr_fit.fit.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
-from dsr_fit.perception.parsers import load_parser
+from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.gate import calibration as calibration
+from dsr_fit.gate.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
+from dsr_fit.observe.load_parser import load_parser
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.regressor.kinematic import KinematicRegressor

@@ -12,7 +12,7 @@ import tyro
 from label_folders import QUICK, write_results
 from synthetic_smpl import synthetic_smpl, write_pickle
 
-from dsr_fit import cli
+from dsr_fit.cli.main import main as cli
 from dsr_fit.dataset.settings import Settings
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "pseudo_labels.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_exports_and_readers_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("dsr_fit.fit.convert.STEPS", 3)
+    monkeypatch.setattr("dsr_fit.fitting.convert.STEPS", 3)
     exports = [words for words in map(_words, COMMANDS) if words[0] == "export"]
     assert {words[words.index("--format") + 1] for words in exports} == {
         "coco", "spin", "graphonomy", "webdataset", "eft",

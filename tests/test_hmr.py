@@ -18,19 +18,19 @@ from scipy.optimize import least_squares
 from synthetic_smpl import synthetic_smpl, write_npz
 from torch import Tensor, nn
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, ray_rotation
 from dsr_fit.errors import UsageError
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.descent import Adam
-from dsr_fit.fit.parameters import Parameters
 from dsr_fit.joints import empty_keypoints
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.optimise.descent import Adam
 from dsr_fit.regressor.hmr import Head, Hmr, Seen, mean_seen
 from dsr_fit.regressor.hmr_regressor import Cameras, HmrRegressor, crop_images, load_hmr_regressor, to_full_image
-from dsr_fit.regressor.regressor import Regressor
+from dsr_fit.regressor.protocol import Regressor
 from dsr_fit.rotation import axis_angle_to_matrix, sixd_to_matrix
-from dsr_fit.types import Detection, Observation
 
 
 @cache

@@ -13,12 +13,12 @@ from label_people import by_the_crops_camera, known_people
 from scenes import open_body
 from torch import Tensor
 
-from dsr_fit.body import Posed
+from dsr_fit.body.body import Posed
 from dsr_fit.camera import project
 from dsr_fit.errors import UsageError
-from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import COLOURS, LABEL_INDEX, UNKNOWN
+from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.regressor.hmr_regressor import IMAGENET_MEAN, IMAGENET_STD, Cameras, crop_images
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.training.hmr_crops import (

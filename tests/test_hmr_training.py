@@ -23,13 +23,11 @@ import lightning
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.camera import fit_crop_camera
 from dsr_fit.config import FitConfig, Semantics
 from dsr_fit.errors import UsageError
-from dsr_fit.evaluate.clothed import generate
-from dsr_fit.evaluate.clothed.dataset import write_case
-from dsr_fit.fit.batch import Batch
+from dsr_fit.observe.batch import Batch
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.regressor.checkpoints import save_hmr_checkpoint
 from dsr_fit.regressor.hmr import Hmr, Seen, mean_seen
@@ -37,6 +35,8 @@ from dsr_fit.regressor.hmr_regressor import Cameras, HmrRegressor, to_full_image
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.resnet import FEATURES
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_sixd
+from dsr_fit.synthetic import generate
+from dsr_fit.synthetic.dataset import write_case
 from dsr_fit.training.hmr import RELEASED, HmrOptions, HmrTraining
 from dsr_fit.training.hmr_crops import Augmentation, Change, CropBatch, sample, stacked
 from dsr_fit.training.losses import HmrWeights

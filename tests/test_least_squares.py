@@ -12,10 +12,10 @@ from scenes import open_body
 
 from dsr_fit.camera import project
 from dsr_fit.config import LeastSquares, Scales, Weights
-from dsr_fit.fit.anchor import Anchor
-from dsr_fit.fit.batch import Points
-from dsr_fit.fit.least_squares import Problem, State, keypoint_jacobian, solve
 from dsr_fit.joints import KEYPOINT_INDEX
+from dsr_fit.observe.batch import Points
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.least_squares import Problem, State, keypoint_jacobian, solve
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
 from dsr_fit.regressor import kinematic
 from dsr_fit.rotation import axis_angle_to_matrix

@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
 from dsr_fit.evaluate.metrics import (
     area_inflation,
     bootstrap,

@@ -16,7 +16,7 @@ from mocap.retarget import DEEPMIMIC, JOINT, SIDES, Follow, direction_errors, ou
 from mocap.selection import farthest_points, features, hinge_angles, hold_out, implausible
 from scipy.spatial.transform import Rotation
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.joints import SMPL_JOINTS, SMPL_PARENTS
 
 ASF = """\

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from scenes import observe, open_body, person
 
 from dsr_fit.assets import shipped
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import Eft, FitConfig, Stage
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.fitter import Fitter
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.observe.batch import Batch
 from dsr_fit.regressor.load import load_regressor
-from dsr_fit.regressor.network import Dense, Norm, in_crop, misses, place
+from dsr_fit.regressor.open_network import Dense, Norm, in_crop, misses, place
 from dsr_fit.regressor.open_regressor import ASSET, OpenRegressor, read_network, sight_of, write_network
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_sixd
 

@@ -11,7 +11,7 @@ from scenes import open_body
 
 from dsr_fit.config import FitConfig, Semantics
 from dsr_fit.errors import InputError
-from dsr_fit.fit.fitter import Fitter
+from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.labels import LABEL_INDEX, LABEL_SETS, OCCLUDER, UNKNOWN
 from dsr_fit.priors.outfits import BARE_ARMS, BARE_LEGS, SLEEVES, TOPS, TRUNKS, Outfit, on_arms, outfit_of
 from dsr_fit.priors.semantic import load_semantic_prior

@@ -12,7 +12,7 @@ from scenes import HEIGHT, WIDTH, observe, open_body, person
 
 from dsr_fit.camera import Crop
 from dsr_fit.config import FitConfig, Stage, Weights
-from dsr_fit.fit.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import FitResult, Fitter
 from dsr_fit.labels import COLOURS, LABEL_INDEX, OCCLUDER, UNKNOWN
 from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.view.overlay import PANEL, PAPER, draw, vertex_normals

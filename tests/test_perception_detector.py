@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dsr_fit.boxes import keypoint_box, shared_area, widened
 from dsr_fit.errors import InputError
+from dsr_fit.io.images import read_image
 from dsr_fit.joints import KEYPOINT_INDEX
-from dsr_fit.perception.boxes import keypoint_box, shared_area, widened
-from dsr_fit.perception.detector import KeypointDetector, MediaPipeDetector
-from dsr_fit.perception.images import read_image
+from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "person.png"
 
@@ -179,7 +179,7 @@ def test_it_is_quiet_and_loads_nothing_heavy() -> None:
     """In a process of its own: nothing on stderr, no plotting library, MediaPipe still importable in full."""
     result = _python(
         "import numpy as np, sys\n"
-        "from dsr_fit.perception.detector import MediaPipeDetector\n"
+        "from dsr_fit.observe.detector import MediaPipeDetector\n"
         "MediaPipeDetector().detect(np.zeros((64, 64, 3), np.uint8))\n"
         "assert 'matplotlib' not in sys.modules\n"
         "import mediapipe\n"
@@ -196,7 +196,7 @@ def test_a_missing_mediapipe_names_the_remedy() -> None:
         "found = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'mediapipe' else found(name, *rest)\n"
         "from dsr_fit.errors import InputError\n"
-        "from dsr_fit.perception.detector import MediaPipeDetector\n"
+        "from dsr_fit.observe.detector import MediaPipeDetector\n"
         "try:\n    MediaPipeDetector()\nexcept InputError as error:\n    print(error)\n"
     )
     assert "pip install mediapipe==0.10.21" in result.stdout

@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from dsr_fit.errors import InputError
-from dsr_fit.perception.images import read_image
+from dsr_fit.io.images import read_image
 
 # A picture whose corners differ, so that any flip or rotation shows.
 CORNERS = np.zeros((40, 60, 3), dtype=np.uint8)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dsr_fit.errors import InputError
+from dsr_fit.io.keypoint_files import read_keypoints
 from dsr_fit.joints import BODY_25, KEYPOINT_INDEX, KEYPOINTS_49
-from dsr_fit.perception.keypoint_files import read_keypoints
-from dsr_fit.types import Detection
+from dsr_fit.observation import Detection
 
 SIZE = (640, 480)
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from dsr_fit.errors import InputError
+from dsr_fit.io.label_files import keep_own_labels, read_labels, write_labels
 from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
 from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
-from dsr_fit.perception.label_files import keep_own_labels, read_labels, write_labels
 
 # Every label there is, in a map that is wider than high.
 LABELS = np.array([*range(20), OCCLUDER, UNKNOWN, 0, 13], dtype=np.uint8).reshape(4, 6)

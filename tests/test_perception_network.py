@@ -14,18 +14,18 @@ from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
 from dsr_fit.labels import LABEL_INDEX, LEFT_RIGHT_PAIRS, OCCLUDER
-from dsr_fit.perception.network import CLASSES, GUIDES, POINTS, ParserNetwork, heatmaps, mirrored, prepare
-from dsr_fit.perception.network_parser import (
+from dsr_fit.observation import Detection
+from dsr_fit.observe.crop import window_around, window_matrix
+from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.network_parser import (
     SIZE,
     NetworkParser,
     load_network,
     network_input,
 )
-from dsr_fit.perception.parsers import load_parser
-from dsr_fit.perception.rule_parser import RuleParser
-from dsr_fit.perception.window import window_around, window_matrix
-from dsr_fit.pipeline import Perception
-from dsr_fit.types import Detection
+from dsr_fit.observe.parser_network import CLASSES, GUIDES, POINTS, ParserNetwork, heatmaps, mirrored, prepare
+from dsr_fit.observe.perception import Perception
+from dsr_fit.observe.rules.rule_parser import RuleParser
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "person.png"
 

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
+from dsr_fit.boxes import keypoint_box
 from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
 from dsr_fit.labels import LABEL_INDEX, LEFT_RIGHT_PAIRS, UNKNOWN
-from dsr_fit.perception.boxes import keypoint_box
-from dsr_fit.perception.person_mask import mask_from_keypoints
-from dsr_fit.perception.rule_parser import RuleParser
-from dsr_fit.types import Detection
+from dsr_fit.observation import Detection
+from dsr_fit.observe.rules.person_mask import mask_from_keypoints
+from dsr_fit.observe.rules.rule_parser import RuleParser
 
 # Somebody who faces the camera: the left side is on the right of the image.
 POINTS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsr_fit.camera import Crop
-from dsr_fit.perception.window import cut, put_back, window_matrix
+from dsr_fit.observe.crop import cut, put_back, window_matrix
 
 SIZE = 64
 

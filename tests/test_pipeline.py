@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from dsr_fit.boxes import Box
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import empty_keypoints
 from dsr_fit.labels import LABEL_INDEX, OCCLUDER
-from dsr_fit.perception.boxes import Box
-from dsr_fit.pipeline import Inputs, Perception
-from dsr_fit.types import Detection
+from dsr_fit.observation import Detection
+from dsr_fit.observe.perception import Inputs, Perception
 
 WIDTH, HEIGHT = 120, 160
 

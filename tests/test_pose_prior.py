@@ -12,9 +12,9 @@ import torch
 from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate.plausibility import implausible_joints, joint_angles
-from dsr_fit.evaluate.poses import load_poses
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.priors.pose import PosePrior, load_pose_prior, read_pose_prior, wrapped
+from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.terms.priors import BENDS, bending
 

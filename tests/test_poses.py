@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsr_fit.errors import InputError
-from dsr_fit.evaluate.poses import load_poses
+from dsr_fit.priors.recorded_poses import load_poses
 
 FOLDER = Path(__file__).resolve().parents[1] / "priors" / "pose"
 

@@ -11,11 +11,11 @@ import trimesh
 import tyro
 from scenes import HEIGHT, WIDTH, observe, open_body, person
 
-from dsr_fit import cli
-from dsr_fit.fit.fitter import Fitter
+from dsr_fit.cli.main import main as cli
+from dsr_fit.cli.prior import BuildArguments
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.io.label_files import write_labels
 from dsr_fit.labels import LABEL_INDEX, LABELS
-from dsr_fit.perception.label_files import write_labels
-from dsr_fit.priors.build_command import BuildArguments
 from dsr_fit.priors.scans import read_views
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render.renderer import Renderer

@@ -13,15 +13,15 @@ from label_folders import OF_PERSON, QUICK, observations, smpl_settings, write_r
 from PIL import Image
 from scenes import open_body
 
-from dsr_fit import cli
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, project
+from dsr_fit.cli.main import main as cli
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError
-from dsr_fit.fit.batch import Batch
 from dsr_fit.labels import COLOURS
+from dsr_fit.observe.batch import Batch
 from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from scenes import observe, open_body, person
 
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import crop_intrinsics, project
-from dsr_fit.fit.batch import Batch, crop_labels
-from dsr_fit.fit.parameters import Parameters
-from dsr_fit.fit.quality import RESOLUTION, Masks, hard_masks, keypoint_errors, metrics
+from dsr_fit.fitting.metrics import RESOLUTION, Masks, hard_masks, keypoint_errors, metrics
 from dsr_fit.labels import LABEL_INDEX, MC_LABELS, OCCLUDER, UNKNOWN
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.render.renderer import Renderer
-from dsr_fit.types import Observation
 
 FACE, DRESS = LABEL_INDEX["face"], LABEL_INDEX["dress"]
 

@@ -13,25 +13,25 @@ from scenes import open_body
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.entries import Entry, Person, Source
-from dsr_fit.dataset.findings import Found, Seen
-from dsr_fit.dataset.kept import KeptPerceiver, read_seen, write_seen
+from dsr_fit.dataset.observation_cache import KeptPerceiver, read_seen, write_seen
+from dsr_fit.dataset.records import Found, Seen
 from dsr_fit.dataset.run import Resources, read_results
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate import ccp, metrics
 from dsr_fit.evaluate.benchmark import judge, observe_wholly, parameters_of
-from dsr_fit.evaluate.calibration import calibrate_gate, calibration_seeds, evidence_of, write_gate
-from dsr_fit.evaluate.clothed.dataset import read_case, write_cases
+from dsr_fit.evaluate.calibrate_gate import calibrate_gate, calibration_seeds, evidence_of, write_gate
 from dsr_fit.evaluate.estimates import ON_CASES, ON_PHOTOS, judge_on_photos
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate, read_values
 from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
-from dsr_fit.fit import gate_calibration
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.fitter import FitResult, Fitter
-from dsr_fit.fit.gate import EVIDENCE, Gate, evidence, read_gate
-from dsr_fit.fit.quality import keypoint_errors
-from dsr_fit.pipeline import Perception
-from dsr_fit.types import Observation
+from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.metrics import keypoint_errors
+from dsr_fit.gate import calibration as gate_calibration
+from dsr_fit.gate.gate import EVIDENCE, Gate, evidence, read_gate
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.observe.perception import Perception
+from dsr_fit.synthetic.dataset import read_case, write_cases
 
 SEEDS = (3, 5, 9)
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=6), stages=(Stage(56, 2, 0.005),))

@@ -18,13 +18,13 @@ pytest.importorskip("lightning")
 import train_regressor
 
 from dsr_fit.camera import Crop, ray_rotation
-from dsr_fit.evaluate.clothed import ClothedCase, generate
-from dsr_fit.evaluate.poses import load_poses
-from dsr_fit.fit.batch import crop_labels
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABEL_INDEX, OCCLUDER, UNKNOWN
-from dsr_fit.regressor.network import LABEL_PIXELS, RegressorNetwork, Sight, Size, in_crop
+from dsr_fit.observe.batch import crop_labels
+from dsr_fit.priors.recorded_poses import load_poses
+from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorNetwork, Sight, Size, in_crop
 from dsr_fit.regressor.open_regressor import write_network
+from dsr_fit.synthetic import ClothedCase, generate
 from dsr_fit.training.open import Step, shape_metric
 from dsr_fit.training.open_data import Batches
 from dsr_fit.training.settings import TrainSettings

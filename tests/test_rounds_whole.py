@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from dsr_fit.assets import shipped
 from dsr_fit.dataset.run import read_results
-from dsr_fit.evaluate.clothed.dataset import write_cases
 from dsr_fit.regressor.open_regressor import ASSET
+from dsr_fit.synthetic.dataset import write_cases
 
 pytest.importorskip("lightning", reason="training needs Lightning: pip install 'dsr-fit[train]'")
 

@@ -18,9 +18,10 @@ from scenes import open_body
 from scipy.spatial.transform import Rotation
 from synthetic_smpl import JOINT_VERTICES, h36m_regressor, synthetic_smpl, write_npz
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
 from dsr_fit.camera import Crop
+from dsr_fit.cli.evaluate_spin import markdown, report
 from dsr_fit.evaluate.spin import (
     BATCH_SIZE,
     J17_OF_24,
@@ -35,13 +36,12 @@ from dsr_fit.evaluate.spin import (
     evaluate_rows,
     figure_from_24,
 )
-from dsr_fit.evaluate.spin_command import markdown, report
-from dsr_fit.evaluate.spin_file import SpinFile
-from dsr_fit.fit.fitter import FitResult
+from dsr_fit.fitting.fitter import FitResult
+from dsr_fit.io.spin_file import SpinFile
 from dsr_fit.joints import KEYPOINT_INDEX, SPIN_24
-from dsr_fit.pipeline import Perception
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.perception import Perception
 from dsr_fit.rotation import axis_angle_to_matrix
-from dsr_fit.types import Detection, Observation
 
 TURN = axis_angle_to_matrix(torch.tensor([[0.4, -1.0, 2.0]], dtype=torch.float64))[0].numpy()
 

@@ -16,13 +16,13 @@ from command_line import PERSON, ROOT, Capture
 from scenes import open_body
 from synthetic_smpl import h36m_regressor, synthetic_smpl, write_npz
 
-from dsr_fit import cli
 from dsr_fit.assets import LICENSED
+from dsr_fit.cli.evaluate_spin import SpinArguments, main
+from dsr_fit.cli.main import main as cli
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate.commands import EVALUATIONS
 from dsr_fit.evaluate.spin import SMPL_VERTICES
-from dsr_fit.evaluate.spin_command import SpinArguments, main
-from dsr_fit.evaluate.spin_file import read_spin
+from dsr_fit.io.spin_file import read_spin
 from dsr_fit.joints import SPIN_24
 from dsr_fit.rotation import axis_angle_to_matrix
 

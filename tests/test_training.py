@@ -18,13 +18,13 @@ pytest.importorskip("lightning")
 from dsr_fit.camera import project
 from dsr_fit.config import Semantics
 from dsr_fit.errors import InputError
-from dsr_fit.evaluate.poses import load_poses
-from dsr_fit.fit.anchor import Anchor
-from dsr_fit.fit.batch import Batch, crop_labels
-from dsr_fit.fit.energy import Energy
 from dsr_fit.joints import BODY_25
 from dsr_fit.labels import UNKNOWN
-from dsr_fit.regressor.network import Placed, in_crop
+from dsr_fit.observe.batch import Batch, crop_labels
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.energy import Energy
+from dsr_fit.priors.recorded_poses import load_poses
+from dsr_fit.regressor.open_network import Placed, in_crop
 from dsr_fit.training import labelled, open_photos
 from dsr_fit.training.labelled import is_held_out, joined, read_labelled
 from dsr_fit.training.open import RECIPE, OpenTraining

@@ -18,9 +18,9 @@ from training_parts import SMALL, settings_of
 
 pytest.importorskip("lightning")
 
-from dsr_fit import cli
+from dsr_fit.cli.main import main as cli
 from dsr_fit.errors import UsageError
-from dsr_fit.regressor.network import RegressorNetwork
+from dsr_fit.regressor.open_network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import write_network
 from dsr_fit.training import labelled
 from dsr_fit.training.open import Step

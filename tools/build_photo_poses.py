@@ -20,20 +20,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsr_fit.body_files import load_body
+from dsr_fit.body.files import load_body
 from dsr_fit.config import load_config
 from dsr_fit.dataset.run import read_results
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import AnnotatedPhotos
-from dsr_fit.files import replacing
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.least_squares import Problem, solve
-from dsr_fit.fit.quality import keypoint_errors
+from dsr_fit.fitting.metrics import keypoint_errors
+from dsr_fit.io.files import replacing
+from dsr_fit.io.images import read_image
 from dsr_fit.joints import KEYPOINT_INDEX
-from dsr_fit.perception.images import read_image
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.optimise.least_squares import Problem, solve
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.regressor import kinematic
-from dsr_fit.types import Observation
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEN = [

@@ -22,10 +22,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from dsr_fit.evaluate.plausibility import learn_limits
-from dsr_fit.evaluate.poses import PoseSet, load_poses
-from dsr_fit.files import read_arrays, replacing
+from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.joints import SMPL_JOINTS, mirrored_pose
 from dsr_fit.priors.pose import PosePrior, load_pose_prior, read_pose_prior
+from dsr_fit.priors.recorded_poses import PoseSet, load_poses
 
 ROOT = Path(__file__).resolve().parents[1]
 BODY_JOINTS = SMPL_JOINTS[1:]
@@ -116,7 +116,7 @@ def draw_samples(path: Path, prior: PosePrior, rows: int = 3, columns: int = 8) 
     import cv2
     import torch
 
-    from dsr_fit.body_files import load_body
+    from dsr_fit.body.files import load_body
     from dsr_fit.render.renderer import Renderer
 
     generator, size = torch.Generator().manual_seed(SEED), 240

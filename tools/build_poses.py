@@ -20,7 +20,7 @@ from mocap.retarget import BONES, Correspondence, direction_errors, retarget
 from mocap.selection import farthest_points, features, hold_out, implausible
 from mocap.sheet import Body, Pair, write_sheet
 
-from dsr_fit.files import replacing
+from dsr_fit.io.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 FPS = 30.0  # frames a second that are looked at

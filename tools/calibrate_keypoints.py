@@ -21,19 +21,19 @@ import torch
 from torch import Tensor
 
 from dsr_fit.assets import shipped
-from dsr_fit.body import Skeleton
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Skeleton
+from dsr_fit.body.files import load_body
 from dsr_fit.camera import project
 from dsr_fit.config import LeastSquares, Scales, Weights
 from dsr_fit.evaluate import ccp
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.least_squares import Problem, State, solve
+from dsr_fit.io.images import read_image
 from dsr_fit.joints import BODY_25, MIRRORED_KEYPOINTS
-from dsr_fit.perception.detector import MediaPipeDetector
-from dsr_fit.perception.images import read_image
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.observe.detector import MediaPipeDetector
+from dsr_fit.optimise.least_squares import Problem, State, solve
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.regressor import kinematic
-from dsr_fit.types import Observation
 
 MIN_CONFIDENCE = 0.6
 LARGEST_ERROR = 0.04

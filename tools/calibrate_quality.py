@@ -3,7 +3,7 @@
     PYTHONPATH=tools python tools/calibrate_quality.py --cases-dir FOLDER --work FOLDER
 
 Every person goes through the whole pipeline (detector, parser, fit), and the gate learns to tell from the evidence
-(`dsr_fit/fit/gate.py`) whether the mean vertex error is under 80 mm. Learnt from seeds that are used for tuning; the
+(`dsr_fit/gate/gate.py`) whether the mean vertex error is under 80 mm. Learnt from seeds that are used for tuning; the
 ROC is measured on the reporting seeds, from 10000, which nothing here is chosen on. People who are missed by the
 detector have no fit and take no part. Missing cases are generated, about half a second each; fits take as long, and are
 kept in --work.
@@ -19,11 +19,11 @@ from rich.progress import track
 from dsr_fit.assets import PACKAGE
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate.benchmark import REPORTING_SEED
-from dsr_fit.evaluate.calibration import FRESH_SEED, TUNING, calibrate_gate, calibration_seeds, write_gate
-from dsr_fit.evaluate.clothed.dataset import write_cases
+from dsr_fit.evaluate.calibrate_gate import FRESH_SEED, TUNING, calibrate_gate, calibration_seeds, write_gate
 from dsr_fit.evaluate.sets import cases_of
-from dsr_fit.fit.gate import ASSET
-from dsr_fit.fit.gate_calibration import PRECISION
+from dsr_fit.gate.calibration import PRECISION
+from dsr_fit.gate.gate import ASSET
+from dsr_fit.synthetic.dataset import write_cases
 
 
 def main() -> None:

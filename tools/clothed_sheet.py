@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dsr_fit.evaluate.clothed.people import ClothedCase, generate
 from dsr_fit.labels import COLOURS
+from dsr_fit.synthetic.people import ClothedCase, generate
 
 TILE = (240, 340)
 PER_SHEET, PER_ROW = 15, 5

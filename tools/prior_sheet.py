@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
 from dsr_fit.labels import COLOURS, LABEL_SETS, LABELS, MC_LABELS
 from dsr_fit.priors.outfits import SLEEVES, TRUNKS, Outfit
 from dsr_fit.priors.semantic import load_semantic_prior

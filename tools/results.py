@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from tables import datasets, parsing, regressors, rounds, semantic
 
-from dsr_fit.evaluate.clothed_command import markdown
+from dsr_fit.cli.evaluate_clothed import markdown
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -68,10 +68,10 @@ def worst(found: dict[str, Any], cases: Path, path: Path) -> list[int]:
     import cv2
     import torch
 
-    from dsr_fit.body_files import load_body
+    from dsr_fit.body.files import load_body
     from dsr_fit.evaluate.benchmark import observe_perfectly, parameters_of
-    from dsr_fit.evaluate.clothed.dataset import read_case
-    from dsr_fit.fit.fitter import Fitter
+    from dsr_fit.fitting.fitter import Fitter
+    from dsr_fit.synthetic.dataset import read_case
     from dsr_fit.view.overlay import shaded
 
     order = np.argsort(-np.array(found["values"]["default"]["pve"]))[:WORST]

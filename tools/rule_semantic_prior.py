@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABEL_INDEX, LABELS
 

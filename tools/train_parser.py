@@ -28,8 +28,8 @@ from parser_training.learning import FURTHER, REFINING, ParserTraining, Settings
 from parser_training.photos import load_photos
 from safetensors.torch import save_file
 
-from dsr_fit.files import replacing
-from dsr_fit.perception.network_parser import load_network
+from dsr_fit.io.files import replacing
+from dsr_fit.observe.network_parser import load_network
 from dsr_fit.training.keeping import keepers, kept, log
 
 

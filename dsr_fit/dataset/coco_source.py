@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from dsr_fit.boxes import Box
 from dsr_fit.dataset.entries import Entry, Person, Source
 from dsr_fit.errors import InputError
 from dsr_fit.joints import COCO_17_SLOTS, empty_keypoints
-from dsr_fit.perception.boxes import Box
-from dsr_fit.pipeline import MIN_KEYPOINTS
+from dsr_fit.observe.perception import MIN_KEYPOINTS
 
 FLAG_CONFIDENCE = np.array([0.0, 0.5, 1.0])
 """COCO's visibility flags as confidence: not labelled, labelled but hidden, visible."""

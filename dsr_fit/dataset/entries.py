@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr_fit.perception.boxes import Box
+from dsr_fit.boxes import Box
 
 
 @dataclass(frozen=True)

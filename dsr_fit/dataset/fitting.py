@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dsr_fit.dataset.findings import Fitted, Found, Seen
-from dsr_fit.dataset.perceive import reason_of
+from dsr_fit.dataset.observing import reason_of
+from dsr_fit.dataset.records import Fitted, Found, Seen
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.files import beneath, replacing
-from dsr_fit.fit.fitter import FitResult
-from dsr_fit.fit.gate import Gate
-from dsr_fit.perception.images import read_image
-from dsr_fit.types import Observation
+from dsr_fit.fitting.fitter import FitResult
+from dsr_fit.gate.gate import Gate
+from dsr_fit.io.files import beneath, replacing
+from dsr_fit.io.images import read_image
+from dsr_fit.observation import Observation
 
 
 class BatchFitter:

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from dsr_fit.dataset.entries import Entry, Person
-from dsr_fit.dataset.findings import Fitted, Seen, failed
+from dsr_fit.dataset.records import Fitted, Seen, failed
 from dsr_fit.dataset.worker import Died, Failure, Work, Worker
 from dsr_fit.errors import InputError
 

@@ -60,7 +60,7 @@ def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix
     Raises InputError where the folder holds results of another source, and UsageError where they are of other
     settings and `mix` doesn't allow that.
     """
-    from dsr_fit.export import versions
+    from dsr_fit.fitting.saving import versions
 
     described = describe(source)
     identity = json.loads(json.dumps(settings.identity()))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dsr_fit.dataset.entries import Entry
-from dsr_fit.dataset.findings import Fitted, failed
+from dsr_fit.dataset.records import Fitted, failed
 from dsr_fit.dataset.worker import ONE_THREAD, Work
 from dsr_fit.errors import InputError
 

@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 
 from dsr_fit.config import FitConfig
 from dsr_fit.dataset.entries import Source
-from dsr_fit.dataset.findings import Fitted
 from dsr_fit.dataset.local import Stage, default_workers, run_local
 from dsr_fit.dataset.manifest import Manifest, agree, read_manifest
+from dsr_fit.dataset.records import Fitted
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import BATCH_SIZE, SHARD_SIZE, Settings
 from dsr_fit.dataset.shards import Store, locked
@@ -113,7 +113,7 @@ def run(
     if fit is None:
         fitter = settings.fitter()  # what can't be fitted with is refused before anything is written
         if settings.gate is not None:
-            from dsr_fit.fit.gate import Gate
+            from dsr_fit.gate.gate import Gate
 
             Gate.of(fitter, settings.gate)
     with locked(out):
@@ -156,7 +156,7 @@ def _engine(
 
 def perceiver(settings: Settings, images: Path) -> Work:
     """`Perceiver`, imported where it works."""
-    from dsr_fit.dataset.perceive import Perceiver
+    from dsr_fit.dataset.observing import Perceiver
 
     return Perceiver(settings, images)
 

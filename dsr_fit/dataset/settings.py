@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dsr_fit.assets import licensed, sha256, shipped
 from dsr_fit.config import FitConfig, to_dict
-from dsr_fit.perception.parser import ParsingProtocol
+from dsr_fit.observe.parser import ParsingProtocol
 
 if TYPE_CHECKING:
-    from dsr_fit.fit.fitter import Fitter
+    from dsr_fit.fitting.fitter import Fitter
 
 BATCH_SIZE = 16
 """Images fitted together. Part of the result: a fit's last digits depend on its neighbours."""
@@ -63,8 +63,8 @@ class Settings:
 
     def fitter(self) -> Fitter:
         """A fitter with the files that these settings name. Raises InputError and UsageError where they don't fit."""
-        from dsr_fit.body_files import load_body
-        from dsr_fit.fit.fitter import Fitter
+        from dsr_fit.body.files import load_body
+        from dsr_fit.fitting.fitter import Fitter
         from dsr_fit.priors.semantic import load_semantic_prior
         from dsr_fit.regressor.load import load_regressor
 

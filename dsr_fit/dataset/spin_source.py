@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from dsr_fit.dataset.entries import Entry, Person, Source
-from dsr_fit.evaluate.spin_file import SpinFile, read_spin
+from dsr_fit.io.spin_file import SpinFile, read_spin
 from dsr_fit.joints import empty_keypoints
-from dsr_fit.pipeline import MIN_KEYPOINTS
+from dsr_fit.observe.perception import MIN_KEYPOINTS
 
 
 def read_spin_people(path: Path, images: Path) -> Source:

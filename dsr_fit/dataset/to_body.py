@@ -8,14 +8,14 @@ from itertools import islice
 
 import torch
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop
 from dsr_fit.dataset.exports.labels import SMPL_VERTICES, Label, label_of
 from dsr_fit.dataset.schema import Row
 from dsr_fit.errors import InputError
-from dsr_fit.fit.convert import convert
-from dsr_fit.fit.fitter import crop_camera
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.fitting.convert import convert
+from dsr_fit.fitting.fitter import crop_camera
 
 BATCH = 8
 

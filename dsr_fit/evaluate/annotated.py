@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, crop_intrinsics
 from dsr_fit.config import to_dict
 from dsr_fit.evaluate import ccp
-from dsr_fit.files import read_arrays, replacing
-from dsr_fit.fit.batch import crop_labels
-from dsr_fit.fit.fitter import Fitter
-from dsr_fit.fit.parameters import Parameters
-from dsr_fit.perception.detector import KeypointDetector, MediaPipeDetector
-from dsr_fit.perception.images import read_image
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.io.files import read_arrays, replacing
+from dsr_fit.io.images import read_image
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.batch import crop_labels
+from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
 from dsr_fit.priors.views import View
-from dsr_fit.types import Detection, Observation
 
 RESOLUTION = 448
 """Pixels of the crop that labels are counted and judged in."""

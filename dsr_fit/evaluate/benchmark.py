@@ -12,17 +12,17 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from dsr_fit.body.parameters import Parameters
+from dsr_fit.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.camera import Crop, ray_rotation
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import metrics
-from dsr_fit.evaluate.clothed import ClothedCase
-from dsr_fit.evaluate.clothed.dataset import read_case
-from dsr_fit.fit.fitter import FitResult, Fitter
-from dsr_fit.fit.parameters import Parameters
-from dsr_fit.perception.boxes import joint_area, keypoint_box, shared_area
-from dsr_fit.pipeline import Perception
+from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.perception import Perception
 from dsr_fit.rotation import axis_angle_to_matrix
-from dsr_fit.types import Detection, Observation
+from dsr_fit.synthetic import ClothedCase
+from dsr_fit.synthetic.dataset import read_case
 
 TUNING_SEED, REPORTING_SEED = 0, 10_000
 """First seeds of the cases that settings are chosen on, and of those that figures are reported on."""

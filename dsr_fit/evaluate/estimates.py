@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.evaluate import metrics
 from dsr_fit.evaluate.benchmark import METRICS, at_focal, judge
-from dsr_fit.evaluate.clothed.dataset import read_case
 from dsr_fit.evaluate.plausibility import implausible_joints
-from dsr_fit.fit import quality
-from dsr_fit.fit.batch import Batch
-from dsr_fit.fit.fitter import FitResult, Fitter
-from dsr_fit.fit.parameters import Parameters
-from dsr_fit.regressor.regressor import Regressor
+from dsr_fit.fitting import metrics as quality
+from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.regressor.protocol import Regressor
 from dsr_fit.rotation import angle_between, axis_angle_to_matrix
-from dsr_fit.types import Observation
+from dsr_fit.synthetic.dataset import read_case
 
 ON_PHOTOS = ("keypoint_error_rel", "containment", "area_ratio", "mc_iou", "silhouette_iou", "implausible_joints")
 ON_CASES = (*METRICS, "orientation")

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.rotation import angle_between
 
 MILLIMETRES = 1000.0

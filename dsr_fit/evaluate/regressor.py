@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import Weights
 from dsr_fit.dataset.run import Report, Resources
 from dsr_fit.dataset.schema import Row
@@ -21,10 +22,9 @@ from dsr_fit.errors import InputError
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.estimates import Values, estimate, judge_on_cases, judge_on_photos
 from dsr_fit.evaluate.sets import KeptSource, body_of, seed_of
-from dsr_fit.files import read_arrays
-from dsr_fit.fit.fitter import Fitter
-from dsr_fit.fit.parameters import Parameters
-from dsr_fit.types import Observation
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.io.files import read_arrays
+from dsr_fit.observation import Observation
 
 Judge = Callable[[list[int], list[Parameters]], Values]
 """Values of the bodies of these people, by their place in the list of everybody found."""

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 
 from dsr_fit.assets import sha256, shipped
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.dataset.entries import Entry, Source
-from dsr_fit.dataset.findings import Seen
-from dsr_fit.dataset.kept import KeptPerceiver, kept_path, read_seen
 from dsr_fit.dataset.local import Stage
 from dsr_fit.dataset.manifest import describe, differences
+from dsr_fit.dataset.observation_cache import KeptPerceiver, kept_path, read_seen
+from dsr_fit.dataset.records import Seen
 from dsr_fit.dataset.run import Report, Resources, perceiver, read_results, run
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
@@ -24,9 +25,8 @@ from dsr_fit.dataset.shards import durable
 from dsr_fit.dataset.worker import Work
 from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import ccp
-from dsr_fit.fit.parameters import Parameters
-from dsr_fit.perception.images import read_image
-from dsr_fit.types import Observation
+from dsr_fit.io.images import read_image
+from dsr_fit.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,17 @@ class CasePerceiver:
     """Looks at a rendered person through the whole pipeline; whoever the detector takes for somebody else is missed."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
-        from dsr_fit.perception.parsers import load_parser
-        from dsr_fit.pipeline import Perception
+        from dsr_fit.observe.load_parser import load_parser
+        from dsr_fit.observe.perception import Perception
 
         torch.set_num_threads(1)
         self.folder = folder
         self.perception = Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
 
     def __call__(self, entry: Entry) -> list[Seen]:
-        from dsr_fit.dataset.findings import Found
+        from dsr_fit.dataset.records import Found
         from dsr_fit.evaluate.benchmark import observe_wholly
-        from dsr_fit.evaluate.clothed.dataset import read_case
+        from dsr_fit.synthetic.dataset import read_case
 
         case = read_case(self.folder, seed_of(entry.imgname))
         seen = observe_wholly(case, self.folder / entry.imgname, self.perception)

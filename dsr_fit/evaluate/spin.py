@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.errors import DsrFitError
 from dsr_fit.evaluate.metrics import mpjpe, pa_mpjpe, pve
-from dsr_fit.evaluate.spin_file import SpinFile
-from dsr_fit.fit.fitter import FitResult
+from dsr_fit.fitting.fitter import FitResult
+from dsr_fit.io.spin_file import SpinFile
 from dsr_fit.joints import SPIN_24, empty_keypoints
-from dsr_fit.pipeline import MIN_KEYPOINTS, Inputs, Perception
-from dsr_fit.types import Detection, Observation
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.perception import MIN_KEYPOINTS, Inputs, Perception
 
 BATCH_SIZE = 16
 SMPL_VERTICES = 6890

@@ -14,7 +14,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.priors.outfits import on_arms
 from dsr_fit.priors.semantic import Outfits, SemanticPrior

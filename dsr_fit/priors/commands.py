@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 def build(argv: list[str]) -> None:
     """The semantic prior of a body from renders or scans of clothed people."""
-    from dsr_fit.priors.build_command import main
+    from dsr_fit.cli.prior import main
 
     main(argv)
 

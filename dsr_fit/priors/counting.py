@@ -13,7 +13,7 @@ import scipy.sparse as sparse
 from scipy.sparse.linalg import factorized
 from scipy.spatial import KDTree
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.errors import InputError
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABEL_INDEX, LABELS, MIRRORED_LABELS

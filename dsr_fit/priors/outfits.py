@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABEL_INDEX, LABELS, MIN_PIXELS_AT_224
 

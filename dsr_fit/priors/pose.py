@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError
-from dsr_fit.files import read_arrays
+from dsr_fit.io.files import read_arrays
 from dsr_fit.joints import SMPL_JOINTS
 
 PosePriorKind = Literal["learned", "ranges"]

@@ -16,12 +16,12 @@ import torch
 import trimesh
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.errors import InputError
-from dsr_fit.files import MESH_SUFFIXES, read_arrays
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.io.files import MESH_SUFFIXES, read_arrays
+from dsr_fit.io.label_files import read_labels
 from dsr_fit.labels import LABELS
-from dsr_fit.perception.label_files import read_labels
 from dsr_fit.priors.views import View
 from dsr_fit.render.renderer import Renderer
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from dsr_fit.assets import sha256, shipped
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.errors import InputError
-from dsr_fit.files import read_arrays
+from dsr_fit.io.files import read_arrays
 from dsr_fit.labels import LABELS, MC_LABELS, LabelSet
 from dsr_fit.priors.outfits import SLEEVES, TRUNKS, Outfit, on_arms, outfit_of
 
@@ -104,7 +104,7 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
 
 
 def _shipped_prior(body: Body) -> SemanticPrior:
-    from dsr_fit.body_files import OPEN_BODY, load_body
+    from dsr_fit.body.files import OPEN_BODY, load_body
     from dsr_fit.priors.carried import carry_over
 
     path = shipped(ASSET)

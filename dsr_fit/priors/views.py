@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.labels import LABELS
 from dsr_fit.priors.counting import count_labels, observations_of, prior_from
 from dsr_fit.priors.outfits import SLEEVES, TRUNKS, on_arms, outfit_of

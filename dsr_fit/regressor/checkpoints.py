@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dsr_fit.assets import licensed
 from dsr_fit.errors import InputError
-from dsr_fit.files import read_arrays, replacing
+from dsr_fit.io.files import read_arrays, replacing
+from dsr_fit.io.torch_file import StoredTensor, opened
 from dsr_fit.regressor.hmr import CAMERA, POSE, SHAPE, Hmr, Seen, mean_seen
-from dsr_fit.torch_file import StoredTensor, opened
 
 WRAPPERS = ("model.", "module.")
 """Lightning's and DataParallel's beginnings of names."""

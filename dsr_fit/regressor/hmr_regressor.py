@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from dsr_fit.assets import sha256
-from dsr_fit.body import Body, Skeleton
+from dsr_fit.body.body import Body, Skeleton
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import SPIN_RESOLUTION, project, ray_rotation, spin_translation, translation_from_keypoints
 from dsr_fit.errors import UsageError
-from dsr_fit.fit.batch import Batch, crop_camera_of
-from dsr_fit.fit.parameters import Parameters
-from dsr_fit.perception.window import cut
+from dsr_fit.observe.batch import Batch, crop_camera_of
+from dsr_fit.observe.crop import cut
 from dsr_fit.regressor.checkpoints import load_hmr_checkpoint
 from dsr_fit.regressor.hmr import Hmr, Seen
-from dsr_fit.regressor.regressor import Estimate
+from dsr_fit.regressor.protocol import Estimate
 from dsr_fit.rotation import matrix_to_axis_angle, sixd_to_matrix
 
 SMPL_VERTICES, SMPL_FACES = 6890, 13776
@@ -114,7 +114,7 @@ class WeightVariables:
 
 
 class HmrRegressor:
-    """See `dsr_fit.regressor.regressor.Regressor`."""
+    """See `dsr_fit.regressor.protocol.Regressor`."""
 
     looks_at_image = True
     people_at_once = 1

@@ -13,15 +13,15 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.camera import translation_from_keypoints
 from dsr_fit.config import FitConfig, LeastSquares
 from dsr_fit.errors import UsageError
-from dsr_fit.fit.batch import Batch, Points
-from dsr_fit.fit.least_squares import POSE, Problem, State, solve
 from dsr_fit.joints import KEYPOINT_INDEX
+from dsr_fit.observe.batch import Batch, Points
+from dsr_fit.optimise.least_squares import POSE, Problem, State, solve
 from dsr_fit.priors.pose import load_pose_prior
-from dsr_fit.regressor.regressor import Estimate
+from dsr_fit.regressor.protocol import Estimate
 from dsr_fit.rotation import axis_angle_to_matrix
 
 SHOULDERS = [KEYPOINT_INDEX[name] for name in ("LShoulder", "RShoulder", "Left Shoulder", "Right Shoulder")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsr_fit.assets import required, sha256, shipped
-from dsr_fit.body import Body
-from dsr_fit.body_files import OPEN_BODY
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import OPEN_BODY
 from dsr_fit.config import FitConfig
 from dsr_fit.regressor.kinematic import KinematicRegressor
-from dsr_fit.regressor.regressor import Regressor
+from dsr_fit.regressor.protocol import Regressor
 
 
 def load_regressor(which: str | None, body: Body, config: FitConfig, mean_params: Path | None = None) -> Regressor:

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.func import functional_call
 
 from dsr_fit.assets import sha256, shipped
-from dsr_fit.body import Body, Skeleton
+from dsr_fit.body.body import Body, Skeleton
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import from_dict
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.files import replacing
-from dsr_fit.fit.batch import Batch, crop_labels
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.io.files import replacing
 from dsr_fit.labels import OCCLUDER
-from dsr_fit.regressor.network import LABEL_PIXELS, Guess, Placed, RegressorNetwork, Sight, Size, place
-from dsr_fit.regressor.regressor import Estimate
+from dsr_fit.observe.batch import Batch, crop_labels
+from dsr_fit.regressor.open_network import LABEL_PIXELS, Guess, Placed, RegressorNetwork, Sight, Size, place
+from dsr_fit.regressor.protocol import Estimate
 
 ASSET = "priors/regressor/regressor.safetensors"
 

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dsr_fit.body import Body, Posed
+from dsr_fit.body.body import Body, Posed
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, project, spin_translation
 from dsr_fit.config import Semantics
 from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import metrics
-from dsr_fit.fit.batch import Points, targets_of
-from dsr_fit.fit.energy import RENDERED, channels_of, rendered_energies
-from dsr_fit.fit.quality import keypoint_errors
+from dsr_fit.fitting.metrics import keypoint_errors
 from dsr_fit.labels import valid_mc_labels
+from dsr_fit.observe.batch import Points, targets_of
+from dsr_fit.optimise.energy import RENDERED, channels_of, rendered_energies
 from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.regressor.hmr import Hmr, Seen
 from dsr_fit.render.renderer import Renderer

@@ -24,7 +24,7 @@ from dsr_fit.camera import SPIN_RESOLUTION, Crop, ray_rotation
 from dsr_fit.errors import UsageError
 from dsr_fit.joints import MIRRORED_KEYPOINTS, mirrored_pose
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
-from dsr_fit.perception.window import warped
+from dsr_fit.observe.crop import warped
 from dsr_fit.regressor.hmr_regressor import normalised
 from dsr_fit.training.pseudo_labels import PseudoLabels
 
@@ -143,7 +143,7 @@ def sample(people: PseudoLabels, row: int, change: Change, resolution: int, weig
 
 def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3) uint8 of (H, W, 3) under a similarity, black beyond the image; areas are averaged as in
-    `dsr_fit.perception.window.cut`, which HMR's crops are made by when it is used."""
+    `dsr_fit.observe.crop.cut`, which HMR's crops are made by when it is used."""
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - matrix[:, 2]
     reached = np.linalg.solve(matrix[:, :2], corners.T).T
     low = np.clip(np.floor(reached.min(0)) - 2, 0, None).astype(int)

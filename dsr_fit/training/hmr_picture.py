@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, spin_translation
-from dsr_fit.fit.parameters import Parameters
 from dsr_fit.regressor.hmr import Seen
 from dsr_fit.regressor.hmr_regressor import IMAGENET_MEAN, IMAGENET_STD
 from dsr_fit.render.renderer import Renderer

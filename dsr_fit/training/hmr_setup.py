@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsr_fit.assets import required
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import UsageError
 from dsr_fit.priors.semantic import load_semantic_prior

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.files import beneath
+from dsr_fit.io.files import beneath
 from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
 from dsr_fit.training.settings import TrainSettings
 

@@ -1,6 +1,6 @@
 """Losses of a regressor's training, as DSR (Dwivedi et al. 2021) released them: pure functions, one value a person.
 
-The rendered losses are the fit's own terms (`dsr_fit.fit.energy`). B people, 49 keypoints, 24 rotations.
+The rendered losses are the fit's own terms (`dsr_fit.optimise.energy`). B people, 49 keypoints, 24 rotations.
 """
 
 from __future__ import annotations

@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.camera import project
 from dsr_fit.config import FitConfig, Weights
 from dsr_fit.evaluate import metrics
-from dsr_fit.fit.anchor import Anchor
-from dsr_fit.fit.energy import Energy
-from dsr_fit.fit.quality import keypoint_errors
+from dsr_fit.fitting.metrics import keypoint_errors
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.energy import Energy
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior
-from dsr_fit.regressor.network import (
+from dsr_fit.regressor.open_network import (
     Guess,
     Placed,
     RegressorNetwork,

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from dsr_fit.errors import InputError
-from dsr_fit.perception.window import cut
-from dsr_fit.regressor.network import Sight
+from dsr_fit.observe.crop import cut
+from dsr_fit.regressor.open_network import Sight
 from dsr_fit.regressor.open_regressor import parameters_of
 from dsr_fit.training.labelled import WATCHED
 from dsr_fit.training.open import OpenTraining, Step

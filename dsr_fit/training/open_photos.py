@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from dsr_fit.camera import Crop
-from dsr_fit.fit.batch import Batch, crop_labels
 from dsr_fit.joints import MIRRORED_JOINTS, MIRRORED_KEYPOINTS
 from dsr_fit.labels import OCCLUDER
-from dsr_fit.regressor.network import Placed, Sight
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.batch import Batch, crop_labels
+from dsr_fit.regressor.open_network import Placed, Sight
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.synthetic.lenders import box
 from dsr_fit.training.synthetic.samples import FEWEST, Mix, Scene, Truth, finish, hide
-from dsr_fit.types import Detection, Observation
 
 RESOLUTION = 112
 """Pixels of the crop's render."""

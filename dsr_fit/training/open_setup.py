@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from dsr_fit.assets import sha256, shipped
-from dsr_fit.body import Body
-from dsr_fit.body_files import OPEN_BODY
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import OPEN_BODY
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.evaluate.poses import load_poses
+from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.regressor.network import RegressorNetwork
+from dsr_fit.regressor.open_network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import OpenRegressor
 from dsr_fit.training.labelled import Report, read_labelled
 from dsr_fit.training.open import OpenTraining

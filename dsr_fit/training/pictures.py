@@ -13,10 +13,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.errors import InputError
-from dsr_fit.files import replacing
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.io.files import replacing
 from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.view.overlay import PAPER, shaded

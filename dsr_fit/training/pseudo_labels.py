@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, ray_rotation, translation_from_keypoints
-from dsr_fit.dataset.findings import unpack_labels
+from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.dataset.run import open_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.errors import InputError
-from dsr_fit.evaluate.spin_file import SCALE_PIXELS, FullCamera, SpinFile, read_spin
-from dsr_fit.files import beneath
-from dsr_fit.fit.batch import crop_camera_of
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.io.files import beneath
+from dsr_fit.io.images import read_image
+from dsr_fit.io.label_files import keep_own_labels, read_labels
+from dsr_fit.io.spin_file import SCALE_PIXELS, FullCamera, SpinFile, read_spin
 from dsr_fit.labels import UNKNOWN
-from dsr_fit.perception.images import read_image
-from dsr_fit.perception.label_files import keep_own_labels, read_labels
-from dsr_fit.pipeline import MIN_KEYPOINTS
-from dsr_fit.types import Detection, Observation
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.batch import crop_camera_of
+from dsr_fit.observe.perception import MIN_KEYPOINTS
 
 LABEL_FOLDER = "grph_sequences"
 """Beside a `.npz`: DSR's label maps, `IMGNAME.png` in Graphonomy's colours."""

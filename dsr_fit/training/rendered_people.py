@@ -1,4 +1,4 @@
-"""Rendered people of `dsr_fit.evaluate.clothed.dataset` as labels without error."""
+"""Rendered people of `dsr_fit.synthetic.dataset` as labels without error."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from dsr_fit.assets import sha256, shipped
-from dsr_fit.body import Body
-from dsr_fit.body_files import OPEN_BODY
-from dsr_fit.evaluate.clothed.dataset import read_cases
-from dsr_fit.evaluate.clothed.people import ClothedCase
-from dsr_fit.pipeline import MIN_KEYPOINTS
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import OPEN_BODY
+from dsr_fit.observe.perception import MIN_KEYPOINTS
+from dsr_fit.synthetic.dataset import read_cases
+from dsr_fit.synthetic.people import ClothedCase
 from dsr_fit.training.losses import MID_HIP
 from dsr_fit.training.pseudo_labels import PseudoLabels
 

@@ -17,7 +17,7 @@ from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.estimates import Values
 from dsr_fit.evaluate.metrics import bootstrap, paired_difference
 from dsr_fit.evaluate.regressor import read_values
-from dsr_fit.export import versions
+from dsr_fit.fitting.saving import versions
 from dsr_fit.training.arms import ARMS, ROUNDS
 from dsr_fit.training.marks import read_marks
 

@@ -18,13 +18,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from dsr_fit.assets import sha256, shipped
-from dsr_fit.body import Body
-from dsr_fit.body_files import OPEN_BODY, load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import OPEN_BODY, load_body
 from dsr_fit.dataset.manifest import differences
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.files import replacing
-from dsr_fit.fit.fitter import choose_device
+from dsr_fit.fitting.fitter import choose_device
+from dsr_fit.io.files import replacing
 from dsr_fit.regressor.open_regressor import ASSET, write_network
 from dsr_fit.training import open_setup
 from dsr_fit.training.keeping import DECAY, keepers, kept, logs

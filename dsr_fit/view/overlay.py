@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.body import Body
+from dsr_fit.body.body import Body
 from dsr_fit.camera import Crop
-from dsr_fit.fit.fitter import FitResult
+from dsr_fit.fitting.fitter import FitResult
 from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
 from dsr_fit.render.renderer import Renderer
 

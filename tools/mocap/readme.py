@@ -65,7 +65,7 @@ Only retargeted rotations are in the file, none of the recordings.
 | `clip_names` | ({sum(c for c, _ in r.groups.values())},) | such as `cmu/01_03` |
 | `held_out` | ({sum(c for c, _ in r.groups.values())},) bool | clips that nothing may be trained on |
 
-float16 keeps angles to 0.06 degrees. `dsr_fit.evaluate.poses.load_poses()` reads it.
+float16 keeps angles to 0.06 degrees. `dsr_fit.priors.recorded_poses.load_poses()` reads it.
 
 | source | clips | poses |
 | --- | --- | --- |

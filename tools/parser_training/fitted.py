@@ -14,20 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsr_fit.body import Body
-from dsr_fit.body_files import load_body
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import load_body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import crop_intrinsics
 from dsr_fit.dataset.run import read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import LEAST_CONTAINMENT, WORST_KEYPOINTS, AnnotatedPhotos
 from dsr_fit.evaluate.sets import body_of
-from dsr_fit.fit.parameters import Parameters
+from dsr_fit.io.images import read_image
 from dsr_fit.labels import LABELS, OCCLUDER, UNKNOWN
-from dsr_fit.perception.images import read_image
-from dsr_fit.perception.network import CLASSES
-from dsr_fit.perception.network_parser import NetworkParser
-from dsr_fit.perception.window import put_back, window_around
+from dsr_fit.observe.crop import put_back, window_around
+from dsr_fit.observe.network_parser import NetworkParser
+from dsr_fit.observe.parser_network import CLASSES
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.render.renderer import Renderer
 from parser_training.photos import KEPT_SIDE, Photo, shrunk

@@ -10,12 +10,12 @@ import numpy as np
 
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import AnnotatedPhotos
+from dsr_fit.io.images import read_image
 from dsr_fit.labels import OCCLUDER
-from dsr_fit.perception.images import read_image
-from dsr_fit.perception.network import CLASSES
-from dsr_fit.perception.skeleton import point_array
-from dsr_fit.perception.window import window_around
-from dsr_fit.types import Detection
+from dsr_fit.observation import Detection
+from dsr_fit.observe.crop import window_around
+from dsr_fit.observe.limbs import point_array
+from dsr_fit.observe.parser_network import CLASSES
 
 KEPT_SIDE = 448
 """Longer side of the person's window in pixels; larger photos are shrunk to it."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsr_fit.dataset.exports.labels import Label, annotation_ids, by_image, projected
-from dsr_fit.files import replacing
+from dsr_fit.io.files import replacing
 from dsr_fit.joints import COCO_17_SLOTS
 
 NAMES = (

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from dsr_fit.dataset.exports.labels import Label, annotation_ids, projected
 from dsr_fit.errors import UsageError
-from dsr_fit.files import replacing
+from dsr_fit.io.files import replacing
 from dsr_fit.joints import OPENPOSE_18_SLOTS
 
 MIN_CONFIDENCE = 0.3

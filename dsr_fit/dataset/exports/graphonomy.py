@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from dsr_fit.dataset.exports.labels import Label, by_image
-from dsr_fit.dataset.findings import unpack_labels
+from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.errors import InputError
-from dsr_fit.files import beneath, replacing
+from dsr_fit.io.files import beneath, replacing
 from dsr_fit.labels import COLOURS, LABELS
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dsr_fit.dataset.exports.labels import Label, stacked
-from dsr_fit.files import replacing
+from dsr_fit.io.files import replacing
 
 
 def write_spin(labels: Iterable[Label], out: Path, images: Path) -> int:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from dsr_fit.dataset.exports.labels import Label, by_image
-from dsr_fit.dataset.findings import unpack_labels
+from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.errors import InputError
-from dsr_fit.files import replacing
+from dsr_fit.io.files import replacing
 from dsr_fit.labels import OCCLUDER, UNKNOWN
 
 JOINTS = 44

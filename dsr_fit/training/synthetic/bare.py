@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from dsr_fit.body import Skeleton
+from dsr_fit.body.body import Skeleton
 from dsr_fit.evaluate.benchmark import SCALE_SD, SCATTER_SD, TURN_SD
-from dsr_fit.evaluate.poses import PoseSet
 from dsr_fit.joints import BODY_25
+from dsr_fit.priors.recorded_poses import PoseSet
 from dsr_fit.training.synthetic.lenders import MID_HIP, box, turns_to
 from dsr_fit.training.synthetic.people import STORED_PIXELS, People
 from dsr_fit.training.synthetic.samples import Mix, Sampler, photo_poses

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
+from dsr_fit.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.camera import CROP_MARGIN, Crop
-from dsr_fit.evaluate.clothed import ClothedCase, generate
-from dsr_fit.evaluate.clothed.staging import Casting
-from dsr_fit.evaluate.poses import PoseSet, load_poses
-from dsr_fit.files import replacing
-from dsr_fit.fit.batch import crop_labels
+from dsr_fit.io.files import replacing
+from dsr_fit.io.label_files import keep_own_labels
 from dsr_fit.labels import UNKNOWN
-from dsr_fit.perception.boxes import joint_area, keypoint_box, shared_area
-from dsr_fit.perception.detector import MediaPipeDetector
-from dsr_fit.perception.label_files import keep_own_labels
-from dsr_fit.perception.parser import HumanParser
-from dsr_fit.perception.parsers import load_parser
+from dsr_fit.observation import Detection
+from dsr_fit.observe.batch import crop_labels
+from dsr_fit.observe.detector import MediaPipeDetector
+from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.parser import HumanParser
+from dsr_fit.priors.recorded_poses import PoseSet, load_poses
+from dsr_fit.synthetic import ClothedCase, generate
+from dsr_fit.synthetic.staging import Casting
 from dsr_fit.training.synthetic.limbs import crossed
-from dsr_fit.types import Detection
 
 SHARD = 50
 PAINTED_SEED, LABELLED_SEED, HELD_OUT_SEED = 1_000_000, 2_000_000, 3_000_000

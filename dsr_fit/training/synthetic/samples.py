@@ -15,15 +15,15 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from dsr_fit.assets import shipped
-from dsr_fit.body import Skeleton
+from dsr_fit.body.body import Skeleton
 from dsr_fit.camera import CROP_MARGIN
-from dsr_fit.evaluate.clothed.camera_frame import camera_rotation
-from dsr_fit.evaluate.poses import PoseSet
-from dsr_fit.files import read_arrays
+from dsr_fit.io.files import read_arrays
 from dsr_fit.joints import COCO_17_SLOTS, MIRRORED_KEYPOINTS, mirrored_pose
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
-from dsr_fit.regressor.network import LABEL_PIXELS, Sight
+from dsr_fit.priors.recorded_poses import PoseSet
+from dsr_fit.regressor.open_network import LABEL_PIXELS, Sight
 from dsr_fit.rotation import axis_angle_to_matrix
+from dsr_fit.synthetic.camera_frame import camera_rotation
 from dsr_fit.training.synthetic.lenders import Lenders, box, turns_to
 from dsr_fit.training.synthetic.limbs import crossed
 from dsr_fit.training.synthetic.people import People

@@ -1,0 +1,1 @@
+"""SMPL-format bodies: their files, kinematics, skinning and parameters."""

@@ -1,0 +1,1 @@
+"""The command line: one module per command, options documented where they are declared."""

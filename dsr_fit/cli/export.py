@@ -1,0 +1,127 @@
+"""`dsr-fit export`: the results of `dsr-fit batch` as labels for other people's trainers."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from dsr_fit.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from dsr_fit.dataset.exports.labels import Label
+    from dsr_fit.dataset.schema import Row
+
+Format = Literal["spin", "eft", "webdataset", "coco", "graphonomy"]
+SUFFIXES: dict[Format, str] = {"spin": ".npz", "eft": ".json", "webdataset": ".tar", "coco": ".json", "graphonomy": ""}
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write the fits of `dsr-fit batch` in a trainer's format: the accepted ones, by default."""
+
+    results: tyro.conf.Positional[Path]
+    """Folder that `dsr-fit batch` wrote."""
+    format: Format
+    """SPIN's and DSR's .npz, EFT's .json, HMR2's WebDataset .tar, COCO's .json, or Graphonomy's coloured PNGs."""
+    out: Path
+    """File to write; for graphonomy a folder."""
+    refused: bool = False
+    """Also fits that the quality gate refused."""
+    to_body: str | None = None
+    """Official SMPL's file: fits of another body become SMPL parameters, with residuals beside OUT."""
+    joint_regressor_extra: Path | None = None
+    """J_regressor_extra.npy, for that file's keypoints."""
+    images: Path | None = None
+    """Folder of the images now; default: where they were when they were fitted."""
+
+
+def export(argv: list[str]) -> None:
+    """Parse the words after `dsr-fit export` and do what they ask."""
+    run_export(tyro.cli(ExportArguments, args=argv, prog="dsr-fit export"))
+
+
+def run_export(arguments: ExportArguments) -> None:
+    """Write one file (or folder), and say how many people are in it."""
+    suffix = SUFFIXES[arguments.format]
+    if arguments.out.suffix != suffix and suffix:
+        raise UsageError(f"--out {arguments.out}: the suffix must be {suffix} for --format {arguments.format}")
+    if not arguments.out.parent.is_dir():
+        raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    from dsr_fit.dataset.exports.labels import chosen, label_of
+    from dsr_fit.dataset.run import open_results
+
+    manifest, store = open_results(arguments.results)
+    statuses: Counter[str] = Counter()
+    rows = chosen(_counted(store.rows(), statuses), arguments.refused)
+    first = next(rows, None)
+    if first is None:  # before a writer replaces what is there
+        raise InputError(f"{arguments.results}: no accepted fits to export; --refused takes the others too")
+    rows = chain((first,), rows)
+    told: list[tuple[float, float]] = []
+    labels = map(label_of, rows) if arguments.to_body is None else _watched(_converted(arguments, rows), told)
+    images = arguments.images or Path(manifest.images)
+    count = _writer(arguments.format)(labels, arguments.out, images)
+    left_out = 0 if arguments.refused else statuses["refused"]
+    note = f"; {left_out} that the gate refused left out, --refused takes them too" if left_out else ""
+    sys.stdout.write(f"{arguments.out}: {count} people{note}\n")
+    if told:
+        _write_residuals(arguments.out, told)
+
+
+def _writer(name: Format) -> Callable[[Iterable[Label], Path, Path], int]:
+    from dsr_fit.dataset.exports import coco, eft, graphonomy, spin, webdataset
+
+    return {
+        "spin": spin.write_spin,
+        "eft": eft.write_eft,
+        "webdataset": webdataset.write_webdataset,
+        "coco": coco.write_coco,
+        "graphonomy": graphonomy.write_graphonomy,
+    }[name]
+
+
+def _converted(arguments: ExportArguments, rows: Iterable[Row]) -> Iterator[Label]:
+    from dsr_fit.body.files import load_body
+    from dsr_fit.dataset.exports.labels import SMPL_VERTICES
+    from dsr_fit.dataset.to_body import converted
+
+    new = load_body(str(arguments.to_body), arguments.joint_regressor_extra)
+    if new.num_vertices != SMPL_VERTICES:
+        raise InputError(
+            f"--to-body {arguments.to_body}: {new.num_vertices} vertices; official SMPL has {SMPL_VERTICES}"
+        )
+    return converted(rows, load_body("open"), new)
+
+
+def _counted(rows: Iterable[Row], statuses: Counter[str]) -> Iterator[Row]:
+    """The same rows; their statuses are counted in passing."""
+    for row in rows:
+        statuses[row["status"]] += 1
+        yield row
+
+
+def _watched(labels: Iterable[Label], told: list[tuple[float, float]]) -> Iterator[Label]:
+    """The same labels; their residuals are noted in passing."""
+    for label in labels:
+        told.append((label.surface_residual_mm or 0.0, label.joint_residual_mm or 0.0))
+        yield label
+
+
+def _write_residuals(out: Path, told: list[tuple[float, float]]) -> None:
+    """`OUT.residuals.csv`: one line a person, in the export's order."""
+    from dsr_fit.io.files import replacing
+
+    path = out.with_name(f"{out.name}.residuals.csv")
+    lines = ["surface_mm,joints_mm", *(f"{surface:.2f},{joints:.2f}" for surface, joints in told)]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    medians = [statistics.median(column) for column in zip(*told, strict=True)]
+    sys.stdout.write(f"{path}: medians {medians[0]:.1f} mm of surface, {medians[1]:.1f} mm of joints\n")

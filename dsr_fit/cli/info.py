@@ -1,0 +1,71 @@
+"""`dsr-fit info`: what is installed, which backends run, which assets are found."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dsr_fit.assets import LICENSED, licensed_setting, shipped, user_file
+from dsr_fit.body.files import OPEN_BODY
+from dsr_fit.fitting.saving import versions
+
+
+def print_info() -> None:
+    """Print the tables to standard output."""
+    console = Console()
+    for title, rows in (
+        ("Versions", list(versions().items())),
+        ("Backends", _backends()),
+        ("Shipped assets", _shipped()),
+        ("Licensed files", _licensed()),
+    ):
+        table = Table(title=title, title_justify="left", show_header=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def _backends() -> list[tuple[str, str]]:
+    import torch
+
+    threads = f"{os.cpu_count()} CPUs, torch uses {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name(0)
+    else:
+        gpu = "none: " + ("this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to torch")
+    rasteriser = (
+        "installed" if importlib.util.find_spec("nvdiffrast") else "not installed (extra `gpu`); only GPUs need it"
+    )
+    return [("CPU", threads), ("GPU", gpu), ("nvdiffrast", rasteriser)]
+
+
+def _shipped() -> list[tuple[str, str]]:
+    assets = {
+        "open body": OPEN_BODY,
+        "regressor": "priors/regressor/regressor.safetensors",
+        "parser": "priors/parser/parser.safetensors",
+        "semantic prior": "priors/semantic/prior.npz",
+        "pose prior": "priors/pose/density.npz",
+        "joint ranges": "priors/pose/joint_ranges.yaml",
+    }
+    return [(name, str(shipped(relative))) for name, relative in assets.items()]
+
+
+def _licensed() -> list[tuple[str, str]]:
+    rows = []
+    for entry in LICENSED.values():
+        setting = licensed_setting(entry.flag)
+        option = "--" + entry.flag.replace("_", "-")
+        if setting is None:
+            ways = f"{option} PATH, {entry.variable} or {user_file()}"
+            state = f"not set: {ways}; {entry.what}, from {entry.source}"
+        elif Path(setting[0]).expanduser().is_file():
+            state = f"found: {setting[0]} ({setting[1]})"
+        else:
+            state = f"{setting[1]} names {setting[0]}, which is missing"
+        rows.append((option, state))
+    return rows

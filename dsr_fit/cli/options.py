@@ -1,0 +1,90 @@
+"""Options that every command that fits has in common, and the fitter that they ask for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from dsr_fit.config import FitConfig
+from dsr_fit.errors import UsageError
+
+if TYPE_CHECKING:
+    from dsr_fit.dataset.entries import Source
+    from dsr_fit.dataset.settings import Settings
+
+NO_GATE = "the quality gate was calibrated for other files, keypoints, labels or settings"
+"""Why a fit has no quality."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitterArguments:
+    """What decides a fit, apart from the image."""
+
+    parser: str = "open"
+    """Who labels the clothes: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
+    parsing_protocol: Literal["fast", "paper"] = "fast"
+    """One look of the parser, or DSR's average over four scales and their mirror images."""
+    focal: float | None = None
+    """Focal length in pixels; default: from EXIF, else the image's diagonal."""
+    camera: Literal["full", "crop"] = "full"
+    """The full image's perspective camera, or SPIN's (f = 5000 on the 224 px crop) for exact exports."""
+    body: str | None = None
+    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
+    regressor: str | None = None
+    """Who estimates first: `open` (ours, for the open body), `kinematic`, our .safetensors file, or a checkpoint of
+    DSR, SPIN or EFT; default: `open` for the open body, for others the one that is set, else `kinematic`."""
+    joint_regressor_extra: Path | None = None
+    """J_regressor_extra.npy, for official SMPL."""
+    smpl_mean_params: Path | None = None
+    """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
+    semantic_prior: Path | None = None
+    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
+    gate: Path | None = None
+    """A quality gate calibrated for these files, as `dsr-fit rounds` writes them; default: the one that ships."""
+    config: str | None = None
+    """A preset's name or a YAML file; the options below override it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the fit runs; `auto` takes a GPU where torch sees one."""
+    fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
+
+    def check_focal(self) -> None:
+        """Raises UsageError for a focal length that no camera has."""
+        if self.focal is not None and not 0 < self.focal < math.inf:
+            raise UsageError(f"--focal {self.focal:g}: expected pixels, a positive number")
+
+    def settings(self) -> Settings:
+        """The same as a data set's settings, which know the files and the fitter."""
+        from dsr_fit.dataset.settings import Settings
+        from dsr_fit.fitting.fitter import choose_device
+
+        shared = ("parser", "parsing_protocol", "focal", "camera", "body", "regressor", "joint_regressor_extra")
+        named = {name: getattr(self, name) for name in (*shared, "smpl_mean_params", "semantic_prior", "gate")}
+        return Settings(config=self.fit, device=choose_device(self.device), **named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetArguments(FitterArguments):
+    """The same of commands that fit a whole data set."""
+
+    source: tyro.conf.Positional[Path]
+    """A folder of images, COCO keypoint annotations (.json), a SPIN data set (.npz), or a list of images (.txt)."""
+    out: Path
+    """Folder of the results; the same command goes on in it after any interruption."""
+    images: Path | None = None
+    """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
+    keypoints: Path | None = None
+    """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
+    perceivers: int | None = None
+    """Processes that decode and look at images; default: one for every two cores."""
+    fitters: int | None = None
+    """Processes that fit; default: one a core, or one on a GPU."""
+
+    def open_source(self) -> Source:
+        """What is to be fitted. Raises InputError where it can't be read."""
+        from dsr_fit.dataset.sources import open_source
+
+        return open_source(self.source, self.images, self.keypoints)

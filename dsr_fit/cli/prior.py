@@ -1,0 +1,70 @@
+"""`dsr-fit prior build`: the semantic prior of a body from renders or scans of clothed people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from dsr_fit.assets import licensed
+from dsr_fit.body.files import load_body
+from dsr_fit.errors import InputError, UsageError
+from dsr_fit.io.files import replacing
+from dsr_fit.priors.scans import read_views, scan_paths
+from dsr_fit.priors.views import View, learn
+
+
+@dataclass(frozen=True)
+class BuildArguments:
+    """Count what clothed people wear where, and write the semantic prior of their body."""
+
+    data: Path
+    """Folder of .npz files with fitted bodies, a label map or a mesh of the same name beside each."""
+    out: Path
+    """Prior to write: .npz, for --semantic-prior."""
+    body: str | None = None
+    """The body that was fitted: `open`, or an official SMPL .pkl or .npz; default: the one set, else `open`."""
+    views: int = 10
+    """Pictures taken around each scan."""
+    resolution: int = 448
+    """Pixels of the side of a scan's picture."""
+
+
+def main(argv: list[str]) -> None:
+    """Parse the words after `dsr-fit prior build` and do what they ask."""
+    arguments = tyro.cli(BuildArguments, args=argv, prog="dsr-fit prior build")
+    if arguments.out.suffix != ".npz":
+        raise UsageError(f"--out {arguments.out}: the suffix must be .npz")
+    if not arguments.out.parent.is_dir():
+        raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    for name in ("views", "resolution"):
+        if getattr(arguments, name) < 1:
+            raise UsageError(f"--{name} {getattr(arguments, name)}: expected a positive number")
+    if not arguments.data.is_dir():
+        raise InputError(f"--data {arguments.data}: no such folder")
+    body_path = None if arguments.body == "open" else licensed("body", arguments.body)
+    body = load_body(body_path or "open")
+    paths = [path for path in scan_paths(arguments.data) if path.resolve() != arguments.out.resolve()]
+    counted = 0
+
+    def views() -> Iterator[View]:
+        nonlocal counted
+        for path in track(paths, "counting", console=Console(stderr=True), transient=True):
+            for view in read_views(path, body, arguments.views, arguments.resolution):
+                counted += 1
+                yield view
+
+    arrays = learn(views(), body)
+    with replacing(arguments.out) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    seen = arrays["observations"]
+    sys.stdout.write(  # paths as they are, whatever rich would make of brackets and colons
+        f"{arguments.out}: {counted} views of {len(paths)} files; a vertex was seen {np.median(seen):.0f} times "
+        f"(median), {np.mean(seen < 1):.0%} of the vertices less than once\n"
+    )

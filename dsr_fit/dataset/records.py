@@ -1,0 +1,96 @@
+"""What the stages of a run hand to each other: people seen, and rows. Light to import, small to send."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from dsr_fit.observation import Detection, Observation
+
+
+@dataclass(frozen=True)
+class Found:
+    """An observation without its image, which only some regressors look at; the label map is packed."""
+
+    keypoints: np.ndarray  # (49, 3)
+    world_landmarks: np.ndarray | None  # (49, 4)
+    labels: bytes
+    """PNG of the (H, W) label map."""
+    labels_source: str
+    keypoints_source: str
+    focal_length: float
+    image_size: tuple[int, int]  # width, height
+
+    @classmethod
+    def of(cls, observation: Observation) -> Found:
+        detection = observation.detection
+        return cls(
+            detection.keypoints,
+            detection.world_landmarks,
+            pack_labels(observation.labels),
+            observation.labels_source,
+            detection.source,
+            observation.focal_length,
+            observation.image_size,
+        )
+
+    def observation(self) -> Observation:
+        """As the fitter takes it, the image left black (and without memory of its own)."""
+        width, height = self.image_size
+        black = np.broadcast_to(np.zeros(3, np.uint8), (height, width, 3))
+        detection = Detection(self.keypoints, self.world_landmarks, None, self.keypoints_source)
+        return Observation(black, detection, unpack_labels(self.labels), self.labels_source, self.focal_length)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One person of one image, found or not."""
+
+    imgname: str
+    person: int
+    source_id: int = -1
+    found: Found | None = None
+    reason: str = ""
+    """Why there is nothing to fit."""
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The rows (`dsr_fit.dataset.schema`) of one batch of images, in order, and what they cost."""
+
+    rows: list[dict[str, Any]]
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+
+def failed(people: list[Seen], reason: str) -> list[dict[str, Any]]:
+    """Rows of people who were seen and whose fit failed as a whole."""
+    return [
+        {
+            "imgname": seen.imgname,
+            "person": seen.person,
+            "source_id": seen.source_id,
+            "status": "failed",
+            "reason": seen.reason or reason,
+        }
+        for seen in people
+    ]
+
+
+def pack_labels(labels: np.ndarray) -> bytes:
+    """(H, W) uint8 -> PNG."""
+    file = io.BytesIO()
+    Image.fromarray(labels).save(file, format="PNG", compress_level=3)
+    return file.getvalue()
+
+
+def unpack_labels(png: bytes) -> np.ndarray:
+    """PNG -> (H, W) uint8."""
+    labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert labels is not None
+    return labels

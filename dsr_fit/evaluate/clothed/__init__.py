@@ -1,6 +1,0 @@
-"""Rendered clothed people with known truth: a generator by seed, and sets of its cases on disk."""
-
-from dsr_fit.evaluate.clothed.dataset import read_cases, write_cases
-from dsr_fit.evaluate.clothed.people import ClothedCase, generate
-
-__all__ = ["ClothedCase", "generate", "read_cases", "write_cases"]

@@ -1,1 +1,0 @@
-"""The fit of one body to one image, batched over images."""

@@ -1,0 +1,1 @@
+"""From observations to fitted bodies: the fitter, its results and their files."""

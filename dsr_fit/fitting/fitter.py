@@ -1,0 +1,305 @@
+"""From observations to fitted bodies: initial estimate, least squares, then all terms from coarse to fine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsr_fit.body.body import Body
+from dsr_fit.body.parameters import Parameters
+from dsr_fit.camera import CROP_MARGIN, SPIN_RESOLUTION, Crop, fit_crop_camera, ray_rotation
+from dsr_fit.config import FitConfig, Stage
+from dsr_fit.errors import UsageError
+from dsr_fit.fitting.metrics import RESOLUTION, keypoint_errors, metrics
+from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.descent import ParameterVariables, Progress, descend
+from dsr_fit.optimise.energy import Energy
+from dsr_fit.optimise.least_squares import Problem, State, solve
+from dsr_fit.priors.pose import PosePrior, load_pose_prior
+from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
+from dsr_fit.regressor.kinematic import KinematicRegressor
+from dsr_fit.regressor.load import load_regressor
+from dsr_fit.regressor.protocol import Estimate, Regressor
+from dsr_fit.render.renderer import Renderer
+from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """One fitted person. Arrays are float32, metres, in the full image's camera frame."""
+
+    observation: Observation
+    vertices: np.ndarray  # (V, 3) with cam_t
+    joints: np.ndarray  # (49, 3) with cam_t
+    pelvis: np.ndarray  # (3,) SMPL's root joint, with cam_t
+    global_orient: np.ndarray  # (3,)
+    body_pose: np.ndarray  # (69,)
+    betas: np.ndarray  # (10,)
+    cam_t: np.ndarray  # (3,)
+    focal_length: float
+    principal_point: tuple[float, float]
+    crop: Crop
+    crop_cam: np.ndarray  # (3,) SPIN's s, tx, ty, for `crop_global_orient`
+    crop_global_orient: np.ndarray  # (3,) orientation seen along the ray to the crop's centre
+    crop_residual_px: float
+    """Root mean square distance, at 224 px, between the joints under the crop and the full camera."""
+    energies: dict[str, dict[str, float]]
+    """Unweighted: name -> {"initial", "final"}."""
+    metrics: dict[str, dict[str, float]]
+    """name -> {"before", "after"}; NaN where there is nothing to judge by."""
+    change_m: float
+    """Mean distance of SMPL's 24 joints, about the pelvis, between the initial estimate and the final one."""
+    regressor: str
+    """Who made the initial estimate."""
+    spread: np.ndarray | None
+    """(24,) by how much the regressor expects each joint's rotation to be off, radians; None where it doesn't say."""
+    expected_error_m: float | None
+    """Mean distance of SMPL's 24 joints, about the pelvis, by which the regressor expects its estimate to be off."""
+    iterations: int
+    stop_reason: str
+    """`converged`, `keypoints fitted`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""
+    timings_s: dict[str, float]
+    """`regress` and `fit`, seconds, shared evenly by the batch."""
+
+    def parameters(self) -> Parameters:
+        """The fitted parameters, a batch of 1 on the CPU."""
+        values = (self.global_orient, self.body_pose, self.betas, self.cam_t)
+        return Parameters(*(torch.from_numpy(value)[None] for value in values))
+
+
+OnIteration = Callable[[int, Tensor], None] | None
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where B people are after the stages so far."""
+
+    parameters: Parameters
+    iterations: Tensor  # (B,) int64
+    reasons: list[str]  # why each one stopped last, or "diverged" for good
+
+    @classmethod
+    def begin(cls, parameters: Parameters, iterations: int) -> Course:
+        count = len(parameters.betas)
+        return cls(parameters, torch.full((count,), iterations), ["converged"] * count)
+
+    def then(self, progress: Progress) -> Course:
+        """After one more stage."""
+        pairs = zip(self.reasons, progress.stop_reason, strict=True)
+        reasons = ["diverged" if "diverged" in pair else pair[1] for pair in pairs]
+        return Course(progress.best, self.iterations + progress.iterations.cpu(), reasons)
+
+
+class Fitter:
+    """Fits batches of people with one body, one set of priors and one configuration."""
+
+    def __init__(
+        self,
+        body: Body,
+        config: FitConfig | None = None,
+        *,
+        semantic_prior: SemanticPrior | None = None,
+        pose_prior: PosePrior | None = None,
+        regressor: Regressor | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
+        crop_camera: bool = False,
+    ) -> None:
+        """Priors and regressor default to what ships for the body; `crop_camera` fits with SPIN's camera (f = 5000 on
+        the crop). Raises UsageError for a mode that fits weights where the regressor has none such."""
+        self.config = config or FitConfig()
+        self.body = body.to(device)
+        semantic_prior = semantic_prior or load_semantic_prior(body)
+        if not self.config.semantics.outfits:
+            semantic_prior = replace(semantic_prior, outfits=None)
+        self.semantic_prior = semantic_prior.to(device)
+        self.pose_prior = (pose_prior or load_pose_prior(self.config.pose_prior)).to(device)
+        self.regressor = regressor or load_regressor(None, self.body, self.config)
+        if self.config.mode != "smplify":
+            try:
+                self.regressor.movable(self.config.eft.layers)
+            except UsageError as error:
+                raise UsageError(f"--mode {self.config.mode}: {error}") from None
+        self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
+        self.device = device
+        self.crop_camera = crop_camera
+
+    def fit(self, observations: list[Observation], on_iteration: OnIteration = None) -> list[FitResult]:
+        """Fit every observed person; one loop for the whole batch. The order is kept.
+
+        Where a regressor's weights move and are too large for it (`people_at_once`), the loop runs for fewer at a time.
+        """
+        few = self.regressor.people_at_once if self.config.mode != "smplify" else None
+        if few is not None and len(observations) > few:
+            parts = [observations[start : start + few] for start in range(0, len(observations), few)]
+            return [result for part in parts for result in self.fit(part, on_iteration)]
+        torch.manual_seed(self.config.seed)
+        batch = Batch(
+            observations, crop_camera=self.crop_camera, keypoint_valid=self.body.skeleton.keypoint_valid.cpu()
+        )
+        started = time.perf_counter()
+        estimate = self.regressor(batch)
+        regressed = time.perf_counter()
+        anchor = Anchor.of(estimate.parameters, estimate.spread)
+        fit = self._fit_parameters if self.config.mode == "smplify" else self._fit_weights
+        course = fit(batch, estimate, anchor, on_iteration)
+        timings = {
+            "regress": (regressed - started) / len(batch),
+            "fit": (time.perf_counter() - regressed) / len(batch),
+        }
+        return self._results(batch, estimate, anchor, course, timings)
+
+    def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
+        """Least squares, then all terms, on the body's parameters."""
+        settings, state = self.config.least_squares, State.of(estimate.parameters)
+        if isinstance(self.regressor, KinematicRegressor):
+            state = solve(self.regressor.problem(batch), state, settings.steps, settings.damping)
+        problem = Problem.of(batch, self.body.skeleton, self.pose_prior, self.config)
+        problem = replace(problem, anchor=anchor.to(dtype=torch.float64))
+        state = solve(problem, state, settings.steps, settings.damping)
+        course = Course.begin(state.parameters(), settings.steps)
+        return self._descend(course, batch, anchor, self.config.stages, on_iteration)
+
+    def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
+        """All terms on the regressor's weights, and in `eft+smplify` then on the body's parameters."""
+        eft, points = self.config.eft, batch.points.to(self.device)
+
+        @torch.no_grad()
+        def fitted(parameters: Parameters) -> Tensor:
+            relative = keypoint_errors(parameters.pose(self.body).keypoints, points)[1]
+            return relative * (SPIN_RESOLUTION / CROP_MARGIN) < eft.keypoint_px
+
+        progress = descend(
+            self.regressor.variables(batch, eft.layers),
+            self._energy(batch, eft.resolution, anchor),
+            eft.stage(self.regressor.eft_learning_rate),
+            self.config,
+            on_iteration,
+            fitted,
+        )
+        course = Course.begin(estimate.parameters, 0).then(progress)
+        stages = eft.refinement if self.config.mode == "eft+smplify" else ()
+        return self._descend(course, batch, anchor, stages, on_iteration)
+
+    def _descend(
+        self, course: Course, batch: Batch, anchor: Anchor, stages: tuple[Stage, ...], on_iteration: OnIteration
+    ) -> Course:
+        for stage in stages:
+            energy = self._energy(batch, stage.resolution, anchor)
+            variables = ParameterVariables(course.parameters, self.config.betas_step)
+            course = course.then(descend(variables, energy, stage, self.config, on_iteration))
+        return course
+
+    def _energy(self, batch: Batch, resolution: int, anchor: Anchor) -> Energy:
+        return Energy(
+            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, resolution, anchor
+        )
+
+    @torch.no_grad()
+    def _results(
+        self,
+        batch: Batch,
+        estimate: Estimate,
+        anchor: Anchor,
+        course: Course,
+        timings: dict[str, float],
+    ) -> list[FitResult]:
+        initial, final = estimate.parameters, course.parameters
+        energy = self._energy(batch, RESOLUTION, anchor)
+        judged = {
+            "initial": {name: value.tolist() for name, value in energy(initial, every_term=True).items()},
+            "final": {name: value.tolist() for name, value in energy(final, every_term=True).items()},
+        }
+        measured = {
+            when: {
+                name: value.tolist()
+                for name, value in metrics(parameters, self.body, batch, self.renderer, self.semantic_prior).items()
+            }
+            for when, parameters in (("before", initial), ("after", final))
+        }
+        posed = final.pose(self.body)
+        vertices, joints = posed.vertices().cpu().numpy(), posed.keypoints.cpu().numpy()
+        pelvis = posed.joints()[:, 0].cpu().numpy()
+        change = _change(initial.pose(self.body).joints(), posed.joints()).tolist()
+        values = {name: tensor.cpu().numpy() for name, tensor in vars(final).items()}
+        results = []
+        for row, observation in enumerate(batch.observations):
+            focal, center = batch.focal_lengths[row], batch.principal_points[row]
+            crop_cam, crop_orient, residual = crop_camera(
+                joints[row], pelvis[row], values["cam_t"][row], values["global_orient"][row],
+                batch.crops[row], focal, center,
+            )  # fmt: skip
+            results.append(
+                FitResult(
+                    observation=observation,
+                    vertices=vertices[row],
+                    joints=joints[row],
+                    pelvis=pelvis[row],
+                    **{name: value[row] for name, value in values.items()},
+                    focal_length=focal,
+                    principal_point=center,
+                    crop=batch.crops[row],
+                    crop_cam=crop_cam,
+                    crop_global_orient=crop_orient,
+                    crop_residual_px=residual,
+                    energies={name: {when: judged[when][name][row] for when in judged} for name in judged["initial"]},
+                    metrics={
+                        name: {when: measured[when][name][row] for when in measured} for name in measured["before"]
+                    },
+                    change_m=change[row],
+                    regressor=self.regressor.name,
+                    spread=None if estimate.spread is None else estimate.spread[row].cpu().numpy(),
+                    expected_error_m=None if estimate.joint_error_m is None else float(estimate.joint_error_m[row]),
+                    iterations=int(course.iterations[row]),
+                    stop_reason=course.reasons[row],
+                    timings_s=timings,
+                )
+            )
+        return results
+
+
+def _change(first: Tensor, second: Tensor) -> Tensor:
+    """(B,) mean distance of joints (B, 24, 3), the pelvises on each other, metres."""
+    return ((first - first[:, :1]) - (second - second[:, :1])).norm(dim=-1).mean(1)
+
+
+def crop_camera(
+    joints: np.ndarray,
+    pelvis: np.ndarray,
+    cam_t: np.ndarray,
+    global_orient: np.ndarray,
+    crop: Crop,
+    focal: float,
+    center: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """SPIN's camera (3,), the orientation (3,) that goes with it, and the residual in pixels at 224 px.
+
+    A camera of SPIN's looks straight at the crop, so the body is turned by the rotation between the image's
+    optical axis and the ray to the crop's centre, about the root joint as `global_orient` turns it.
+    """
+    points = torch.from_numpy(joints).double()
+    pixels = points[:, :2] / points[:, 2:] * focal + torch.tensor(center)
+    pixels = (pixels - torch.tensor(crop.center)) / (crop.side / 2)
+    turn = ray_rotation(crop, focal, center)
+    root = torch.from_numpy(pelvis).double()
+    turned = (points - root) @ turn.T + root - torch.from_numpy(cam_t).double()
+    crop_cam, residual = fit_crop_camera(turned, pixels)
+    orient = axis_angle_to_matrix(torch.from_numpy(global_orient).double())
+    return crop_cam.float().numpy(), matrix_to_axis_angle(turn @ orient).float().numpy(), float(residual)
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """`auto` is `cuda` where torch sees a GPU, else `cpu`; raises UsageError for `cuda` without a GPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        build = "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to it"
+        raise UsageError(f"--device cuda: torch sees no CUDA device ({build}); use --device cpu, or see README")
+    return name

@@ -1,0 +1,1 @@
+"""The quality gate: evidence, calibration and verdict."""

@@ -1,0 +1,149 @@
+"""One stage of gradient descent: decode, energies, backward, step, record, converge; for any variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dsr_fit.body.parameters import Parameters
+from dsr_fit.config import FitConfig, Stage
+from dsr_fit.optimise.energy import Energy
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+class Variables(Protocol):
+    """What is optimised: SMPL parameters, or a network's weights."""
+
+    def tensors(self) -> list[Tensor]:
+        """Leaf tensors that carry gradient."""
+        ...
+
+    def decode(self) -> Parameters:
+        """The bodies that they stand for now."""
+        ...
+
+
+class ParameterVariables:
+    """SMPL parameters themselves; betas in units of `betas_step`, so that Adam moves them so much faster."""
+
+    def __init__(self, start: Parameters, betas_step: float = 1.0) -> None:
+        self.betas_step = betas_step
+        scaled = replace(start, betas=start.betas / betas_step)
+        self.scaled = scaled.map(lambda tensor: tensor.detach().clone().requires_grad_())
+
+    def tensors(self) -> list[Tensor]:
+        return self.scaled.tensors()
+
+    def decode(self) -> Parameters:
+        return replace(self.scaled, betas=self.scaled.betas * self.betas_step)
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) with the defaults of `torch.optim`, whose import takes longer than a fit."""
+
+    def __init__(self, tensors: list[Tensor], learning_rate: float) -> None:
+        self.tensors, self.learning_rate, self.steps = tensors, learning_rate, 0
+        self.mean = [torch.zeros_like(tensor) for tensor in tensors]
+        self.square = [torch.zeros_like(tensor) for tensor in tensors]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor | None]) -> None:
+        """Move the tensors; a missing gradient or a part that is not finite counts as zero."""
+        self.steps += 1
+        rate = self.learning_rate / (1 - BETA1**self.steps)
+        unbias = (1 - BETA2**self.steps) ** -0.5
+        for tensor, gradient, mean, square in zip(self.tensors, gradients, self.mean, self.square, strict=True):
+            if gradient is None:
+                continue
+            gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            mean.lerp_(gradient, 1 - BETA1)
+            square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+            tensor.addcdiv_(mean, (square.sqrt() * unbias).add_(EPSILON), value=-rate)
+
+
+@dataclass
+class Progress:
+    """Where each of B people stands. The best iterate is what a stage returns, never merely the last."""
+
+    best: Parameters
+    lowest: Tensor  # (B,) energy of the best iterate
+    iterations: Tensor  # (B,) int64 steps taken until it stopped
+    stop_reason: list[str]  # "" while it runs; then "converged", "keypoints fitted", "diverged" or "iteration limit"
+
+    def running(self) -> Tensor:
+        """(B,) bool."""
+        return torch.tensor([not reason for reason in self.stop_reason], device=self.lowest.device)
+
+    def stop(self, which: Tensor, reason: str) -> None:
+        for row in which.nonzero()[:, 0].tolist():
+            self.stop_reason[row] = self.stop_reason[row] or reason
+
+
+def descend(
+    variables: Variables,
+    energy: Energy,
+    stage: Stage,
+    config: FitConfig,
+    on_iteration: Callable[[int, Tensor], None] | None = None,
+    fitted: Callable[[Parameters], Tensor] | None = None,
+) -> Progress:
+    """Minimise the energy from where the variables stand.
+
+    `on_iteration` is told the number and the totals (B,); `fitted` says who (B,) needs no further step.
+    """
+    optimiser = Adam(variables.tensors(), stage.learning_rate)
+    history: list[Tensor] = []
+    progress: Progress | None = None
+    for iteration in range(stage.iterations + 1):
+        parameters = variables.decode()
+        total = energy.total(energy(parameters))
+        if progress is None:
+            progress = _begin(parameters, total)
+        _record(progress, parameters, total.detach(), iteration)
+        history.append(progress.lowest.clone())
+        if on_iteration is not None:
+            on_iteration(iteration, total.detach())
+        if fitted is not None:
+            done = fitted(parameters) & progress.running()
+            progress.best = parameters.map(torch.Tensor.detach).where(done, progress.best)  # what was asked for
+            progress.stop(done, "keypoints fitted")
+        if len(history) > config.stop_window:
+            before, now = history[-1 - config.stop_window], history[-1]
+            progress.stop((before - now < config.stop_improvement * now.abs()) & progress.running(), "converged")
+        running = progress.running()
+        if iteration == stage.iterations or not running.any():
+            break
+        # A person who stopped no longer moves anything: its best iterate is kept above.
+        loss = torch.where(running, total, torch.zeros_like(total)).sum()
+        optimiser.step(torch.autograd.grad(loss, optimiser.tensors, allow_unused=True))
+    assert progress is not None
+    progress.stop(progress.running(), "iteration limit")
+    return progress
+
+
+def _begin(parameters: Parameters, total: Tensor) -> Progress:
+    infinite = torch.full_like(total.detach(), torch.inf)
+    return Progress(
+        best=parameters.map(lambda tensor: tensor.detach().clone()),
+        lowest=infinite,
+        iterations=torch.zeros(len(total), dtype=torch.int64, device=total.device),
+        stop_reason=[""] * len(total),
+    )
+
+
+def _record(progress: Progress, parameters: Parameters, total: Tensor, iteration: int) -> None:
+    """Keep each person's best finite iterate; one whose energy or parameters are no longer finite has diverged."""
+    running = progress.running()
+    finite = total.isfinite()
+    for tensor in parameters.tensors():
+        finite = finite & tensor.detach().isfinite().all(1)
+    better = running & finite & (total < progress.lowest)
+    progress.best = parameters.map(torch.Tensor.detach).where(better, progress.best)
+    progress.lowest = torch.where(better, total, progress.lowest)
+    progress.iterations = torch.where(running, iteration, progress.iterations)
+    progress.stop(running & ~finite, "diverged")
