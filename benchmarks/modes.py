@@ -28,11 +28,11 @@ from dsr_fit.evaluate import ccp, tables
 from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, Seen, fit_all
 from dsr_fit.evaluate.estimates import bodies_of, judge_on_cases, judge_on_photos
 from dsr_fit.evaluate.sets import cases_of, seed_of
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.synthetic.dataset import write_cases
-from dsr_fit.view.overlay import draw
 
 RIGHT_MM = 80
 WORST = 8
@@ -103,7 +103,7 @@ def draw_worst(folder: Path, fitter: Fitter, names: list[str], results: list[Fit
 
     folder.mkdir(parents=True, exist_ok=True)
     for rank, row in enumerate(np.argsort(-errors)[:WORST]):
-        picture = cv2.cvtColor(draw(results[row], fitter.body), cv2.COLOR_RGB2BGR)
+        picture = cv2.cvtColor(results[row].overlay(), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(folder / f"{rank}_{names[row]}.jpg"), picture)
 
 

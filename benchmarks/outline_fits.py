@@ -25,7 +25,8 @@ from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import fit_all
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor

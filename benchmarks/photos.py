@@ -27,7 +27,8 @@ from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import fit_all
 from dsr_fit.evaluate.estimates import bodies_of, judge_on_photos
 from dsr_fit.evaluate.sets import photos_of
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.priors.semantic import load_semantic_prior
 
@@ -133,12 +134,10 @@ def _draw(folder: Path, numbers: list[str], results: list[FitResult], judged: di
     """Overlays named by rank of keypoint error, worst first."""
     import cv2
 
-    from dsr_fit.view.overlay import draw
-
     folder.mkdir(parents=True, exist_ok=True)
     order = np.argsort(-judged["keypoint_error_rel"])
     for rank, row in enumerate(order):
-        picture = cv2.cvtColor(draw(results[row], body), cv2.COLOR_RGB2BGR)
+        picture = cv2.cvtColor(results[row].overlay(), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(folder / f"{rank:03d}_{numbers[row]}.jpg"), picture)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle, rotation_between
+
 SPIN_FOCAL = 5000.0
 """Focal length of SPIN's and DSR's camera, pixels of the 224 px crop."""
 
@@ -90,8 +92,6 @@ def ray_rotation(crop: Crop, focal_length: float, principal_point: tuple[float, 
 
     A body that keeps its look in the crop has `global_orient` = this @ (its orientation in the full image).
     """
-    from dsr_fit.rotation import rotation_between
-
     ray = torch.tensor(
         [
             (crop.center[0] - principal_point[0]) / focal_length,
@@ -125,3 +125,28 @@ def fit_crop_camera(points: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     residual = ((projected - pixels).square().sum(-1).mean()).sqrt() * (SPIN_RESOLUTION / 2)
     scale = 2 * SPIN_FOCAL / (SPIN_RESOLUTION * cam_t[2])
     return torch.stack([scale, cam_t[0], cam_t[1]]), residual
+
+
+def crop_camera(
+    joints: np.ndarray,
+    pelvis: np.ndarray,
+    cam_t: np.ndarray,
+    global_orient: np.ndarray,
+    crop: Crop,
+    focal: float,
+    center: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """SPIN's camera (3,), the orientation (3,) that goes with it, and the residual in pixels at 224 px.
+
+    A camera of SPIN's looks straight at the crop, so the body is turned by the rotation between the image's
+    optical axis and the ray to the crop's centre, about the root joint as `global_orient` turns it.
+    """
+    points = torch.from_numpy(joints).double()
+    pixels = points[:, :2] / points[:, 2:] * focal + torch.tensor(center)
+    pixels = (pixels - torch.tensor(crop.center)) / (crop.side / 2)
+    turn = ray_rotation(crop, focal, center)
+    root = torch.from_numpy(pelvis).double()
+    turned = (points - root) @ turn.T + root - torch.from_numpy(cam_t).double()
+    crop_cam, residual = fit_crop_camera(turned, pixels)
+    orient = axis_angle_to_matrix(torch.from_numpy(global_orient).double())
+    return crop_cam.float().numpy(), matrix_to_axis_angle(turn @ orient).float().numpy(), float(residual)

@@ -6,7 +6,7 @@ Frames and units are those of `docs/conventions.md`: pixels of the full image wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -46,6 +46,9 @@ class Observation:
 
     focal_length: float
     """Pixels of the full image; the principal point is the image's centre."""
+
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Seconds that it took to make: `detect` and `parse`."""
 
     @property
     def image_size(self) -> tuple[int, int]:

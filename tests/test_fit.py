@@ -10,10 +10,11 @@ import torch
 from scenes import observe, open_body, person
 
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.camera import Crop, spin_translation
+from dsr_fit.camera import Crop, crop_camera, spin_translation
 from dsr_fit.config import FitConfig, Stage, Weights
 from dsr_fit.evaluate.plausibility import implausible_joints
-from dsr_fit.fitting.fitter import FitResult, Fitter, crop_camera
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.labels import OCCLUDER, UNKNOWN
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch, crop_labels
@@ -99,7 +100,7 @@ def test_without_3d_landmarks_the_fit_still_lies_on_the_person(fitter: Fitter) -
     assert result.metrics["containment"]["after"] > 0.95
 
 
-def testcrop_camera_is_spins(quick: Fitter) -> None:
+def test_the_crop_camera_is_spins(quick: Fitter) -> None:
     crop_fitter = Fitter(open_body(), QUICK, crop_camera=True)
     result = crop_fitter.fit([observe(person(2))])[0]
     assert result.focal_length == pytest.approx(5000 * result.crop.side / 224)

@@ -14,7 +14,8 @@ from scenes import observe, open_body, person
 from dsr_fit.assets import shipped
 from dsr_fit.config import Eft, FitConfig, LeastSquares, Stage, Weights
 from dsr_fit.errors import UsageError
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.gate import calibration as calibration
 from dsr_fit.gate.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
 from dsr_fit.observe.load_parser import load_parser

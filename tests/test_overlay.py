@@ -12,10 +12,11 @@ from scenes import HEIGHT, WIDTH, observe, open_body, person
 
 from dsr_fit.camera import Crop
 from dsr_fit.config import FitConfig, Stage, Weights
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.labels import COLOURS, LABEL_INDEX, OCCLUDER, UNKNOWN
 from dsr_fit.regressor.kinematic import KinematicRegressor
-from dsr_fit.view.overlay import PANEL, PAPER, draw, vertex_normals
+from dsr_fit.view.overlay import PANEL, PAPER, vertex_normals
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def result() -> FitResult:
 
 @pytest.fixture(scope="module")
 def panels(result: FitResult) -> list[np.ndarray]:
-    picture = draw(result, open_body())
+    picture = result.overlay()
     assert picture.shape == (PANEL, 5 * PANEL, 3)
     assert picture.dtype == np.uint8
     return [panel.astype(float) for panel in np.split(picture, 5, axis=1)]
@@ -74,7 +75,7 @@ def test_the_first_panel_is_the_photo(result: FitResult, panels: list[np.ndarray
 
 def test_outside_the_photo_is_paper(result: FitResult, window: Crop) -> None:
     moved = Crop((0.0, result.crop.center[1]), result.crop.side)
-    panel = draw(replace(result, crop=moved), open_body())[:, :PANEL]
+    panel = replace(result, crop=moved).overlay()[:, :PANEL]
     assert (panel[:, : PANEL // 2 - 2] == PAPER).all()
     assert (panel[PANEL // 2, PANEL // 2 + 2 :] != PAPER).any()
 
@@ -106,7 +107,7 @@ def test_the_second_panel_shows_the_labels_colours(result: FitResult) -> None:
         labels[row * height : (row + 1) * height] = label
     observation = replace(result.observation, labels=labels, image=np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     whole = replace(result, observation=observation, crop=Crop((WIDTH / 2, HEIGHT / 2), HEIGHT / 1.1))
-    panel = draw(whole, open_body())[:, PANEL : 2 * PANEL].astype(float)
+    panel = whole.overlay()[:, PANEL : 2 * PANEL].astype(float)
     middle = panel[[PANEL * (2 * row + 1) // 8 for row in range(4)], PANEL // 2]
     dress, face = (COLOURS[LABEL_INDEX[name]] for name in ("dress", "face"))
     expected = [0.75 * dress, 0.75 * face, [96, 96, 96], [120, 120, 120]]  # over a black photo
@@ -115,7 +116,7 @@ def test_the_second_panel_shows_the_labels_colours(result: FitResult) -> None:
 
 def test_the_side_views_show_the_body_from_right_and_left_on_paper(result: FitResult) -> None:
     standing = person(0, spread=0).pose(open_body()).vertices()[0].numpy()
-    picture = draw(replace(result, vertices=standing), open_body()).astype(float)
+    picture = replace(result, vertices=standing).overlay().astype(float)
     masks = [np.abs(panel - PAPER).max(-1) > 8 for panel in np.split(picture, 5, axis=1)[3:]]
     for mask in masks:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -87,7 +87,7 @@ def test_the_largest_person_is_the_first(photo: Path) -> None:
         assert observation.labels_source == "stand-in"
         assert observation.image.shape == (HEIGHT, WIDTH, 3)
         assert observation.image_size == (WIDTH, HEIGHT)
-        assert set(perception.timings_s) == {"detect", "parse"}
+        assert set(observation.timings_s) == {"detect", "parse"}
 
 
 @pytest.mark.parametrize("number", [2, -1])

@@ -24,8 +24,9 @@ from dsr_fit.evaluate.calibrate_gate import calibrate_gate, calibration_seeds, e
 from dsr_fit.evaluate.estimates import ON_CASES, ON_PHOTOS, judge_on_photos
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate, read_values
 from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.metrics import keypoint_errors
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.gate import calibration as gate_calibration
 from dsr_fit.gate.gate import EVIDENCE, Gate, evidence, read_gate
 from dsr_fit.observation import Observation

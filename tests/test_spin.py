@@ -22,6 +22,7 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.camera import Crop
 from dsr_fit.cli.evaluate_spin import markdown, report
+from dsr_fit.config import FitConfig
 from dsr_fit.evaluate.spin import (
     BATCH_SIZE,
     J17_OF_24,
@@ -36,7 +37,7 @@ from dsr_fit.evaluate.spin import (
     evaluate_rows,
     figure_from_24,
 )
-from dsr_fit.fitting.fitter import FitResult
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.io.spin_file import SpinFile
 from dsr_fit.joints import KEYPOINT_INDEX, SPIN_24
 from dsr_fit.observation import Detection, Observation
@@ -77,13 +78,14 @@ def observation(row: int, source: str = "truth") -> Observation:
 def result(seen: Observation, vertices: np.ndarray, joints: np.ndarray) -> FitResult:
     zeros = np.zeros(3, np.float32)
     return FitResult(
-        observation=seen, vertices=vertices, joints=joints, pelvis=zeros, global_orient=zeros,
+        observation=seen, vertices=vertices, faces=np.zeros((0, 3), np.int32),
+        joints=joints, pelvis=zeros, global_orient=zeros,
         body_pose=np.zeros(69, np.float32), betas=np.zeros(10, np.float32), cam_t=zeros, focal_length=1.0,
         principal_point=(1.0, 1.0), crop=Crop((1.0, 1.0), 2.0), crop_cam=zeros, crop_global_orient=zeros,
         crop_residual_px=0.0, energies={}, metrics={}, change_m=0.0, regressor="none", spread=None,
         expected_error_m=None, iterations=1,
         stop_reason="converged",
-        timings_s={},
+        timings_s={}, body_name="none", body_sha256="", config=FitConfig(), device="cpu",
     )  # fmt: skip
 
 

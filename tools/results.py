@@ -88,7 +88,7 @@ def worst(found: dict[str, Any], cases: Path, path: Path) -> list[int]:
         pictures = [case.image.astype(np.float32)]
         with torch.no_grad():
             for vertices in (parameters.pose(fitter.body).vertices()[0], torch.from_numpy(case.vertices)):
-                colours, alpha = shaded(fitter.renderer, fitter.body, vertices, intrinsics, side)
+                colours, alpha = shaded(fitter.renderer, vertices, intrinsics, side)
                 colours, alpha = colours[:height, :width], 0.85 * alpha[:height, :width]
                 pictures.append(case.image * (1 - alpha) + colours * alpha)
         scale = 260 / height

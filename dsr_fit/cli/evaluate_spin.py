@@ -24,11 +24,11 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate.metrics import bootstrap
 from dsr_fit.evaluate.spin import SMPL_VERTICES, Failure, Judge, Row, RowObserver, evaluate_rows
-from dsr_fit.fitting.fitter import choose_device
 from dsr_fit.fitting.saving import versions
 from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.spin_file import SpinFile, read_spin
 from dsr_fit.observe.perception import Perception
+from dsr_fit.render.device import choose_device
 
 MIN_FOLDERS = 10
 """Images of this many folders or more are resampled by folder, since the frames of one video are alike."""

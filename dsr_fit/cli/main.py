@@ -6,9 +6,8 @@ import logging
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -58,15 +57,12 @@ def run_fit(arguments: FitArguments) -> None:
     bbox = _parse_bbox(arguments.bbox)
     arguments.check_focal()
 
-    from dsr_fit.fitting.saving import write_result
     from dsr_fit.gate.gate import Gate
     from dsr_fit.observe.load_parser import load_parser
     from dsr_fit.observe.perception import Inputs, Perception
-    from dsr_fit.view.overlay import draw
 
     fitter = arguments.settings().fitter()
     gate = Gate.of(fitter, arguments.gate)
-    body = fitter.body.to("cpu")
     parser = None if arguments.labels else load_parser(arguments.parser, arguments.parsing_protocol)
     perception = Perception(parser=parser)
     inputs = Inputs(
@@ -74,13 +70,9 @@ def run_fit(arguments: FitArguments) -> None:
     )
     observation = perception.observe(arguments.image, inputs)
     result = fitter.fit([observation])[0]
-    started = time.perf_counter()
-    picture = draw(result, body)
-    timings = {**perception.timings_s, **result.timings_s, "export": time.perf_counter() - started}
-    timings = {name: round(seconds, 4) for name, seconds in timings.items()}
-    verdict = gate.judge(result)
-    write_result(arguments.out, result, body, arguments.fit, picture, timings, verdict, arguments.obj_frame)
-    _summarise(arguments.out, result.metrics, result.stop_reason, verdict.quality)
+    result = replace(result, verdict=gate.judge(result))
+    result.save(arguments.out, arguments.obj_frame)
+    _summarise(arguments.out, result.metrics, result.stop_reason, result.verdict.quality)
 
 
 def batch(argv: list[str]) -> None:

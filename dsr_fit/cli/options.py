@@ -59,7 +59,7 @@ class FitterArguments:
     def settings(self) -> Settings:
         """The same as a data set's settings, which know the files and the fitter."""
         from dsr_fit.dataset.settings import Settings
-        from dsr_fit.fitting.fitter import choose_device
+        from dsr_fit.render.device import choose_device
 
         shared = ("parser", "parsing_protocol", "focal", "camera", "body", "regressor", "joint_regressor_extra")
         named = {name: getattr(self, name) for name in (*shared, "smpl_mean_params", "semantic_prior", "gate")}

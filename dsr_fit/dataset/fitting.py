@@ -16,7 +16,7 @@ from dsr_fit.dataset.observing import reason_of
 from dsr_fit.dataset.records import Fitted, Found, Seen
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.fitting.fitter import FitResult
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.gate.gate import Gate
 from dsr_fit.io.files import beneath, replacing
 from dsr_fit.io.images import read_image
@@ -97,14 +97,11 @@ class BatchFitter:
 
     def _draw(self, row: Row, result: FitResult) -> None:
         """`overlays/IMGNAME.PERSON.jpg`, its folders made."""
-        from dsr_fit.view.overlay import draw
-
         assert self.overlays is not None
         image, _ = read_image(self.images / row["imgname"])
         path = beneath(self.overlays, f"{row['imgname']}.{row['person']}.jpg")
-        path.parent.mkdir(parents=True, exist_ok=True)
         seen = replace(result, observation=replace(result.observation, image=image))
-        picture = Image.fromarray(draw(seen, self.body))
+        picture = Image.fromarray(seen.overlay())
         with replacing(path) as temporary:
             picture.save(temporary, quality=85)
 

@@ -51,8 +51,7 @@ class Perceiver:
             found = Found.of(observation)
         except Exception as error:  # one image must never end the run, whatever its file does to a decoder
             return Seen(entry.imgname, person.number, person.source_id, reason=reason_of(error, self.images))
-        timings = dict(self.perception.timings_s)
-        return Seen(entry.imgname, person.number, person.source_id, found, timings_s=timings)
+        return Seen(entry.imgname, person.number, person.source_id, found, timings_s=observation.timings_s)
 
     def _inputs(self, path: Path, person: Person) -> Inputs:
         if person.keypoints is None:

@@ -10,12 +10,11 @@ import torch
 
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.camera import Crop
+from dsr_fit.camera import Crop, crop_camera
 from dsr_fit.dataset.exports.labels import SMPL_VERTICES, Label, label_of
 from dsr_fit.dataset.schema import Row
 from dsr_fit.errors import InputError
 from dsr_fit.fitting.convert import convert
-from dsr_fit.fitting.fitter import crop_camera
 
 BATCH = 8
 

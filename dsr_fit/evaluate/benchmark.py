@@ -17,7 +17,8 @@ from dsr_fit.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.camera import Crop, ray_rotation
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import metrics
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.perception import Perception
 from dsr_fit.rotation import axis_angle_to_matrix

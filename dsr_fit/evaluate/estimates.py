@@ -13,7 +13,8 @@ from dsr_fit.evaluate import metrics
 from dsr_fit.evaluate.benchmark import METRICS, at_focal, judge
 from dsr_fit.evaluate.plausibility import implausible_joints
 from dsr_fit.fitting import metrics as quality
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.regressor.protocol import Regressor

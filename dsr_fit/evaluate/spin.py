@@ -19,7 +19,7 @@ from torch import Tensor
 from dsr_fit.body.body import Body
 from dsr_fit.errors import DsrFitError
 from dsr_fit.evaluate.metrics import mpjpe, pa_mpjpe, pve
-from dsr_fit.fitting.fitter import FitResult
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.io.spin_file import SpinFile
 from dsr_fit.joints import SPIN_24, empty_keypoints
 from dsr_fit.observation import Detection, Observation

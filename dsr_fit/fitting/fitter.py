@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.camera import CROP_MARGIN, SPIN_RESOLUTION, Crop, fit_crop_camera, ray_rotation
+from dsr_fit.camera import CROP_MARGIN, SPIN_RESOLUTION, crop_camera
 from dsr_fit.config import FitConfig, Stage
 from dsr_fit.errors import UsageError
 from dsr_fit.fitting.metrics import RESOLUTION, keypoint_errors, metrics
+from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
@@ -29,51 +29,6 @@ from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
-from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """One fitted person. Arrays are float32, metres, in the full image's camera frame."""
-
-    observation: Observation
-    vertices: np.ndarray  # (V, 3) with cam_t
-    joints: np.ndarray  # (49, 3) with cam_t
-    pelvis: np.ndarray  # (3,) SMPL's root joint, with cam_t
-    global_orient: np.ndarray  # (3,)
-    body_pose: np.ndarray  # (69,)
-    betas: np.ndarray  # (10,)
-    cam_t: np.ndarray  # (3,)
-    focal_length: float
-    principal_point: tuple[float, float]
-    crop: Crop
-    crop_cam: np.ndarray  # (3,) SPIN's s, tx, ty, for `crop_global_orient`
-    crop_global_orient: np.ndarray  # (3,) orientation seen along the ray to the crop's centre
-    crop_residual_px: float
-    """Root mean square distance, at 224 px, between the joints under the crop and the full camera."""
-    energies: dict[str, dict[str, float]]
-    """Unweighted: name -> {"initial", "final"}."""
-    metrics: dict[str, dict[str, float]]
-    """name -> {"before", "after"}; NaN where there is nothing to judge by."""
-    change_m: float
-    """Mean distance of SMPL's 24 joints, about the pelvis, between the initial estimate and the final one."""
-    regressor: str
-    """Who made the initial estimate."""
-    spread: np.ndarray | None
-    """(24,) by how much the regressor expects each joint's rotation to be off, radians; None where it doesn't say."""
-    expected_error_m: float | None
-    """Mean distance of SMPL's 24 joints, about the pelvis, by which the regressor expects its estimate to be off."""
-    iterations: int
-    stop_reason: str
-    """`converged`, `keypoints fitted`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""
-    timings_s: dict[str, float]
-    """`regress` and `fit`, seconds, shared evenly by the batch."""
-
-    def parameters(self) -> Parameters:
-        """The fitted parameters, a batch of 1 on the CPU."""
-        values = (self.global_orient, self.body_pose, self.betas, self.cam_t)
-        return Parameters(*(torch.from_numpy(value)[None] for value in values))
-
 
 OnIteration = Callable[[int, Tensor], None] | None
 
@@ -140,7 +95,6 @@ class Fitter:
         if few is not None and len(observations) > few:
             parts = [observations[start : start + few] for start in range(0, len(observations), few)]
             return [result for part in parts for result in self.fit(part, on_iteration)]
-        torch.manual_seed(self.config.seed)
         batch = Batch(
             observations, crop_camera=self.crop_camera, keypoint_valid=self.body.skeleton.keypoint_valid.cpu()
         )
@@ -150,10 +104,7 @@ class Fitter:
         anchor = Anchor.of(estimate.parameters, estimate.spread)
         fit = self._fit_parameters if self.config.mode == "smplify" else self._fit_weights
         course = fit(batch, estimate, anchor, on_iteration)
-        timings = {
-            "regress": (regressed - started) / len(batch),
-            "fit": (time.perf_counter() - regressed) / len(batch),
-        }
+        timings = {"regress": regressed - started, "fit": time.perf_counter() - regressed}
         return self._results(batch, estimate, anchor, course, timings)
 
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
@@ -227,6 +178,7 @@ class Fitter:
         posed = final.pose(self.body)
         vertices, joints = posed.vertices().cpu().numpy(), posed.keypoints.cpu().numpy()
         pelvis = posed.joints()[:, 0].cpu().numpy()
+        faces = self.body.faces.cpu().numpy()
         change = _change(initial.pose(self.body).joints(), posed.joints()).tolist()
         values = {name: tensor.cpu().numpy() for name, tensor in vars(final).items()}
         results = []
@@ -240,6 +192,7 @@ class Fitter:
                 FitResult(
                     observation=observation,
                     vertices=vertices[row],
+                    faces=faces,
                     joints=joints[row],
                     pelvis=pelvis[row],
                     **{name: value[row] for name, value in values.items()},
@@ -259,7 +212,14 @@ class Fitter:
                     expected_error_m=None if estimate.joint_error_m is None else float(estimate.joint_error_m[row]),
                     iterations=int(course.iterations[row]),
                     stop_reason=course.reasons[row],
-                    timings_s=timings,
+                    timings_s={
+                        **observation.timings_s,
+                        **{name: seconds / len(batch) for name, seconds in timings.items()},
+                    },
+                    body_name=self.body.name,
+                    body_sha256=self.body.sha256,
+                    config=self.config,
+                    device=self.device,
                 )
             )
         return results
@@ -268,38 +228,3 @@ class Fitter:
 def _change(first: Tensor, second: Tensor) -> Tensor:
     """(B,) mean distance of joints (B, 24, 3), the pelvises on each other, metres."""
     return ((first - first[:, :1]) - (second - second[:, :1])).norm(dim=-1).mean(1)
-
-
-def crop_camera(
-    joints: np.ndarray,
-    pelvis: np.ndarray,
-    cam_t: np.ndarray,
-    global_orient: np.ndarray,
-    crop: Crop,
-    focal: float,
-    center: tuple[float, float],
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """SPIN's camera (3,), the orientation (3,) that goes with it, and the residual in pixels at 224 px.
-
-    A camera of SPIN's looks straight at the crop, so the body is turned by the rotation between the image's
-    optical axis and the ray to the crop's centre, about the root joint as `global_orient` turns it.
-    """
-    points = torch.from_numpy(joints).double()
-    pixels = points[:, :2] / points[:, 2:] * focal + torch.tensor(center)
-    pixels = (pixels - torch.tensor(crop.center)) / (crop.side / 2)
-    turn = ray_rotation(crop, focal, center)
-    root = torch.from_numpy(pelvis).double()
-    turned = (points - root) @ turn.T + root - torch.from_numpy(cam_t).double()
-    crop_cam, residual = fit_crop_camera(turned, pixels)
-    orient = axis_angle_to_matrix(torch.from_numpy(global_orient).double())
-    return crop_cam.float().numpy(), matrix_to_axis_angle(turn @ orient).float().numpy(), float(residual)
-
-
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """`auto` is `cuda` where torch sees a GPU, else `cpu`; raises UsageError for `cuda` without a GPU."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        build = "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to it"
-        raise UsageError(f"--device cuda: torch sees no CUDA device ({build}); use --device cpu, or see README")
-    return name

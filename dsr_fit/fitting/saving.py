@@ -5,67 +5,59 @@ from __future__ import annotations
 import json
 import math
 import platform
+import time
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dsr_fit.body.body import Body
-from dsr_fit.config import FitConfig, to_dict
-from dsr_fit.fitting.fitter import FitResult
-from dsr_fit.gate.gate import Verdict
-from dsr_fit.io.files import BESIDE_MESH, replacing
+from dsr_fit.config import to_dict
+from dsr_fit.fitting.result import FitResult, ObjFrame
+from dsr_fit.io.files import BESIDE_MESH, check_mesh_path, replacing
 from dsr_fit.joints import SMPL_JOINTS
 
-ObjFrame = Literal["upright", "camera"]
 
-
-def write_result(
-    out: Path,
-    result: FitResult,
-    body: Body,
-    config: FitConfig,
-    picture: np.ndarray,
-    timings_s: dict[str, float],
-    verdict: Verdict,
-    obj_frame: ObjFrame = "upright",
-) -> None:
-    """Write the mesh to `out` (any mesh suffix of trimesh) and `.npz`, `.json`, `.png` beside it.
+def write_result(out: Path, result: FitResult, obj_frame: ObjFrame = "upright") -> None:
+    """Write the mesh to `out` (any of `MESH_SUFFIXES`) and `.npz`, `.json`, `.png` beside it; folders are made.
 
     All four are written before the first takes its name, so a failure leaves an earlier result as it was.
-    Raises InputError when they can't be written.
+    Raises UsageError for another suffix, InputError when they can't be written.
     """
-    text = json.dumps(_finite(report(result, body, config, timings_s, verdict)), indent=2, allow_nan=False)
+    check_mesh_path(out)
+    started = time.perf_counter()
+    picture = result.overlay()
+    timings = {**result.timings_s, "export": time.perf_counter() - started}
+    text = json.dumps(_finite(report(result, timings)), indent=2, allow_nan=False)
     with ExitStack() as files:
         paths = {suffix: files.enter_context(replacing(out.with_suffix(suffix))) for suffix in BESIDE_MESH}
         mesh = files.enter_context(replacing(out))
-        np.savez_compressed(paths[".npz"], **arrays(result, body))
+        np.savez_compressed(paths[".npz"], **arrays(result))
         paths[".json"].write_text(text + "\n", encoding="utf-8")
         Image.fromarray(picture).save(paths[".png"], compress_level=1)
-        write_mesh(mesh, result, body, obj_frame)
+        write_mesh(mesh, result, obj_frame)
 
 
-def write_mesh(path: Path, result: FitResult, body: Body, frame: ObjFrame) -> None:
+def write_mesh(path: Path, result: FitResult, frame: ObjFrame) -> None:
     """Metres. `upright`: y up, z towards the viewer, pelvis at the origin; `camera`: the image's frame."""
     import trimesh
 
     vertices = result.vertices
     if frame == "upright":
         vertices = (vertices - result.pelvis) * np.array([1, -1, -1], np.float32)
-    mesh = trimesh.Trimesh(vertices, body.faces.numpy(), process=False)
+    mesh = trimesh.Trimesh(vertices, result.faces, process=False)
     mesh.export(path, file_type=path.suffix.lstrip("."))
 
 
-def arrays(result: FitResult, body: Body) -> dict[str, np.ndarray]:
+def arrays(result: FitResult) -> dict[str, np.ndarray]:
     """The arrays of `mesh.npz`."""
     single = np.float32
     return {
         "vertices": result.vertices,
         "joints": result.joints,
-        "faces": body.faces.numpy().astype(np.int32),
+        "faces": result.faces,
         "global_orient": result.global_orient,
         "body_pose": result.body_pose,
         "betas": result.betas,
@@ -79,13 +71,11 @@ def arrays(result: FitResult, body: Body) -> dict[str, np.ndarray]:
         "bbox_scale": np.array(result.crop.side / 200, single),
         "keypoints": result.observation.detection.keypoints.astype(single),
         "labels": result.observation.labels,
-        "body": np.array([body.name, body.sha256]),
+        "body": np.array([result.body_name, result.body_sha256]),
     }
 
 
-def report(
-    result: FitResult, body: Body, config: FitConfig, timings_s: dict[str, float], verdict: Verdict
-) -> dict[str, Any]:
+def report(result: FitResult, timings_s: dict[str, float]) -> dict[str, Any]:
     """The content of `mesh.json`. `quality` and `accepted` are null where the gate isn't calibrated."""
     return {
         "energies": result.energies,
@@ -96,16 +86,17 @@ def report(
         "regressor": result.regressor,
         "joint_spread_deg": _by_joint(result.spread),
         "expected_error_m": result.expected_error_m,
-        "quality": verdict.quality,
-        "accepted": verdict.accepted,
-        "reasons": list(verdict.reasons),
+        "quality": result.verdict.quality,
+        "accepted": result.verdict.accepted,
+        "reasons": list(result.verdict.reasons),
         "iterations": result.iterations,
         "stop_reason": result.stop_reason,
-        "timings_s": timings_s,
-        "config": to_dict(config),
-        "body": {"name": body.name, "sha256": body.sha256},
+        "timings_s": {name: round(seconds, 4) for name, seconds in timings_s.items()},
+        "config": to_dict(result.config),
+        "body": {"name": result.body_name, "sha256": result.body_sha256},
+        "device": result.device,
         "versions": versions(),
-        "seed": config.seed,
+        "seed": result.config.seed,
     }
 
 

@@ -1,7 +1,7 @@
 """What the quality gate's numbers are learnt by: evidence and true errors of fits in, `gate.json` out.
 
-Logistic regression of "the mean vertex error is under 80 mm" on costs that never fall (`dsr_fit.gate.gate`). How good it
-is shows on fits that it hasn't seen, by cross-validation, and on a table of its own where there is one.
+Logistic regression of "the mean vertex error is under 80 mm" on costs that never fall (`dsr_fit.gate.gate`). It is
+validated on fits that it has not seen, by cross-validation, and on a separate table where there is one.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from torch import Tensor
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.config import FitConfig, from_dict, to_dict
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.fitting.fitter import FitResult, Fitter
+from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.fitting.result import FitResult, Verdict
 from dsr_fit.priors.semantic import SemanticPrior
 
 ASSET = "priors/quality/gate.json"
@@ -88,17 +89,6 @@ EVIDENCE: dict[str, Evidence] = {
         lambda v: f"few joints are clearly seen (confidences add up to {-v:.0f})",
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate says of a fit; `quality` and `accepted` are None where it isn't calibrated."""
-
-    quality: float | None
-    """Probability that the fit is right, 0..1."""
-    accepted: bool | None
-    reasons: tuple[str, ...]
-    """Why it was refused, the weightiest first."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Files: images, keypoint and label files, SPIN files, pickles and checkpoints read without running them, atomic writing."""
+"""Files: images, keypoints, labels, SPIN data sets; strangers' pickles and checkpoints; atomic writing."""

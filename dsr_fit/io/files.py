@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, UsageError
 
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb")
 """Mesh files that a fit can write."""
@@ -20,25 +21,58 @@ BESIDE_MESH = (".npz", ".json", ".png")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, with the same suffix, renamed to it when the block succeeds.
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A hidden path beside `path`, with the same suffix, renamed to it when the block succeeds.
 
-    Raises InputError when the folder can't be written.
+    The folder is made if need be. `durable` has the file and its name on the disk before the block's end, against a
+    loss of power. Raises InputError when it can't be written.
     """
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.tmp{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Made by `open`, so that it has the permissions of the user's umask, which can't be read without a race.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield temporary
+            if durable:
+                _sync(temporary)
+            temporary.replace(path)
+            if durable and os.name != "nt":  # Windows can't open a folder
+                _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def temporaries(folder: Path) -> Iterator[Path]:
+    """What killed processes have left of `replacing` in a folder."""
+    return folder.glob(".*.tmp*")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Operating-system errors of the block as an InputError that says what to do about `path`."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        yield
     except OSError as error:
-        raise InputError(f"{path}: can't write there ({error.strerror}); choose another --out") from None
-    temporary = Path(name)
+        reason = error.strerror or " ".join(str(error).split())
+        remedy = "choose another --out"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "make room, and run the same command again"
+        raise InputError(f"{path}: can't write there ({reason}); {remedy}") from None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: can't write there ({error.strerror or error}); choose another --out") from None
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def check_mesh_path(out: Path) -> None:
+    """Raises UsageError where `out` has no suffix of `MESH_SUFFIXES`."""
+    if out.suffix not in MESH_SUFFIXES:
+        raise UsageError(f"--out {out}: the suffix must be one of {', '.join(MESH_SUFFIXES)}")
 
 
 def beneath(folder: Path, name: str) -> Path:
@@ -60,9 +94,3 @@ def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         if "allow_pickle" in str(error):  # numpy's words for pickles, and for whatever it doesn't know
             raise ValueError("neither .npy nor .npz, or with pickled objects in it") from None
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +49,6 @@ class Perception:
 
     detector: KeypointDetector | None = None
     parser: HumanParser | None = None
-    timings_s: dict[str, float] = field(default_factory=dict)
-    """Seconds that the last image took: `detect`, `parse`."""
 
     def observe(self, path: Path, inputs: Inputs | None = None) -> Observation:
         """Look at one image. Raises InputError when it, or a file that goes with it, can't be used."""
@@ -66,9 +64,9 @@ class Perception:
         else:
             labels, source = read_labels(inputs.labels, size, inputs.label_scheme), inputs.labels.name
         labels = keep_own_labels(labels, detection.keypoints, Crop.around(detection.keypoints).side)
-        self.timings_s = {"detect": detected - started, "parse": time.perf_counter() - detected}
+        timings = {"detect": detected - started, "parse": time.perf_counter() - detected}
         focal = inputs.focal or exif_focal or float(np.hypot(*size))
-        return Observation(image, detection, labels, source, focal)
+        return Observation(image, detection, labels, source, focal, timings)
 
     def _detect(self, path: Path, image: np.ndarray, inputs: Inputs) -> Detection:
         if inputs.keypoints is not None:

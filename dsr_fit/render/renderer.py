@@ -75,7 +75,7 @@ class Renderer:
         self.outline = outline
         self.num_vertices = num_vertices
         self.topology = mesh_topology(faces)
-        self._tri = torch.from_numpy(faces).to(self.device)
+        self.faces = torch.from_numpy(faces).to(self.device)
         # Attributes per face are attributes per vertex of a mesh whose triangles repeat their own row.
         self._own_row = torch.arange(len(faces), dtype=torch.int32, device=self.device)[:, None].repeat(1, 3)
 
@@ -101,7 +101,7 @@ class Renderer:
 
             pos = Projection.apply(vertices, intrinsics, depth_range, height, width)
             image, alpha, rast = Draw.apply(
-                pos, attr, self._tri.numpy(), attr_tri.numpy(), self.topology, height, width
+                pos, attr, self.faces.numpy(), attr_tri.numpy(), self.topology, height, width
             )
         else:
             pos = clip_positions(vertices, intrinsics, depth_range, (height, width))
@@ -117,14 +117,14 @@ class Renderer:
         else:
             from dsr_fit.render import ops_cuda as ops
 
-        rast, _ = ops.rasterize(pos, self._tri, resolution, grad_db=False)
+        rast, _ = ops.rasterize(pos, self.faces, resolution, grad_db=False)
         mask = (rast[..., 3:] > 0).to(attr.dtype)
         image = ops.interpolate(attr, rast, attr_tri)[0] if attr.shape[2] else mask[..., :0]
         image = torch.cat([image, mask], dim=-1)
         if self.outline == "dense":
-            image = outline(image, rast, pos, self._tri, self.topology)
+            image = outline(image, rast, pos, self.faces, self.topology)
         elif self.outline == "antialias":
-            image = ops.antialias(image, rast, pos, self._tri)
+            image = ops.antialias(image, rast, pos, self.faces)
         return image[..., :-1], image[..., -1], rast
 
     def _checked(self, vertices: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,11 +152,11 @@ class Renderer:
         if attributes is not None and face_attributes is not None:
             raise InputError("give attributes per vertex or per face, not both")
         if face_attributes is not None:
-            name, values, rows, corners = "face_attributes", face_attributes, len(self._tri), self._own_row
+            name, values, rows, corners = "face_attributes", face_attributes, len(self.faces), self._own_row
         elif attributes is not None:
-            name, values, rows, corners = "attributes", attributes, self.num_vertices, self._tri
+            name, values, rows, corners = "attributes", attributes, self.num_vertices, self.faces
         else:
-            return vertices.new_zeros((1, self.num_vertices, 0)), self._tri
+            return vertices.new_zeros((1, self.num_vertices, 0)), self.faces
         values = values[None] if values.ndim == 2 else values
         if values.ndim != 3 or values.shape[1] != rows or len(values) not in (1, len(vertices)):
             wanted = f"({rows}, C) or ({len(vertices)}, {rows}, C)"

@@ -27,6 +27,6 @@ def picture_of(images: Tensor, seen: Seen, body: Body) -> np.ndarray:
     camera = torch.tensor([SPIN_FOCAL, SPIN_FOCAL, center, center])
     columns = []
     for crop, vertices in zip(crops, parameters.pose(body).vertices(), strict=True):
-        colours, alpha = shaded(renderer, body, vertices, camera, SPIN_RESOLUTION)
+        colours, alpha = shaded(renderer, vertices, camera, SPIN_RESOLUTION)
         columns.append(np.concatenate([crop, crop * (1 - 0.85 * alpha) + 0.85 * alpha * colours]))
     return np.concatenate(columns, 1).round().clip(0, 255).astype(np.uint8)

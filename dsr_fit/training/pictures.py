@@ -45,7 +45,7 @@ def drawn(
     people = []
     for row, photo in enumerate(photos):
         ground = np.full((PANEL, PANEL, 3), PAPER, np.uint8) if photo is None else photo
-        seen, alpha = shaded(renderer, body, vertices[row], windows[row], PANEL)
+        seen, alpha = shaded(renderer, vertices[row], windows[row], PANEL)
         over = (ground * (1 - 0.85 * alpha) + 0.85 * alpha * seen).clip(0, 255).astype(np.uint8)
         people.append(np.concatenate([_dotted(ground, points[row].numpy()), _coloured(labels[row]), over], 1))
     people += [np.full_like(people[0], PAPER)] * (-len(people) % ACROSS)

@@ -23,9 +23,9 @@ from dsr_fit.body.files import OPEN_BODY, load_body
 from dsr_fit.dataset.manifest import differences
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.fitting.fitter import choose_device
 from dsr_fit.io.files import replacing
 from dsr_fit.regressor.open_regressor import ASSET, write_network
+from dsr_fit.render.device import choose_device
 from dsr_fit.training import open_setup
 from dsr_fit.training.keeping import DECAY, keepers, kept, logs
 from dsr_fit.training.labelled import Report

@@ -7,9 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr_fit.body.body import Body
 from dsr_fit.camera import Crop
-from dsr_fit.fitting.fitter import FitResult
 from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
 from dsr_fit.render.renderer import Renderer
 
@@ -20,34 +18,32 @@ BODY_COLOUR = (0.55, 0.72, 0.95)
 PAPER = 246
 
 
-def draw(result: FitResult, body: Body) -> np.ndarray:
-    """(PANEL, 5 * PANEL, 3) uint8 RGB: photo, parsing, overlay, the body from its right and from its left."""
-    renderer = Renderer(body.faces, body.num_vertices, device="cpu")
-    window = Crop(result.crop.center, result.crop.side * 1.1)
-    photo = _cut(result.observation.image, window, cv2.INTER_AREA, PAPER)
-    labels = _cut(result.observation.labels, window, cv2.INTER_NEAREST, UNKNOWN)
-    vertices = torch.from_numpy(result.vertices)
-    scale = PANEL / window.side
-    intrinsics = torch.tensor(
-        [
-            result.focal_length * scale,
-            result.focal_length * scale,
-            (result.principal_point[0] - window.origin[0]) * scale,
-            (result.principal_point[1] - window.origin[1]) * scale,
-        ]
-    )
-    seen, alpha = shaded(renderer, body, vertices, intrinsics, PANEL)
+def draw(
+    image: np.ndarray,  # (H, W, 3) uint8 RGB
+    labels: np.ndarray,  # (H, W) uint8
+    vertices: np.ndarray,  # (V, 3) metres, camera frame
+    faces: np.ndarray,  # (F, 3)
+    focal_length: float,
+    principal_point: tuple[float, float],
+    crop: Crop,
+) -> np.ndarray:
+    """(PANEL, 5 * PANEL, 3) uint8 RGB: photo, labels, overlay, the body from its right and from its left."""
+    renderer = Renderer(torch.from_numpy(faces), len(vertices), device="cpu")
+    window = Crop(crop.center, crop.side * 1.1)
+    photo = _cut(image, window, cv2.INTER_AREA, PAPER)
+    body = torch.from_numpy(vertices)
+    focal, center = torch.full((2,), focal_length), torch.tensor(principal_point)
+    intrinsics = torch.cat([focal, center - torch.tensor(window.origin)]) * (PANEL / window.side)
+    seen, alpha = shaded(renderer, body, intrinsics, PANEL)
     overlay = photo * (1 - 0.85 * alpha) + seen * 0.85 * alpha
-    sides = [_side_view(renderer, body, vertices, sign) for sign in (1.0, -1.0)]
-    panels = [photo, _parsing(photo, labels), overlay, *sides]
+    sides = [_side_view(renderer, body, sign) for sign in (1.0, -1.0)]
+    panels = [photo, _parsing(photo, _cut(labels, window, cv2.INTER_NEAREST, UNKNOWN)), overlay, *sides]
     return np.concatenate(panels, 1).clip(0, 255).astype(np.uint8)
 
 
-def shaded(
-    renderer: Renderer, body: Body, vertices: Tensor, intrinsics: Tensor, resolution: int
-) -> tuple[np.ndarray, np.ndarray]:
+def shaded(renderer: Renderer, vertices: Tensor, intrinsics: Tensor, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     """Colours (S, S, 3) 0..255 and coverage (S, S, 1) of (V, 3) vertices under fx, fy, cx, cy, lit from the viewer."""
-    normals = vertex_normals(vertices, body.faces.long())
+    normals = vertex_normals(vertices, renderer.faces.long())
     facing = (-normals[:, 2]).clamp(min=0)
     from_above = (-normals[:, 1]).clamp(min=0)
     light = (0.25 + 0.65 * facing + 0.2 * from_above).clamp(max=1)
@@ -67,7 +63,7 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return torch.nn.functional.normalize(normals, dim=1)
 
 
-def _side_view(renderer: Renderer, body: Body, vertices: Tensor, sign: float) -> np.ndarray:
+def _side_view(renderer: Renderer, vertices: Tensor, sign: float) -> np.ndarray:
     """The body turned by a right angle about the vertical, seen from far enough to fit the panel."""
     centered = vertices - (vertices.amax(0) + vertices.amin(0)) / 2
     turned = torch.stack([-sign * centered[:, 2], centered[:, 1], sign * centered[:, 0]], 1)
@@ -75,7 +71,7 @@ def _side_view(renderer: Renderer, body: Body, vertices: Tensor, sign: float) ->
     turned[:, 2] += 4 * extent
     focal = 0.86 * 4 * PANEL
     intrinsics = torch.tensor([focal, focal, PANEL / 2, PANEL / 2])
-    colours, alpha = shaded(renderer, body, turned, intrinsics, PANEL)
+    colours, alpha = shaded(renderer, turned, intrinsics, PANEL)
     return PAPER * (1 - alpha) + colours * alpha
 
 

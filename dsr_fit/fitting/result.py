@@ -1,0 +1,95 @@
+"""What a fit gives back: one body, how well it lies on what was observed, and what the gate says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from dsr_fit.body.parameters import Parameters
+from dsr_fit.camera import Crop
+from dsr_fit.config import FitConfig
+from dsr_fit.observation import Observation
+
+ObjFrame = Literal["upright", "camera"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the quality gate says of a fit (`dsr_fit.gate`); all None where it is not calibrated for it."""
+
+    quality: float | None = None
+    """Probability that the fit is right, 0..1."""
+    accepted: bool | None = None
+    reasons: tuple[str, ...] = ()
+    """Why it was rejected, the weightiest first."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """One fitted person. Arrays are float32, metres, in the full image's camera frame."""
+
+    observation: Observation
+    vertices: np.ndarray  # (V, 3) with cam_t
+    faces: np.ndarray  # (F, 3) int32
+    joints: np.ndarray  # (49, 3) with cam_t
+    pelvis: np.ndarray  # (3,) SMPL's root joint, with cam_t
+    global_orient: np.ndarray  # (3,)
+    body_pose: np.ndarray  # (69,)
+    betas: np.ndarray  # (10,)
+    cam_t: np.ndarray  # (3,)
+    focal_length: float
+    principal_point: tuple[float, float]
+    crop: Crop
+    crop_cam: np.ndarray  # (3,) SPIN's s, tx, ty, for `crop_global_orient`
+    crop_global_orient: np.ndarray  # (3,) orientation seen along the ray to the crop's centre
+    crop_residual_px: float
+    """Root mean square distance, at 224 px, between the joints under the crop and the full camera."""
+    energies: dict[str, dict[str, float]]
+    """Unweighted: name -> {"initial", "final"}."""
+    metrics: dict[str, dict[str, float]]
+    """name -> {"before", "after"}; NaN where there is nothing to judge by."""
+    change_m: float
+    """Mean distance of SMPL's 24 joints, about the pelvis, between the initial estimate and the final one."""
+    regressor: str
+    """Who made the initial estimate."""
+    spread: np.ndarray | None
+    """(24,) by how much the regressor expects each joint's rotation to be off, radians; None where it doesn't say."""
+    expected_error_m: float | None
+    """Mean distance of SMPL's 24 joints, about the pelvis, by which the regressor expects its estimate to be off."""
+    iterations: int
+    stop_reason: str
+    """`converged`, `keypoints fitted`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""
+    timings_s: dict[str, float]
+    """`detect` and `parse` where we did it, `regress` and `fit`: seconds, shared evenly by the batch."""
+    body_name: str
+    body_sha256: str
+    config: FitConfig
+    device: str
+    verdict: Verdict = Verdict()
+
+    def parameters(self) -> Parameters:
+        """The fitted parameters, a batch of 1 on the CPU."""
+        values = (self.global_orient, self.body_pose, self.betas, self.cam_t)
+        return Parameters(*(torch.from_numpy(value)[None] for value in values))
+
+    def overlay(self) -> np.ndarray:
+        """(448, 2240, 3) uint8 RGB: photo, labels, the body over the photo, and the body from both sides."""
+        from dsr_fit.view.overlay import draw
+
+        seen = self.observation
+        camera = (self.focal_length, self.principal_point)
+        return draw(seen.image, seen.labels, self.vertices, self.faces, *camera, self.crop)
+
+    def save(self, out: str | Path, obj_frame: ObjFrame = "upright") -> None:
+        """Write the mesh (`.obj`, `.ply`, `.stl` or `.glb`), and its `.npz`, `.json` and `.png` beside it.
+
+        `upright` is metres, y up, z towards the viewer, the pelvis at the origin; `camera` the image's frame.
+        Raises UsageError for another suffix, InputError when the files can't be written.
+        """
+        from dsr_fit.fitting.saving import write_result
+
+        write_result(Path(out), self, obj_frame)

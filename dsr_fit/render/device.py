@@ -1,0 +1,31 @@
+"""Where a fit runs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+
+from dsr_fit.errors import UsageError
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """`auto` is the best that works: `cuda` where torch sees a GPU and nvdiffrast is installed, else `cpu`.
+
+    Raises UsageError for `cuda` where that can't work.
+    """
+    lacking = _lacking_for_cuda()
+    if name == "cuda" and lacking is not None:
+        raise UsageError(f"--device cuda: {lacking}; use --device cpu, or see README")
+    return "cpu" if name == "cpu" or lacking is not None else "cuda"
+
+
+def _lacking_for_cuda() -> str | None:
+    """What keeps a fit from running on a GPU."""
+    if not torch.cuda.is_available():
+        build = "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to it"
+        return f"torch sees no CUDA device ({build})"
+    if find_spec("nvdiffrast") is None:
+        return 'nvdiffrast, which renders there, is not installed (`pip install "dsr-fit[gpu]"`)'
+    return None
