@@ -34,7 +34,7 @@ from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.descent import ParameterVariables, descend
-from dsr_fit.optimise.energy import Energy
+from dsr_fit.optimise.objective import Objective
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render import Renderer
@@ -129,8 +129,8 @@ def fitted(method: Method, start: Parameters, batch: Batch) -> tuple[Parameters,
             outline=method.outline,
             stop_window=STOP_WINDOW,
         )
-        energy = Energy(BODY, batch, renderer, PRIOR, POSE_PRIOR, config, stage.resolution, Anchor.of(current))
-        progress = descend(ParameterVariables(current), energy, stage, config)
+        objective = Objective.of(BODY, batch, renderer, PRIOR, POSE_PRIOR, config, stage.resolution, Anchor.of(current))
+        progress = descend(ParameterVariables(current), objective, stage, config)
         current = progress.best
         iterations += progress.iterations
     return current, iterations

@@ -30,7 +30,7 @@ from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
-from dsr_fit.optimise.energy import Energy
+from dsr_fit.optimise.objective import Objective
 
 JUDGE_RESOLUTION = 4 * 224
 
@@ -41,12 +41,12 @@ def judged(fitter: Fitter, results: list[FitResult]) -> np.ndarray:
     for result in results:
         batch = Batch([result.observation], crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
         parameters = result.parameters()
-        energy = Energy(
+        objective = Objective.of(
             fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config,
             JUDGE_RESOLUTION, Anchor.of(parameters),
         )  # fmt: skip
         with torch.no_grad():
-            totals.append(float(energy.total(energy(parameters))))
+            totals.append(float(objective.total(objective(parameters))))
     return np.array(totals)
 
 

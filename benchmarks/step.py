@@ -31,7 +31,7 @@ from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.descent import Adam, ParameterVariables
-from dsr_fit.optimise.energy import Energy
+from dsr_fit.optimise.objective import Objective
 
 REPEATS = 60
 SIZE = (480, 640)  # width, height
@@ -72,7 +72,7 @@ def least(function: Callable[[], object]) -> float:
 
 def breakdown(fitter: Fitter, seen: Observation, start: Parameters, count: int, resolution: int) -> dict[str, object]:
     batch = Batch([seen] * count, crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
-    energy = Energy(
+    objective = Objective.of(
         fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config, resolution,
         Anchor.of(start),
     )  # fmt: skip
@@ -81,17 +81,18 @@ def breakdown(fitter: Fitter, seen: Observation, start: Parameters, count: int, 
     optimiser = Adam(variables.tensors(), 1e-6)
 
     def step() -> None:
-        total = energy.total(energy(variables.decode()))
+        total = objective.total(objective(variables.decode()))
         optimiser.step(torch.autograd.grad(total.sum(), optimiser.tensors))
 
     def forward() -> None:
-        energy.total(energy(variables.decode()))
+        objective.total(objective(variables.decode()))
 
     vertices = variables.decode().pose(fitter.body).vertices().detach().requires_grad_()
+    canvas = objective.canvas
     parts = {
         "kinematics": least(lambda: variables.decode().pose(fitter.body).keypoints),
         "kinematics and skinning": least(lambda: variables.decode().pose(fitter.body).vertices()),
-        "render": least(lambda: fitter.renderer(vertices, energy.window, resolution, energy.channels)),
+        "render": least(lambda: fitter.renderer(vertices, canvas.window, resolution, canvas.channels)),
     }
     whole, half = least(step), least(forward)
     return {

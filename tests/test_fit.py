@@ -20,7 +20,7 @@ from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.descent import Adam, ParameterVariables, descend
-from dsr_fit.optimise.energy import Energy
+from dsr_fit.optimise.objective import Objective
 from dsr_fit.rotation import axis_angle_to_matrix
 
 QUICK = FitConfig(stages=(Stage(56, 8, 0.005),))
@@ -139,7 +139,7 @@ def test_the_crop_orientation_turns_about_the_root_joint() -> None:
 class _Poisoned:
     """Delegates to an energy; from one iteration on, one person's total is NaN."""
 
-    def __init__(self, energy: Energy, row: int, after: int) -> None:
+    def __init__(self, energy: Objective, row: int, after: int) -> None:
         self.energy, self.row, self.after, self.calls = energy, row, after, 0
 
     def __call__(self, parameters: Parameters) -> dict[str, torch.Tensor]:
@@ -163,7 +163,7 @@ def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
     start = Parameters(*(torch.cat(pair) for pair in zip(person(0).tensors(), person(1).tensors(), strict=True)))
     start = start.map(lambda tensor: tensor + 0.02)
     stage = Stage(56, 6, 0.005)
-    energy = Energy(
+    objective = Objective.of(
         quick.body,
         batch,
         quick.renderer,
@@ -176,7 +176,7 @@ def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
     totals: list[torch.Tensor] = []
     progress = descend(
         ParameterVariables(start),
-        _Poisoned(energy, 1, 3),  # type: ignore[arg-type]
+        _Poisoned(objective, 1, 3),  # type: ignore[arg-type]
         stage,
         QUICK,
         lambda _, total: totals.append(total),
@@ -187,7 +187,7 @@ def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
         assert bool(tensor.isfinite().all())
     best = torch.stack(totals).nan_to_num(nan=torch.inf).amin(0)
     torch.testing.assert_close(progress.lowest, best)
-    torch.testing.assert_close(energy.total(energy(progress.best)), best, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(objective.total(objective(progress.best)), best, atol=1e-4, rtol=1e-4)
 
 
 def test_unknown_and_occluded_pixels_are_left_out() -> None:
@@ -230,11 +230,11 @@ def test_each_rendered_term_pulls_a_displaced_body_back(quick: Fitter, term: str
     moved = replace(truth, cam_t=truth.cam_t + torch.tensor([[0.06, 0.0, 0.0]]))
     start = moved.map(lambda tensor: tensor.clone().requires_grad_())
     priors, anchor = (quick.semantic_prior, quick.pose_prior), Anchor.of(moved)
-    energy = Energy(quick.body, batch, quick.renderer, *priors, config, 112, anchor)
-    total = energy.total(energy(start))
+    objective = Objective.of(quick.body, batch, quick.renderer, *priors, config, 112, anchor)
+    total = objective.total(objective(start))
     (gradient,) = torch.autograd.grad(total.sum(), start.cam_t)
     assert float(gradient[0, 0]) > 0  # descent moves it back to the left
-    assert float(total.detach()) > float(energy.total(energy(truth)))
+    assert float(total.detach()) > float(objective.total(objective(truth)))
 
 
 @pytest.mark.parametrize(("beta", "low", "high"), [(8.5, 2.0, 2.15), (-6.0, 1.35, 1.5)])

@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from dsr_fit.terms import keypoints as point_terms
+from dsr_fit.terms import points as point_terms
 from dsr_fit.terms import priors as prior_terms
 from dsr_fit.terms.channels import read_channels, read_channels_reference
 from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
 from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance
+from dsr_fit.terms.residual import Dual, geman_mcclure
 from dsr_fit.terms.silhouette import silhouette
 
 SIZE = 16
@@ -28,27 +29,30 @@ KNOWN = torch.ones(1, SIZE, SIZE)
 
 def test_geman_mcclure_is_quadratic_then_flat() -> None:
     squared = torch.tensor([1e-8, 1e8])
-    values = point_terms.geman_mcclure(squared, 0.1)
+    values = geman_mcclure(squared, 0.1)
     assert float(values[0]) == pytest.approx(1e-8, rel=1e-5)
     assert float(values[1]) == pytest.approx(0.01, rel=1e-5)
 
 
 def test_keypoints_count_confidence_squared_and_only_the_observed() -> None:
     observed = torch.tensor([[[0.0, 0.0], [100.0, 0.0], [7.0, 7.0]]])
-    projected = observed + torch.tensor([[[2.0, 0.0], [0.0, 4.0], [50.0, 50.0]]])
+    moved = observed + torch.tensor([[[2.0, 0.0], [0.0, 4.0], [50.0, 50.0]]])
+    points = Dual(torch.cat([moved, torch.ones(1, 3, 1)], -1))  # a metre away under a focal length of a pixel
+    intrinsics = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
     confidence = torch.tensor([[1.0, 0.5, 0.0]])
-    energy = point_terms.keypoints(projected, observed, confidence, torch.tensor([100.0]), 0.02, 1e6)
-    assert float(energy) == pytest.approx((1.0 + 0.25 * 4.0) / 2)
+    box = torch.tensor([100.0])
+    residual = point_terms.keypoints(points, intrinsics, observed, confidence, box, 0.02, 1e6)
+    assert float(residual.energy()) == pytest.approx((1.0 + 0.25 * 4.0) / 2)
 
 
 def test_world_landmarks_ignore_translation() -> None:
     points = torch.randn(1, 6, 3)
     confidence = torch.tensor([[1.0, 0.5, 0.2, 1.0, 0.0, 1.0]])
-    moved = point_terms.world_landmarks(points + 3.0, points, confidence, 0.1)
-    assert float(moved) == pytest.approx(0, abs=1e-9)
+    moved = point_terms.world_landmarks(Dual(points + 3.0), points, confidence, 0.1)
+    assert float(moved.energy()) == pytest.approx(0, abs=1e-9)
     bent = points.clone()
     bent[:, 0, 1] += 0.1
-    assert float(point_terms.world_landmarks(bent, points, confidence, 0.1)) > 0.1
+    assert float(point_terms.world_landmarks(Dual(bent), points, confidence, 0.1).energy()) > 0.1
 
 
 def test_dsr_mc_is_one_minus_iou() -> None:
@@ -153,14 +157,15 @@ def test_bending_costs_backward_elbows_and_knees_only() -> None:
     pose[3, 52] = 0.5
     pose[4, 55] = 0.5  # right elbow forwards
     pose[5, 55] = -0.5
-    energy = prior_terms.bending(pose)
+    energy = prior_terms.bending(Dual(pose)).energy()
     torch.testing.assert_close(energy, torch.tensor([0.0, 25, 0, 25, 0, 25]))
 
 
 def test_priors_are_averages_of_squares() -> None:
-    assert float(prior_terms.betas(torch.full((1, 10), 2.0))) == 4
+    assert float(prior_terms.betas(Dual(torch.full((1, 10), 2.0))).energy()) == pytest.approx(4)
 
 
 def test_statures_of_adults_cost_nothing_and_others_by_the_square() -> None:
-    energy = prior_terms.stature(torch.tensor([1.45, 1.70, 2.05, 1.39, 2.11, 2.17]))
+    heights = torch.tensor([1.45, 1.70, 2.05, 1.39, 2.11, 2.17])
+    energy = prior_terms.stature(Dual(heights[:, None])).energy()
     torch.testing.assert_close(energy, torch.tensor([0.0, 0.0, 0.0, 4.0, 4.0, 16.0]), rtol=1e-4, atol=1e-6)

@@ -22,7 +22,7 @@ from dsr_fit.joints import BODY_25
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.optimise.anchor import Anchor
-from dsr_fit.optimise.energy import Energy
+from dsr_fit.optimise.objective import Objective
 from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.regressor.open_network import Placed, in_crop
 from dsr_fit.training import labelled, open_photos
@@ -134,7 +134,7 @@ def test_the_rendered_terms_are_those_of_a_fit(photos: Photos, people: PseudoLab
     # Whose top is just long enough is told at 112 px here, and at 224 px there: everybody wears the average.
     training = small_training(weights=LossWeights(silhouette=1), semantics=Semantics(outfits=False))
     assert training.semantic_prior is not None
-    energy = Energy(
+    objective = Objective.of(
         body, observed, training.renderer, training.semantic_prior, training.pose_prior, training.config, RESOLUTION,
         Anchor.of(parameters),
     )  # fmt: skip
@@ -146,7 +146,7 @@ def test_the_rendered_terms_are_those_of_a_fit(photos: Photos, people: PseudoLab
     for given in (parameters, wide):
         posed = given.pose(body)
         placed = Placed(posed.rotations, given.betas, given.cam_t, posed.keypoints)
-        ours, theirs = training.rendered_losses(placed, batch), energy(given)
+        ours, theirs = training.rendered_losses(placed, batch), objective(given)
         assert set(ours) == set(theirs) == set(RENDERED)
         for name in ours:
             torch.testing.assert_close(ours[name], getattr(RECIPE, name) * theirs[name], atol=1e-4, rtol=1e-3)

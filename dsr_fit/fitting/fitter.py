@@ -21,11 +21,10 @@ from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.descent import ParameterVariables, Progress, descend
-from dsr_fit.optimise.energy import Energy
-from dsr_fit.optimise.least_squares import Problem, State, solve
+from dsr_fit.optimise.least_squares import Problem, solve
+from dsr_fit.optimise.objective import TERMS, Objective, Term
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
-from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
@@ -66,9 +65,13 @@ class Fitter:
         regressor: Regressor | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
         crop_camera: bool = False,
+        terms: tuple[Term, ...] = TERMS,
     ) -> None:
-        """Priors and regressor default to what ships for the body; `crop_camera` fits with SPIN's camera (f = 5000 on
-        the crop). Raises UsageError for a mode that fits weights where the regressor has none such."""
+        """Priors and regressor default to what ships for the body.
+
+        `crop_camera` fits with SPIN's camera (f = 5000 on the crop). `terms` may be `TERMS` and further ones, each with
+        a weight of its own. Raises UsageError for a mode that fits weights where the regressor has none.
+        """
         self.config = config or FitConfig()
         self.body = body.to(device)
         semantic_prior = semantic_prior or load_semantic_prior(body)
@@ -85,6 +88,7 @@ class Fitter:
         self.renderer = Renderer(body.faces, body.num_vertices, device=device, outline=self.config.outline)
         self.device = device
         self.crop_camera = crop_camera
+        self.terms = terms
 
     def fit(self, observations: list[Observation], on_iteration: OnIteration = None) -> list[FitResult]:
         """Fit every observed person; one loop for the whole batch. The order is kept.
@@ -109,12 +113,9 @@ class Fitter:
 
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
         """Least squares, then all terms, on the body's parameters."""
-        settings, state = self.config.least_squares, State.of(estimate.parameters)
-        if isinstance(self.regressor, KinematicRegressor):
-            state = solve(self.regressor.problem(batch), state, settings.steps, settings.damping)
-        problem = Problem.of(batch, self.body.skeleton, self.pose_prior, self.config)
-        problem = replace(problem, anchor=anchor.to(dtype=torch.float64))
-        state = solve(problem, state, settings.steps, settings.damping)
+        settings = self.config.least_squares
+        problem = Problem.of(batch, self.body.skeleton, self.pose_prior, self.config, anchor, self.terms)
+        state = solve(problem, self.regressor.start(batch, estimate), settings.steps, settings.damping)
         course = Course.begin(state.parameters(), settings.steps)
         return self._descend(course, batch, anchor, self.config.stages, on_iteration)
 
@@ -129,7 +130,7 @@ class Fitter:
 
         progress = descend(
             self.regressor.variables(batch, eft.layers),
-            self._energy(batch, eft.resolution, anchor),
+            self._objective(batch, eft.resolution, anchor),
             eft.stage(self.regressor.eft_learning_rate),
             self.config,
             on_iteration,
@@ -143,15 +144,16 @@ class Fitter:
         self, course: Course, batch: Batch, anchor: Anchor, stages: tuple[Stage, ...], on_iteration: OnIteration
     ) -> Course:
         for stage in stages:
-            energy = self._energy(batch, stage.resolution, anchor)
+            objective = self._objective(batch, stage.resolution, anchor)
             variables = ParameterVariables(course.parameters, self.config.betas_step)
-            course = course.then(descend(variables, energy, stage, self.config, on_iteration))
+            course = course.then(descend(variables, objective, stage, self.config, on_iteration))
         return course
 
-    def _energy(self, batch: Batch, resolution: int, anchor: Anchor) -> Energy:
-        return Energy(
-            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, resolution, anchor
-        )
+    def _objective(self, batch: Batch, resolution: int, anchor: Anchor) -> Objective:
+        return Objective.of(
+            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, resolution, anchor,
+            self.terms,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _results(
@@ -163,10 +165,10 @@ class Fitter:
         timings: dict[str, float],
     ) -> list[FitResult]:
         initial, final = estimate.parameters, course.parameters
-        energy = self._energy(batch, RESOLUTION, anchor)
+        objective = self._objective(batch, RESOLUTION, anchor)
         judged = {
-            "initial": {name: value.tolist() for name, value in energy(initial, every_term=True).items()},
-            "final": {name: value.tolist() for name, value in energy(final, every_term=True).items()},
+            "initial": {name: value.tolist() for name, value in objective(initial, every_term=True).items()},
+            "final": {name: value.tolist() for name, value in objective(final, every_term=True).items()},
         }
         measured = {
             when: {

@@ -12,7 +12,7 @@ from torch import Tensor
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop, ray_rotation
 from dsr_fit.labels import LABEL_SETS, MC_LABELS, OCCLUDER, UNKNOWN, valid_mc_labels
 from dsr_fit.observation import Observation
-from dsr_fit.terms.keypoints import box_side
+from dsr_fit.terms.points import box_side
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.rotation import axis_angle_to_matrix
-from dsr_fit.terms import priors
 
 UNSURE = 0.3
 """Radians that each joint of an estimate is taken to be off where its regressor doesn't say."""
@@ -36,7 +35,3 @@ class Anchor:
     def repeat(self, times: int) -> Anchor:
         """Each person `times` times in a row."""
         return Anchor(*(getattr(self, field.name).repeat_interleave(times, 0) for field in fields(self)))
-
-    def energy(self, rotations: Tensor, betas: Tensor) -> Tensor:
-        """(B,) the `initial` term."""
-        return priors.initial(priors.turned(rotations, self.rotations), self.spread, betas - self.betas)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import FitConfig, Stage
-from dsr_fit.optimise.energy import Energy
+from dsr_fit.optimise.objective import Objective
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -86,13 +86,13 @@ class Progress:
 
 def descend(
     variables: Variables,
-    energy: Energy,
+    objective: Objective,
     stage: Stage,
     config: FitConfig,
     on_iteration: Callable[[int, Tensor], None] | None = None,
     fitted: Callable[[Parameters], Tensor] | None = None,
 ) -> Progress:
-    """Minimise the energy from where the variables stand.
+    """Minimise the objective from where the variables stand.
 
     `on_iteration` is told the number and the totals (B,); `fitted` says who (B,) needs no further step.
     """
@@ -101,7 +101,7 @@ def descend(
     progress: Progress | None = None
     for iteration in range(stage.iterations + 1):
         parameters = variables.decode()
-        total = energy.total(energy(parameters))
+        total = objective.total(objective(parameters))
         if progress is None:
             progress = _begin(parameters, total)
         _record(progress, parameters, total.detach(), iteration)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from dsr_fit.body.body import Skeleton
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.camera import project
 from dsr_fit.config import FitConfig, Scales, Weights
 from dsr_fit.observe.batch import Batch, Points
 from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.optimise.objective import TERMS, Bodies, Given, Term, joint_slope, weights_of
 from dsr_fit.priors.pose import PosePrior
-from dsr_fit.rotation import axis_angle_to_matrix, log_jacobian, matrix_to_axis_angle, skew
-from dsr_fit.terms import keypoints as point_terms
-from dsr_fit.terms import priors as prior_terms
+from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle, skew
+from dsr_fit.terms.points import NEAREST
+from dsr_fit.terms.residual import Dual
 
 POSE, SHAPE, PLACE = slice(0, 72), slice(72, 82), slice(82, 85)
 """Columns of the Jacobian: 24 joint rotations, betas, translation."""
@@ -66,7 +66,7 @@ class State:
 
 @dataclass(frozen=True)
 class Problem:
-    """What the least-squares stage minimises; everything in double precision."""
+    """What the least-squares stage minimises: the terms that have residuals; everything in double precision."""
 
     skeleton: Skeleton
     points: Points
@@ -75,116 +75,75 @@ class Problem:
     scales: Scales
     anchor: Anchor | None = None
     """What the `initial` term holds to; without it there is no such term."""
+    terms: tuple[Term, ...] = TERMS
 
     @classmethod
-    def of(cls, batch: Batch, skeleton: Skeleton, pose_prior: PosePrior, config: FitConfig) -> Problem:
+    def of(
+        cls,
+        batch: Batch,
+        skeleton: Skeleton,
+        pose_prior: PosePrior,
+        config: FitConfig,
+        anchor: Anchor | None = None,
+        terms: tuple[Term, ...] = TERMS,
+    ) -> Problem:
         """What a batch poses, on the skeleton's device."""
         device, double = skeleton.rest_joints.device, torch.float64
         points, prior = batch.points.to(device, double), pose_prior.to(device, double)
-        return cls(skeleton.to(dtype=double), points, prior, config.weights, config.scales)
+        anchor = None if anchor is None else anchor.to(device, double)
+        return cls(skeleton.to(dtype=double), points, prior, config.weights, config.scales, anchor, terms)
 
     def repeat(self, times: int) -> Problem:
+        """Each person `times` times in a row, for hypotheses."""
         anchor = None if self.anchor is None else self.anchor.repeat(times)
         return replace(self, points=self.points.repeat(times), anchor=anchor)
 
     def energy(self, state: State) -> Tensor:
-        """(B,) the weighted sum of the same terms that the gradient stages use."""
-        points, weights, scales = self.points, self.weights, self.scales
-        keypoints = self.skeleton.keypoints(state.rotations, state.betas)
-        placed = keypoints + state.cam_t[:, None]
+        """(B,) the weighted sum of the same terms that the gradient stages use, less the rendered ones.
+
+        A body behind the camera, where keypoints count, costs infinity: projection has a pole there.
+        """
+        keypoints = self.skeleton.keypoints(state.rotations, state.betas) + state.cam_t[:, None]
         pose = matrix_to_axis_angle(state.rotations[:, 1:]).flatten(1)
-        total = weights.betas * prior_terms.betas(state.betas)
-        total = total + weights.stature * prior_terms.stature(self.skeleton.height(state.betas))
-        total = total + weights.pose * self.pose_prior.energy(pose)
-        total = total + weights.bending * prior_terms.bending(pose)
-        if self.anchor is not None:
-            total = total + weights.initial * self.anchor.energy(state.rotations, state.betas)
-        if weights.keypoints:
-            error = point_terms.keypoints(
-                project(placed, points.intrinsics), points.pixels, points.confidence, points.box,
-                scales.unit, scales.robust,
-            )  # fmt: skip
-            behind = (placed[..., 2] < 0.05).any(1)
-            total = total + weights.keypoints * error.masked_fill(behind, torch.inf)
-        if weights.world_landmarks:
-            total = total + weights.world_landmarks * point_terms.world_landmarks(
-                keypoints, points.world, points.world_confidence, scales.world_unit
-            )
+        height = self.skeleton.height(state.betas)[:, None]
+        bodies = Bodies(state.rotations, Dual(pose), Dual(state.betas), Dual(height), Dual(keypoints))
+        total = torch.zeros_like(state.betas[:, 0])
+        for term, weight in self._active():
+            value = term.value(bodies, self._given())
+            total = total if value is None else total + weight * value
+        if self.weights.keypoints:
+            total = total.masked_fill((keypoints[..., 2] < NEAREST).any(1), torch.inf)
         return total
 
     def linearise(self, state: State) -> tuple[Tensor, Tensor]:
         """Weighted residuals (B, R) and their Jacobian (B, R, 85); robust terms by their current weights."""
-        weights = self.weights
-        keypoints, jacobian = keypoint_jacobian(self.skeleton, state)
-        blocks = [self._priors(state)]
-        if weights.keypoints:
-            blocks.append(self._reprojection(state, keypoints, jacobian))
-        if weights.world_landmarks:
-            blocks.append(self._world(keypoints, jacobian))
-        if weights.initial and self.anchor is not None:
-            blocks.append(self._initial(state, self.anchor))
+        bodies, blocks = self._followed(state), []
+        for term, weight in self._active():
+            residual = None if term.residual is None else term.residual(bodies, self._given())
+            if residual is not None:
+                blocks.append(residual.linearised(weight))
         return torch.cat([block[0] for block in blocks], 1), torch.cat([block[1] for block in blocks], 1)
 
-    def _reprojection(self, state: State, keypoints: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-        points, scales = self.points, self.scales
-        placed = keypoints + state.cam_t[:, None]
-        depth = placed[..., 2].clamp(min=0.05)
-        error = (project(placed, points.intrinsics) - points.pixels) / points.box[:, None, None]
-        robust = 1 / (1 + error.square().sum(-1) / scales.robust**2).square()
-        count = (points.confidence > 0).sum(1, keepdim=True).clamp(min=1)
-        scale = (self.weights.keypoints / count * robust).sqrt() * points.confidence / scales.unit
-        focal = points.intrinsics[:, None, :2] / points.box[:, None, None] / depth[..., None]
-        direction = placed[..., :2] / depth[..., None]
-        slope = focal[..., None] * (jacobian[:, :, :2] - direction[..., None] * jacobian[:, :, 2:])
-        return (scale[..., None] * error).flatten(1), (scale[..., None, None] * slope).flatten(1, 2)
+    def _active(self) -> list[tuple[Term, float]]:
+        weights = weights_of(self.weights, self.terms)
+        return [(term, weights[term.name]) for term in self.terms if term.rendered is None and weights[term.name]]
 
-    def _world(self, keypoints: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-        points = self.points
-        confidence = points.world_confidence
-        share = confidence.square()
-        share = (share / share.sum(1, keepdim=True).clamp(min=1e-9))[..., None]
-        error = keypoints - points.world
-        error = error - (share * error).sum(1, keepdim=True)
-        slope = jacobian - (share[..., None] * jacobian).sum(1, keepdim=True)
-        count = (confidence > 0).sum(1, keepdim=True).clamp(min=1)
-        scale = (self.weights.world_landmarks / count).sqrt() * confidence / self.scales.world_unit
-        return (scale[..., None] * error).flatten(1), (scale[..., None, None] * slope).flatten(1, 2)
+    def _given(self) -> Given:
+        return Given(self.points, self.scales, self.pose_prior, self.anchor)
 
-    def _initial(self, state: State, anchor: Anchor) -> tuple[Tensor, Tensor]:
-        turn = prior_terms.turned(state.rotations, anchor.rotations)
-        scale = (self.weights.initial / 24) ** 0.5 / anchor.spread[..., None]
-        shape_scale = (self.weights.initial / 10) ** 0.5
-        slope = turn.new_zeros(len(turn), 82, 85)
-        for joint, block in enumerate((scale[..., None] * log_jacobian(turn)).unbind(1)):
-            columns = slice(3 * joint, 3 * joint + 3)
-            slope[:, columns, columns] = block
-        slope[:, SHAPE, SHAPE] = shape_scale * torch.eye(10, dtype=turn.dtype, device=turn.device)
-        return torch.cat([(scale * turn).flatten(1), shape_scale * (state.betas - anchor.betas)], 1), slope
-
-    def _priors(self, state: State) -> tuple[Tensor, Tensor]:
-        weights, prior = self.weights, self.pose_prior
-        batch = len(state.betas)
+    def _followed(self, state: State) -> Bodies:
+        """The bodies of a state, and their derivatives by the 85 unknowns."""
+        keypoints, slope = keypoint_jacobian(self.skeleton, state)
         pose = matrix_to_axis_angle(state.rotations[:, 1:])  # (B, 23, 3)
-        slope = pose.new_zeros(batch, 69, 85)
-        for joint, block in enumerate(log_jacobian(pose).unbind(1)):
-            slope[:, 3 * joint : 3 * joint + 3, 3 * joint + 3 : 3 * joint + 6] = block
-        pose = pose.flatten(1)
-        scale = (weights.pose / 69) ** 0.5
-        deviations, whitening = prior.nearest(pose)
-        index = [component for component, _ in prior_terms.BENDS]
-        signs = pose.new_tensor([sign for _, sign in prior_terms.BENDS])
-        backwards = prior_terms.bends(pose).clamp(max=0) * (weights.bending**0.5 / prior_terms.BEND_UNIT)
-        active = (backwards < 0) * signs * (weights.bending**0.5 / prior_terms.BEND_UNIT)
-        shape_slope = pose.new_zeros(batch, 10, 85)
-        shape_scale = (weights.betas / 10) ** 0.5
-        shape_slope[:, torch.arange(10), 72 + torch.arange(10)] = shape_scale
-        tall_scale = weights.stature**0.5 / prior_terms.STATURE_UNIT
-        beyond = prior_terms.too_short_or_tall(self.skeleton.height(state.betas))[:, None] * tall_scale
-        tall_slope = pose.new_zeros(batch, 1, 85)
-        tall_slope[:, 0, SHAPE] = (beyond != 0) * tall_scale * self.skeleton.stature[1:]
-        residuals = [scale * deviations, backwards, shape_scale * state.betas, beyond]
-        return torch.cat(residuals, 1), torch.cat(
-            [scale * whitening @ slope, active[..., None] * slope[:, index], shape_slope, tall_slope], 1
+        by_betas = pose.new_zeros(len(pose), 10, 85)
+        by_betas[:, :, SHAPE] = torch.eye(10, dtype=pose.dtype, device=pose.device)
+        tall = self.skeleton.height(state.betas)[:, None]
+        return Bodies(
+            rotations=state.rotations,
+            body_pose=Dual(pose.flatten(1), joint_slope(pose, 1, 85).flatten(1, 2)),
+            betas=Dual(state.betas, by_betas),
+            height=Dual(tall, (self.skeleton.stature[1:] @ by_betas)[:, None]),
+            keypoints=Dual(keypoints + state.cam_t[:, None], slope),
         )
 
 

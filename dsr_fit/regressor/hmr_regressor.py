@@ -24,6 +24,7 @@ from dsr_fit.camera import SPIN_RESOLUTION, project, ray_rotation, spin_translat
 from dsr_fit.errors import UsageError
 from dsr_fit.observe.batch import Batch, crop_camera_of
 from dsr_fit.observe.crop import cut
+from dsr_fit.optimise.least_squares import State
 from dsr_fit.regressor.checkpoints import load_hmr_checkpoint
 from dsr_fit.regressor.hmr import Hmr, Seen
 from dsr_fit.regressor.protocol import Estimate
@@ -135,6 +136,9 @@ class HmrRegressor:
     def __call__(self, batch: Batch) -> Estimate:
         seen = self._network(crop_images(batch).to(self._device))
         return Estimate(to_full_image(seen, Cameras.of(batch, self._device), self._skeleton))
+
+    def start(self, batch: Batch, estimate: Estimate) -> State:
+        return State.of(estimate.parameters)
 
     def variables(self, batch: Batch, layers: tuple[str, ...] = ()) -> WeightVariables:
         """Raises UsageError where one of `layers` begins no weight's name.

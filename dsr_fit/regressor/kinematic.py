@@ -39,7 +39,8 @@ class KinematicRegressor:
 
     def __init__(self, body: Body, config: FitConfig) -> None:
         self.skeleton, self.pose_prior = body.skeleton, load_pose_prior("ranges")
-        self.config = replace(config, weights=replace(config.weights, pose=config.least_squares.pose))
+        weights = replace(config.weights, pose=config.least_squares.pose, initial=0.0)
+        self.config = replace(config, weights=weights)
 
     def problem(self, batch: Batch) -> Problem:
         """Under the wide ranges: a mixture would hold a body in the component that it starts in."""
@@ -47,6 +48,11 @@ class KinematicRegressor:
 
     def __call__(self, batch: Batch) -> Estimate:
         return Estimate(estimate(self.problem(batch), self.config.least_squares).parameters())
+
+    def start(self, batch: Batch, estimate: Estimate) -> State:
+        """The estimate fitted to everything that is observed, still under the wide ranges."""
+        settings = self.config.least_squares
+        return solve(self.problem(batch), State.of(estimate.parameters), settings.steps, settings.damping)
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> NoReturn:
         """Raises UsageError, as `movable` does."""

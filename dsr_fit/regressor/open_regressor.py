@@ -21,6 +21,7 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.files import replacing
 from dsr_fit.labels import OCCLUDER
 from dsr_fit.observe.batch import Batch, crop_labels
+from dsr_fit.optimise.least_squares import State
 from dsr_fit.regressor.open_network import LABEL_PIXELS, Guess, Placed, RegressorNetwork, Sight, Size, place
 from dsr_fit.regressor.protocol import Estimate
 
@@ -62,6 +63,9 @@ class OpenRegressor:
         guess = self.network(sight, self.skeleton)[-1]
         placed = place(guess, sight, sight.turns(), self.skeleton)
         return Estimate(parameters_of(placed), guess.spread.exp(), guess.error[:, 0].exp())
+
+    def start(self, batch: Batch, estimate: Estimate) -> State:
+        return State.of(estimate.parameters)
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> PersonalWeights:
         sight = sight_of(batch).to(self.skeleton.rest_joints.device)

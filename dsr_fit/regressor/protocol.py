@@ -10,6 +10,7 @@ from torch import Tensor
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.descent import Variables
+from dsr_fit.optimise.least_squares import State
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Regressor(Protocol):
 
     def __call__(self, batch: Batch) -> Estimate:
         """The estimate, without gradient; on the device of the regressor."""
+        ...
+
+    def start(self, batch: Batch, estimate: Estimate) -> State:
+        """Where a fit of parameters starts from its estimate of that batch."""
         ...
 
     def movable(self, layers: tuple[str, ...]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dsr_fit.rotation import matrix_to_axis_angle
+from dsr_fit.terms.residual import Dual, Residual
 
 # Axis-angle components of `body_pose` that bend an elbow or a knee, with the sign that is forwards (SMPLify).
 BENDS: tuple[tuple[int, float], ...] = (
@@ -21,31 +22,26 @@ BEND_UNIT = 0.1
 """Radians of backward bend that cost 1."""
 
 
-def betas(values: Tensor) -> Tensor:
+def betas(values: Dual) -> Residual:
     """Mean square of (B, 10): the negative log-density of a unit Gaussian, up to scale."""
-    return values.square().mean(1)
+    return Residual(values, 1 / values.value.shape[1])
 
 
-def too_short_or_tall(height: Tensor) -> Tensor:
-    """(B,) metres of stature -> signed metres beyond `ADULTS`, 0 within."""
+def stature(height: Dual) -> Residual:
+    """Squared hinge on statures (B, 1) in metres that adults don't have, in units of `STATURE_UNIT`^2."""
     low, high = ADULTS
-    return (height - high).clamp(min=0) - (low - height).clamp(min=0)
+    tall, short = (height.value - high).clamp(min=0), (low - height.value).clamp(min=0)
+    beyond = tall - short
+    slope = None if height.slope is None else height.slope * (beyond != 0)[..., None]
+    return Residual(Dual(beyond, slope) * (1 / STATURE_UNIT))
 
 
-def stature(height: Tensor) -> Tensor:
-    """Squared hinge on statures (B,) in metres that adults don't have, in units of `STATURE_UNIT`^2."""
-    return (too_short_or_tall(height) / STATURE_UNIT).square()
-
-
-def bends(body_pose: Tensor) -> Tensor:
-    """(B, 69) -> (B, 4) signed forward bend of knees and elbows, radians."""
-    index = [component for component, _ in BENDS]
-    return body_pose[:, index] * body_pose.new_tensor([sign for _, sign in BENDS])
-
-
-def bending(body_pose: Tensor) -> Tensor:
-    """Squared hinge on elbows and knees that bend backwards, in units of `BEND_UNIT`^2, summed: (B, 69) -> (B,)."""
-    return (bends(body_pose).clamp(max=0) / BEND_UNIT).square().sum(1)
+def bending(body_pose: Dual) -> Residual:
+    """Squared hinge on elbows and knees that bend backwards, in units of `BEND_UNIT`^2, summed; (B, 69)."""
+    index, signs = [component for component, _ in BENDS], [sign for _, sign in BENDS]
+    forward = body_pose[:, index] * body_pose.value.new_tensor(signs)
+    slope = None if forward.slope is None else forward.slope * (forward.value < 0)[..., None]
+    return Residual(Dual(forward.value.clamp(max=0), slope) * (1 / BEND_UNIT))
 
 
 def turned(rotations: Tensor, start: Tensor) -> Tensor:
@@ -53,10 +49,12 @@ def turned(rotations: Tensor, start: Tensor) -> Tensor:
     return matrix_to_axis_angle(start.mT @ rotations)
 
 
-def initial(turn: Tensor, spread: Tensor, shape: Tensor) -> Tensor:
+def initial(turn: Dual, spread: Tensor, shape: Dual) -> Residual:
     """Mean square distance to the initial estimate.
 
     `turn` (B, 24, 3) radians each joint is turned from it, in units of the joint's `spread` (B, 24): how far off the
     estimate is likely to be; `shape` (B, 10) difference of betas.
     """
-    return (turn.square().sum(-1) / spread.square()).mean(1) + shape.square().mean(1)
+    turn = turn * (1 / (spread[..., None] * spread.shape[1] ** 0.5))
+    turn = Dual(turn.value.flatten(1), None if turn.slope is None else turn.slope.flatten(1, 2))
+    return Residual(Dual.joined([turn, shape * (shape.value.shape[1] ** -0.5)]))

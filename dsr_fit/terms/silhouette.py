@@ -1,4 +1,4 @@
-"""The silhouette baseline: fills the clothed outline with body, and so inflates it. Off by default."""
+"""The silhouette baseline: fills the clothed outline with body, and so inflates it."""
 
 from __future__ import annotations
 

@@ -25,12 +25,12 @@ from dsr_fit.evaluate import metrics
 from dsr_fit.fitting.metrics import keypoint_errors
 from dsr_fit.labels import valid_mc_labels
 from dsr_fit.observe.batch import Points, targets_of
-from dsr_fit.optimise.energy import RENDERED, channels_of, rendered_energies
+from dsr_fit.optimise.objective import TERMS, Rendered, channels_of, rendered_energies
 from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.regressor.hmr import Hmr, Seen
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.rotation import angle_between, sixd_to_matrix
-from dsr_fit.terms.keypoints import box_side
+from dsr_fit.terms.points import box_side
 from dsr_fit.training import losses
 from dsr_fit.training.hmr_crops import Augmentation, Change, CropBatch, CropBatches, sample, stacked
 from dsr_fit.training.hmr_picture import picture_of
@@ -116,7 +116,7 @@ class HmrTraining(lightning.LightningModule):
         super().__init__()
         self.network = network.train().requires_grad_(True)
         self.options, self.pictures = options, pictures
-        self.wanted = {name for name in RENDERED if getattr(options.weights, name)}
+        self.wanted = {term.name for term in TERMS if term.rendered and getattr(options.weights, term.name)}
         if self.wanted and semantic_prior is None:
             raise UsageError(
                 "the DSR terms need a semantic prior of the body; give one with --semantic-prior, or weigh them 0"
@@ -207,7 +207,7 @@ class HmrTraining(lightning.LightningModule):
         window = posed.keypoints.new_tensor([[focal, focal, center, center]]).expand(len(labels), -1)
         kind = {"face_attributes" if room.prior.per_face else "attributes": shown}
         render = room.renderer(posed.vertices(), window, size, **kind)
-        values = rendered_energies(render, targets, semantics, self.wanted)
+        values = rendered_energies(Rendered(render, targets, semantics), self.wanted)
         if semantics.c_form == "released" and "dsr_c" in values:
             values["dsr_c"] = values["dsr_c"] * targets.mc_seen
         return values

@@ -15,7 +15,7 @@ from dsr_fit.config import FitConfig, Weights
 from dsr_fit.evaluate import metrics
 from dsr_fit.fitting.metrics import keypoint_errors
 from dsr_fit.optimise.anchor import Anchor
-from dsr_fit.optimise.energy import Energy
+from dsr_fit.optimise.objective import Objective
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.regressor.open_network import (
@@ -214,11 +214,11 @@ class OpenTraining(lightning.LightningModule):
         """Each weighted rendered term (B,), as a fit has it."""
         assert self.semantic_prior is not None
         parameters = parameters_of(ours)
-        energy = Energy(
+        objective = Objective.of(
             self.body, photos.observed, self.renderer, self.semantic_prior, self.pose_prior, self.config, RESOLUTION,
             Anchor.of(parameters),
         )  # fmt: skip
-        return {name: energy.active[name] * value for name, value in energy(parameters).items()}
+        return {name: objective.active[name] * value for name, value in objective(parameters).items()}
 
     def _t_pose(self, betas: Tensor) -> Tensor:
         """(B, 10) differences -> (B, 2) distance of the T-pose's vertices, see `shape_metric`."""

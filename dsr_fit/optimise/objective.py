@@ -1,0 +1,268 @@
+"""What a fit minimises: the list of all terms, and their weighted sum for a batch of people.
+
+The least-squares stage, gradient descent on parameters and on a regressor's weights, reports and training all read
+`TERMS`. A new term is one more entry: a function of `dsr_fit.terms`, and what it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsr_fit.body.body import Body
+from dsr_fit.body.parameters import Parameters
+from dsr_fit.camera import crop_intrinsics
+from dsr_fit.config import FitConfig, Scales, Semantics, Weights
+from dsr_fit.labels import LABEL_SETS
+from dsr_fit.observe.batch import Batch, Points, Targets
+from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.priors.pose import PosePrior
+from dsr_fit.priors.semantic import SemanticPrior
+from dsr_fit.render.renderer import Render, Renderer
+from dsr_fit.rotation import log_jacobian
+from dsr_fit.terms import points, priors
+from dsr_fit.terms.channels import read_channels
+from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
+from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance
+from dsr_fit.terms.residual import Dual, Residual
+from dsr_fit.terms.silhouette import silhouette
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the terms on points and parameters compare B bodies with."""
+
+    points: Points
+    scales: Scales
+    pose_prior: PosePrior
+    anchor: Anchor | None = None
+    """The initial estimate; None where there is none to stay close to."""
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """B bodies as those terms see them; in least squares with derivatives by the unknowns."""
+
+    rotations: Tensor  # (B, 24, 3, 3) local, root first
+    body_pose: Dual  # (B, 69)
+    betas: Dual  # (B, 10)
+    height: Dual  # (B, 1) metres from sole to crown
+    keypoints: Dual  # (B, 49, 3) metres, camera frame
+
+    def turned_from(self, start: Tensor) -> Dual:
+        """(B, 24, 3) what turns local rotations (B, 24, 3, 3) `start` into these."""
+        turn = priors.turned(self.rotations, start)
+        return Dual(turn, None if self.betas.slope is None else joint_slope(turn, 0, self.betas.slope.shape[-1]))
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """B rendered bodies beside their label maps, as the terms on pixels see them."""
+
+    render: Render
+    targets: Targets
+    semantics: Semantics
+
+    @cached_property
+    def channels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Observed, most likely, and minimally clothed probability of each pixel; see `read_channels`."""
+        return read_channels(self.render.attributes, self.targets.classes)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term. Its weight is that of its name in `Weights`, or its own `weight` where that has none."""
+
+    name: str
+    residual: Callable[[Bodies, Given], Residual | None] | None = None
+    """Of points and parameters; takes part in least squares. None where there is nothing to compare with."""
+    energy: Callable[[Bodies, Given], Tensor] | None = None
+    """(B,) where the energy is not the residual's own, or where there is no residual."""
+    rendered: Callable[[Rendered], Tensor] | None = None
+    """(B,) of a term that needs a render."""
+    weight: float = 0.0
+
+    def value(self, bodies: Bodies, given: Given) -> Tensor | None:
+        """(B,) unweighted energy of a term on points or parameters; None where there is nothing to compare with."""
+        if self.energy is not None:
+            return self.energy(bodies, given)
+        residual = None if self.residual is None else self.residual(bodies, given)
+        return None if residual is None else residual.energy()
+
+
+def _keypoints(bodies: Bodies, given: Given) -> Residual:
+    seen, scales = given.points, given.scales
+    target = (seen.intrinsics, seen.pixels, seen.confidence, seen.box)
+    return points.keypoints(bodies.keypoints, *target, scales.unit, scales.robust)
+
+
+def _world_landmarks(bodies: Bodies, given: Given) -> Residual:
+    seen = given.points
+    return points.world_landmarks(bodies.keypoints, seen.world, seen.world_confidence, given.scales.world_unit)
+
+
+def _pose(bodies: Bodies, given: Given) -> Residual:
+    """The nearest component of the mixture, whose energy is an upper bound of the mixture's."""
+    pose = bodies.body_pose
+    deviations, whitening = given.pose_prior.nearest(pose.value)
+    return Residual(Dual(deviations, None if pose.slope is None else whitening @ pose.slope), 1 / deviations.shape[1])
+
+
+def _initial(bodies: Bodies, given: Given) -> Residual | None:
+    anchor = given.anchor
+    if anchor is None:
+        return None
+    return priors.initial(bodies.turned_from(anchor.rotations), anchor.spread, bodies.betas - anchor.betas)
+
+
+def _dsr_mc(seen: Rendered) -> Tensor:
+    targets, minimal = seen.targets, seen.channels[2]
+    if seen.semantics.mc_form == "niou":
+        return dsr_mc(minimal, targets.mc_mask, targets.known)
+    return dsr_mc_distance(minimal, targets.mc_distance, targets.known, targets.mc_seen)
+
+
+def _dsr_c(seen: Rendered) -> Tensor:
+    semantics, targets, render = seen.semantics, seen.targets, seen.render
+    if semantics.c_form == "released":
+        return dsr_c_released(render.attributes[..., :-1], targets.classes, targets.class_weights)
+    observed, peak, _ = seen.channels
+    return dsr_c(
+        render.alpha, observed, peak, targets.class_weights, targets.known,
+        excess=semantics.c_form == "excess", live=semantics.c_normaliser == "live",
+    )  # fmt: skip
+
+
+TERMS: tuple[Term, ...] = (
+    Term("keypoints", residual=_keypoints),
+    Term("world_landmarks", residual=_world_landmarks),
+    Term("dsr_mc", rendered=_dsr_mc),
+    Term("dsr_c", rendered=_dsr_c),
+    Term("silhouette", rendered=lambda seen: silhouette(seen.render.alpha, seen.targets.person, seen.targets.known)),
+    Term("betas", residual=lambda bodies, given: priors.betas(bodies.betas)),
+    Term("stature", residual=lambda bodies, given: priors.stature(bodies.height)),
+    Term("pose", residual=_pose, energy=lambda bodies, given: given.pose_prior.energy(bodies.body_pose.value)),
+    Term("bending", residual=lambda bodies, given: priors.bending(bodies.body_pose)),
+    Term("initial", residual=_initial),
+)
+"""Every term of a fit, in the order of `Weights`."""
+
+
+def weights_of(weights: Weights, terms: Sequence[Term] = TERMS) -> dict[str, float]:
+    """Name -> weight of each term."""
+    own = asdict(weights)
+    return {term.name: own.get(term.name, term.weight) for term in terms}
+
+
+def joint_slope(vectors: Tensor, first: int, unknowns: int) -> Tensor:
+    """(B, J, 3, U) derivative of rotation vectors (B, J, 3) of joints `first`... by turns of the joints on the right.
+
+    Unknowns 3j .. 3j + 2 turn joint j: R <- R exp(delta).
+    """
+    count = vectors.shape[1]
+    slope = vectors.new_zeros(*vectors.shape, unknowns)
+    joints = torch.arange(count, device=vectors.device)
+    blocks = slope[..., 3 * first : 3 * (first + count)].unflatten(-1, (count, 3))  # (B, J, 3, J, 3), a view
+    blocks[:, joints, :, joints] = log_jacobian(vectors).transpose(0, 1)
+    return slope
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How B crops are rendered at one resolution, and the label maps that they are compared with."""
+
+    renderer: Renderer
+    targets: Targets
+    window: Tensor  # (B, 4) intrinsics of the crops
+    channels: Tensor  # (B, V or F, K + 1), see `channels_of`
+    per_face: bool
+    semantics: Semantics
+
+    @classmethod
+    def of(
+        cls, batch: Batch, renderer: Renderer, prior: SemanticPrior, semantics: Semantics, resolution: int
+    ) -> Canvas:
+        device = renderer.device
+        targets = batch.targets(resolution, semantics.label_set, semantics.class_weights).to(device)
+        window = crop_intrinsics(batch.points.intrinsics.to(device), batch.crops, resolution)
+        channels = channels_of(prior, batch.labels, batch.mc_valid.to(device), semantics.label_set)
+        return cls(renderer, targets, window, channels, prior.per_face, semantics)
+
+    def __call__(self, vertices: Tensor) -> Rendered:
+        channels = {"face_attributes" if self.per_face else "attributes": self.channels}
+        render = self.renderer(vertices, self.window, self.targets.resolution, **channels)
+        return Rendered(render, self.targets, self.semantics)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """All terms of a batch of B people at one resolution."""
+
+    body: Body
+    given: Given
+    canvas: Canvas
+    weights: dict[str, float]
+    terms: tuple[Term, ...] = TERMS
+    active: dict[str, float] = field(init=False)
+    """Name -> weight of the terms that have one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "active", {name: weight for name, weight in self.weights.items() if weight})
+
+    @classmethod
+    def of(
+        cls,
+        body: Body,
+        batch: Batch,
+        renderer: Renderer,
+        semantic_prior: SemanticPrior,
+        pose_prior: PosePrior,
+        config: FitConfig,
+        resolution: int,
+        anchor: Anchor,
+        terms: tuple[Term, ...] = TERMS,
+    ) -> Objective:
+        """What a configuration makes of a batch, on the body's device."""
+        given = Given(batch.points.to(body.v_template.device), config.scales, pose_prior, anchor)
+        canvas = Canvas.of(batch, renderer, semantic_prior, config.semantics, resolution)
+        return cls(body, given, canvas, weights_of(config.weights, terms), terms)
+
+    def total(self, energies: dict[str, Tensor]) -> Tensor:
+        """(B,) weighted sum."""
+        return torch.stack([weight * energies[name] for name, weight in self.active.items()]).sum(0)
+
+    def __call__(self, parameters: Parameters, *, every_term: bool = False) -> dict[str, Tensor]:
+        """Name -> (B,) unweighted energy of the terms that have a weight, or of every one for a report."""
+        wanted = set(self.weights if every_term else self.active)
+        posed = parameters.pose(self.body)
+        height = self.body.skeleton.height(parameters.betas)[:, None]
+        bodies = Bodies(
+            posed.rotations, Dual(parameters.body_pose), Dual(parameters.betas), Dual(height), Dual(posed.keypoints)
+        )
+        energies = {
+            term.name: value
+            for term in self.terms
+            if term.name in wanted and (value := term.value(bodies, self.given)) is not None
+        }
+        if any(term.rendered is not None and term.name in wanted for term in self.terms):
+            energies |= rendered_energies(self.canvas(posed.vertices()), wanted, self.terms)
+        return energies
+
+
+def rendered_energies(seen: Rendered, wanted: Collection[str], terms: Sequence[Term] = TERMS) -> dict[str, Tensor]:
+    """Those of the rendered terms that are wanted: name -> (B,) unweighted."""
+    return {term.name: term.rendered(seen) for term in terms if term.rendered is not None and term.name in wanted}
+
+
+def channels_of(prior: SemanticPrior, labels: Sequence[np.ndarray], mc_valid: Tensor, label_set: str) -> Tensor:
+    """(B, V or F, K + 1) what is rendered of B people: the classes' probabilities, then the summed probability of each
+    image's valid MC labels. `labels` are the label maps cut to the crops, `mc_valid` (B, 5)."""
+    worn = prior.dressed(labels)
+    classes = worn.merged(LABEL_SETS[label_set])
+    minimal = worn.minimally_clothed(mc_valid)
+    return torch.cat([classes.expand(len(labels), -1, -1), minimal[..., None]], -1)
