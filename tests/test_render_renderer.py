@@ -240,7 +240,7 @@ def test_kernels_compile_where_the_package_is_read_only(tmp_path: Path) -> None:
     script = (
         "import numpy as np\nfrom dsr_fit.render.fused_kernels import project\n"
         "pos = np.empty((1, 1, 4), np.float32)\n"
-        "project(np.ones((1, 1, 3), np.float32), np.ones((1, 4), np.float32), (0.5, 2.0), 4, 4, pos)\n"
+        "project(np.ones((1, 1, 3), np.float32), np.ones((1, 4), np.float32), np.array([[0.5, 2.0]]), 4, 4, pos)\n"
         "print(project.stats.cache_path, pos[0, 0, 3])"
     )
     home = str(tmp_path / "home")

@@ -71,7 +71,7 @@ class Skeleton:
 
     def joints_at_rest(self, betas: Tensor) -> Tensor:
         """(B, 10) -> (B, J, 3) metres."""
-        return self.rest_joints + (self.rest_joints_dirs @ betas.T).permute(2, 0, 1)
+        return self.rest_joints + by_row(betas, self.rest_joints_dirs)
 
     def height(self, betas: Tensor) -> Tensor:
         """(B, 10) -> (B,) metres from sole to crown in the T-pose."""
@@ -98,9 +98,9 @@ class Skeleton:
 
     def moments(self, rotations: Tensor, betas: Tensor) -> Tensor:
         """(B, K, J, 4) coefficients of the keypoints for this shape (and pose, where the body has `posedirs`)."""
-        shaped = torch.einsum("kjcs,bs->bkjc", self.keypoint_moments_dirs, betas)
+        shaped = by_row(betas, self.keypoint_moments_dirs)
         if self.keypoint_moments_pose is not None:
-            shaped = shaped + torch.einsum("kjcp,bp->bkjc", self.keypoint_moments_pose, pose_feature(rotations))
+            shaped = shaped + by_row(pose_feature(rotations), self.keypoint_moments_pose)
         return self.keypoint_moments + torch.nn.functional.pad(shaped, (0, 1))
 
     def transforms(self, rotations: Tensor, betas: Tensor) -> Tensor:
@@ -171,11 +171,11 @@ class Posed:
     def vertices(self) -> Tensor:
         """(B, V, 3) metres, camera frame."""
         body = self.body
-        shaped = body.v_template.flatten() + self.betas @ body.shapedirs.flatten(0, 1).T
+        shaped = body.v_template + by_row(self.betas, body.shapedirs)
         if body.posedirs is not None:
-            shaped = shaped + pose_feature(self.rotations) @ body.posedirs.flatten(0, 1).T
+            shaped = shaped + by_row(pose_feature(self.rotations), body.posedirs)
         moved = torch.cat([self.transforms[..., :3], self.transforms[..., 3:] + self.cam_t[:, None, :, None]], -1)
-        return skin(shaped.unflatten(1, (-1, 3)), moved, body.weights)
+        return skin(shaped, moved, body.weights)
 
     def joints(self) -> Tensor:
         """(B, 24, 3) metres, camera frame: SMPL's own joints."""
@@ -185,6 +185,16 @@ class Posed:
             + self.transforms[..., 3]
             + self.cam_t[:, None]
         )
+
+
+def by_row(coefficients: Tensor, dirs: Tensor) -> Tensor:
+    """(B, S) coefficients of blendshapes (..., S) -> (B, ...), each person's sum taken alone.
+
+    One matrix product for the batch would round a person's sums by how many others there are, and a fit, whose pixels
+    change by jumps, would carry that to millimetres.
+    """
+    flat = dirs.flatten(0, -2)
+    return torch.stack([flat @ row for row in coefficients.unbind(0)]).unflatten(1, dirs.shape[:-1])
 
 
 def pose_feature(rotations: Tensor) -> Tensor:

@@ -234,7 +234,10 @@ class Objective:
 
     def total(self, energies: dict[str, Tensor]) -> Tensor:
         """(B,) weighted sum."""
-        return torch.stack([weight * energies[name] for name, weight in self.active.items()]).sum(0)
+        total = torch.zeros_like(next(iter(energies.values())))
+        for name, weight in self.active.items():  # one after the other: the same sum whatever the batch's size
+            total = total + weight * energies[name]
+        return total
 
     def __call__(self, parameters: Parameters, *, every_term: bool = False) -> dict[str, Tensor]:
         """Name -> (B,) unweighted energy of the terms that have a weight, or of every one for a report."""

@@ -52,7 +52,9 @@ class PosePrior:
 
     def deviations(self, body_pose: Tensor) -> Tensor:
         """(B, 69) -> (B, K, 69) in units of each component's own spread."""
-        return torch.einsum("kij,bkj->bki", self.whitening, wrapped(body_pose)[:, None] - self.mean)
+        off = wrapped(body_pose)[:, None] - self.mean
+        # Person by person, so that nobody's sums are rounded by how many others there are.
+        return torch.stack([(self.whitening @ row[..., None])[..., 0] for row in off.unbind(0)])
 
     def energy(self, body_pose: Tensor) -> Tensor:
         """(B, 69) -> (B,) twice the negative log-density over 69, from the highest peak: about 1 for a usual pose."""

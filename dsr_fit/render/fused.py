@@ -24,7 +24,7 @@ class Projection(torch.autograd.Function):
         ctx: Any,
         vertices: Tensor,
         intrinsics: Tensor,
-        depth_range: tuple[float, float],
+        depth_range: NDArray[np.float64],
         height: int,
         width: int,
     ) -> Tensor:

@@ -17,11 +17,11 @@ from dsr_fit.render.jit import inlined, kernel
 @kernel
 def project(vertices, intrinsics, depth_range, height, width, pos):
     """Clip positions (B, V, 4) of camera-frame vertices (B, V, 3): w is the depth, z/w runs over
-    depth_range."""
+    depth_range (B, 2)."""
     for b in range(vertices.shape[0]):
         fx, fy = 2.0 * intrinsics[b, 0] / width, 2.0 * intrinsics[b, 1] / height
         cx, cy = 2.0 * intrinsics[b, 2] / width - 1.0, 2.0 * intrinsics[b, 3] / height - 1.0
-        near, far = depth_range
+        near, far = depth_range[b, 0], depth_range[b, 1]
         slope, offset = (far + near) / (far - near), -2.0 * far * near / (far - near)
         for v in range(vertices.shape[1]):
             z = np.float64(vertices[b, v, 2])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsr_fit.errors import InputError
+from dsr_fit.render.device import choose_device
 from dsr_fit.render.outline import outline
 from dsr_fit.render.topology import checked_faces, mesh_topology
 
@@ -31,8 +32,8 @@ class Render:
     """(B, H, W) coverage 0..1, differentiable at the outline."""
     rast: Tensor
     """(B, H, W, 4) nvdiffrast's buffer: u, v, z/w, triangle index + 1."""
-    depth_range: tuple[float, float]
-    """Metres at which z/w is -1 and 1."""
+    depth_range: Tensor
+    """(B, 2) metres at which z/w is -1 and 1."""
 
     @cached_property
     def mask(self) -> Tensor:
@@ -42,8 +43,8 @@ class Render:
     @cached_property
     def depth(self) -> Tensor:
         """(B, H, W) metres at the covered pixels' centres, zero elsewhere. Carries no gradient."""
-        slope, offset = _depth_to_clip(self.depth_range)
-        return torch.where(self.mask, offset / (self.rast[..., 2].detach() - slope), 0.0)
+        slope, offset = (value[..., None] for value in _depth_to_clip(self.depth_range))
+        return torch.where(self.mask, offset / (self.rast[..., 2].detach() - slope), 0.0).float()
 
 
 class Renderer:
@@ -65,8 +66,7 @@ class Renderer:
         """
         faces = faces.cpu().numpy() if isinstance(faces, Tensor) else np.asarray(faces)
         faces = checked_faces(faces, num_vertices)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() and _has_nvdiffrast() else "cpu"
+        device = choose_device(device) if device == "auto" else device
         if device == "cuda":
             from dsr_fit.render.ops_cuda import nvdiffrast_module
 
@@ -99,7 +99,7 @@ class Renderer:
         if self.device.type == "cpu" and self.outline == "dense":
             from dsr_fit.render.fused import Draw, Projection
 
-            pos = Projection.apply(vertices, intrinsics, depth_range, height, width)
+            pos = Projection.apply(vertices, intrinsics, depth_range.numpy(), height, width)
             image, alpha, rast = Draw.apply(
                 pos, attr, self.faces.numpy(), attr_tri.numpy(), self.topology, height, width
             )
@@ -167,7 +167,7 @@ class Renderer:
 def clip_positions(
     vertices: Tensor,  # (B, V, 3) metres, camera frame
     intrinsics: Tensor,  # (B, 4) fx, fy, cx, cy pixels
-    depth_range: tuple[float, float],
+    depth_range: Tensor,  # (B, 2) metres
     resolution: tuple[int, int],
 ) -> Tensor:
     """Clip positions (B, V, 4) with w = depth in metres. y points down in both, so row 0 is the top: no
@@ -178,19 +178,31 @@ def clip_positions(
     slope, offset = _depth_to_clip(depth_range)
     return torch.stack(
         [2 / width * fx * x + (2 / width * cx - 1) * z, 2 / height * fy * y + (2 / height * cy - 1) * z,
-         slope * z + offset, z],
+         (slope * z + offset).float(), z],
         dim=-1,
     )  # fmt: skip
 
 
-def _depth_range(vertices: Tensor) -> tuple[float, float]:
-    """Near and far plane closely around the vertices in front of the camera: float32 z/w then resolves
-    micrometres."""
-    if vertices.numel() == 0:
-        return NEAREST, 1.1 * NEAREST
-    depth = _in_this_thread(vertices)[..., 2]
-    near = max(0.9 * float(depth.min()), NEAREST)
-    return near, 1.1 * max(float(depth.max()), near)
+def _depth_range(vertices: Tensor) -> Tensor:
+    """(B, 2) near and far plane, closely around each body in front of the camera: float32 z/w resolves micrometres.
+
+    Each its own: what is seen of one body never depends on who else is in the batch.
+    """
+    if vertices.shape[1] == 0:
+        return torch.tensor([NEAREST, 1.1 * NEAREST], dtype=torch.float64).expand(len(vertices), 2)
+    depth = vertices.detach()[..., 2]
+    if depth.device.type == "cpu":
+        low, high = (torch.from_numpy(limit) for limit in (depth.numpy().min(1), depth.numpy().max(1)))
+    else:
+        low, high = depth.amin(1), depth.amax(1)
+    near = (0.9 * low.double()).clamp(min=NEAREST)
+    return torch.stack([near, 1.1 * torch.maximum(high.double(), near)], 1)
+
+
+def _depth_to_clip(depth_range: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 1) slope and offset of clip z = slope * depth + offset."""
+    near, far = depth_range[:, :1], depth_range[:, 1:]
+    return (far + near) / (far - near), -2 * far * near / (far - near)
 
 
 def _in_this_thread(tensor: Tensor) -> Any:
@@ -199,15 +211,3 @@ def _in_this_thread(tensor: Tensor) -> Any:
     torch's sums over large CPU tensors start its threads, which then spin on the cores that the kernels want.
     """
     return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach()
-
-
-def _depth_to_clip(depth_range: tuple[float, float]) -> tuple[float, float]:
-    """slope and offset of clip z = slope * depth + offset."""
-    near, far = depth_range
-    return (far + near) / (far - near), -2 * far * near / (far - near)
-
-
-def _has_nvdiffrast() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("nvdiffrast") is not None
