@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
+
+_kernel_threads: ContextVar[int | None] = ContextVar("kernel_threads", default=None)
+"""Threads of our kernels where torch has but one; None: as many as torch has."""
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Torch's own operations on one thread; our kernels, which work image by image, keep as many as before.
+
+    Torch cuts a sum into as many parts as it has threads, or not, by the size of the batch. On one thread a person's
+    sums are the same alone and in any batch.
+    """
+    before = torch.get_num_threads()
+    token = _kernel_threads.set(_kernel_threads.get() or before)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _kernel_threads.reset(token)
 
 
 @cache
@@ -18,8 +40,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def chunks_of(batch: int) -> list[tuple[int, int]]:
-    """Ranges of images, one for each of torch's threads."""
-    threads = max(1, min(torch.get_num_threads(), batch))
+    """Ranges of images, one a thread."""
+    threads = max(1, min(_kernel_threads.get() or torch.get_num_threads(), batch))
     bounds = [batch * k // threads for k in range(threads + 1)]
     return list(zip(bounds[:-1], bounds[1:], strict=True))
 

@@ -28,6 +28,7 @@ from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
+from dsr_fit.threads import one_torch_thread
 
 OnIteration = Callable[[int, Tensor], None] | None
 
@@ -111,6 +112,7 @@ class Fitter:
         timings = {"regress": regressed - started, "fit": time.perf_counter() - regressed}
         return self._results(batch, estimate, anchor, course, timings)
 
+    @one_torch_thread()
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
         """Least squares, then all terms, on the body's parameters."""
         settings = self.config.least_squares
@@ -156,6 +158,7 @@ class Fitter:
         )  # fmt: skip
 
     @torch.no_grad()
+    @one_torch_thread()
     def _results(
         self,
         batch: Batch,

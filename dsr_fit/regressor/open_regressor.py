@@ -24,6 +24,7 @@ from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.optimise.least_squares import State
 from dsr_fit.regressor.open_network import LABEL_PIXELS, Guess, Placed, RegressorNetwork, Sight, Size, place
 from dsr_fit.regressor.protocol import Estimate
+from dsr_fit.threads import one_torch_thread
 
 ASSET = "priors/regressor/regressor.safetensors"
 
@@ -58,6 +59,7 @@ class OpenRegressor:
         self.skeleton = body.skeleton
 
     @torch.no_grad()
+    @one_torch_thread()
     def __call__(self, batch: Batch) -> Estimate:
         sight = sight_of(batch).to(self.skeleton.rest_joints.device)
         guess = self.network(sight, self.skeleton)[-1]
