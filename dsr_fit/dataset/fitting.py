@@ -56,13 +56,15 @@ class BatchFitter:
     def _fit(self, people: list[tuple[str, Found]]) -> list[FitResult | str]:
         """A result, or the reason why there is none, for each person of an image."""
         try:
-            results = self.fitter.fit([self._observation(*person) for person in people])
-        except Exception as error:
-            # Whose fault it was shows when each is fitted alone.
-            if len(people) == 1:
-                return [f"the fit failed: {reason_of(error, self.images)}"]
-            return [outcome for person in people for outcome in self._fit([person])]
-        return [result if _is_finite(result) else "the fit has values that are not finite" for result in results]
+            outcomes = self.fitter.fit_each([self._observation(*person) for person in people])
+        except Exception as error:  # an image that is gone
+            if len(people) > 1:
+                return [outcome for person in people for outcome in self._fit([person])]
+            outcomes = [error]
+        return [
+            outcome if isinstance(outcome, FitResult) else f"the fit failed: {reason_of(outcome, self.images)}"
+            for outcome in outcomes
+        ]
 
     def _observation(self, imgname: str, found: Found) -> Observation:
         """What was seen; with its picture only where the regressor looks at it."""
@@ -138,8 +140,3 @@ def _values(result: FitResult, found: Found) -> dict[str, Any]:
         "iterations": result.iterations,
         "stop_reason": result.stop_reason,
     }
-
-
-def _is_finite(result: FitResult) -> bool:
-    parts = (result.joints, result.global_orient, result.body_pose, result.betas, result.cam_t)
-    return all(bool(np.isfinite(part).all()) for part in parts)

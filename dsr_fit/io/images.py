@@ -12,6 +12,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dsr_fit.errors import InputError
 
+ImageSource = str | Path | np.ndarray | Image.Image
+
 FILM_DIAGONAL_MM = 43.27
 """Diagonal of 35 mm film (36 x 24 mm), which `FocalLengthIn35mmFilm` refers to."""
 
@@ -34,6 +36,21 @@ def read_image(path: str | Path) -> tuple[np.ndarray, float | None]:
     with open_image(path) as picture:
         focal = exif_focal_length(picture)
         return to_rgb(ImageOps.exif_transpose(picture)), focal
+
+
+def image_of(source: ImageSource) -> tuple[np.ndarray, float | None]:
+    """The same of a file, a Pillow image, or an array: (H, W, 3) RGB or (H, W) grey, uint8.
+
+    Raises InputError for an array of another shape or type.
+    """
+    if isinstance(source, (str, Path)):
+        return read_image(source)
+    if isinstance(source, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(source)), exif_focal_length(source)
+    if source.dtype != np.uint8 or source.size == 0 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,)):
+        shape = " x ".join(map(str, source.shape))
+        raise InputError(f"the image array is {shape} of {source.dtype}; H x W x 3 RGB (or H x W) of uint8 works")
+    return (source if source.ndim == 3 else np.repeat(source[..., None], 3, 2)), None
 
 
 def open_image(path: Path) -> Image.Image:
