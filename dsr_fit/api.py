@@ -36,10 +36,10 @@ class FitFailure:
 
 
 @overload
-def fit(image: ImageSource, **options: Any) -> FitResult: ...  # pyright: ignore[reportInconsistentOverload]
+def fit(image: ImageSource, **options: Any) -> FitResult: ...
 @overload
 def fit(image: Sequence[ImageSource], **options: Any) -> list[FitResult | FitFailure]: ...
-def fit(
+def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the options to this one
     image: ImageSource | Sequence[ImageSource],
     *,
     keypoints: str | Path | Keypoints | Sequence[str | Path | Keypoints | None] | None = None,
