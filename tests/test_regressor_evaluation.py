@@ -20,7 +20,7 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate import ccp, metrics
 from dsr_fit.evaluate.benchmark import judge, observe_wholly, parameters_of
-from dsr_fit.evaluate.calibrate_gate import calibrate_gate, calibration_seeds, evidence_of, write_gate
+from dsr_fit.evaluate.calibrate_gate import calibrate_gate, calibration_seeds, summary_of
 from dsr_fit.evaluate.estimates import ON_CASES, ON_PHOTOS, judge_on_photos
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate, read_values
 from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
@@ -28,7 +28,8 @@ from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.metrics import keypoint_errors
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.gate import calibration as gate_calibration
-from dsr_fit.gate.gate import EVIDENCE, Gate, evidence, read_gate
+from dsr_fit.gate.evidence import EVIDENCE, FitSummary, evidence
+from dsr_fit.gate.gate import Gate, read_gate, write_gate
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.observe.perception import Perception
@@ -122,8 +123,9 @@ def test_a_row_has_the_evidence_of_its_fit(
     """Whatever the gate looks at is in the shards; single precision."""
     rows = {seed_of(row["imgname"]): row for row in read_results(folder / "evaluation" / "cases")}
     for seed, result in fits.items():
-        assert list(evidence_of(rows[seed])) == list(EVIDENCE)
-        assert evidence_of(rows[seed]) == pytest.approx(evidence(result), rel=1e-4, abs=1e-6, nan_ok=True)
+        in_memory = evidence(FitSummary.of_result(result))
+        assert list(in_memory) == list(EVIDENCE)
+        assert evidence(summary_of(rows[seed])) == pytest.approx(in_memory, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_photos_are_judged_against_their_annotation(fits: dict[int, FitResult], told: dict[int, Observation]) -> None:
@@ -221,14 +223,14 @@ def test_evidence_that_no_fit_has_costs_nothing() -> None:
         ),
         (
             '{"bias": 1, "threshold": 1, "costs": {"pose": {"knots": [0, 1], "rises": [], "usual": 0}}}',
-            "costs that are none",
+            "wrong shapes",
         ),
     ],
 )
 def test_a_file_that_is_no_gate_is_one_line(content: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "gate.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="not a quality gate's file") as told:
+    with pytest.raises(InputError, match="not a quality gate") as told:
         read_gate(path)
     assert said in str(told.value)
     assert "\n" not in str(told.value)

@@ -19,10 +19,10 @@ from rich.progress import track
 from dsr_fit.assets import PACKAGE
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate.benchmark import REPORTING_SEED
-from dsr_fit.evaluate.calibrate_gate import FRESH_SEED, TUNING, calibrate_gate, calibration_seeds, write_gate
+from dsr_fit.evaluate.calibrate_gate import FRESH_SEED, TUNING, calibrate_gate, calibration_seeds
 from dsr_fit.evaluate.sets import cases_of
 from dsr_fit.gate.calibration import PRECISION
-from dsr_fit.gate.gate import ASSET
+from dsr_fit.gate.gate import ASSET, write_gate
 from dsr_fit.synthetic.dataset import write_cases
 
 

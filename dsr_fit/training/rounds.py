@@ -28,10 +28,10 @@ from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import durable, locked
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.evaluate.calibrate_gate import calibrate_gate, write_gate
+from dsr_fit.evaluate.calibrate_gate import calibrate_gate
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate
 from dsr_fit.evaluate.sets import KeptSource
-from dsr_fit.gate.gate import read_gate
+from dsr_fit.gate.gate import read_gate, write_gate
 from dsr_fit.training.arms import ARMS, ROUNDS, Arm
 from dsr_fit.training.marks import read_marks, write_json, write_marks
 from dsr_fit.training.rounds_table import write_table
