@@ -34,8 +34,8 @@ from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.metrics import metrics
 from dsr_fit.labels import LABEL_SETS, LABELS
 from dsr_fit.observe.batch import Batch
+from dsr_fit.priors.counting import View
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
-from dsr_fit.priors.views import View
 from dsr_fit.render.renderer import Renderer
 
 JUDGED = ("keypoint_error_rel", "mc_iou", "containment", "silhouette_iou")

@@ -137,7 +137,7 @@ def test_the_floor_has_the_mean_body(folder: Path) -> None:
 
 def test_command_writes_its_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--out", str(tmp_path / "r.json"), "--cases-dir", str(folder), "--cases", "2"]
-    assert cli.main(["evaluate", "clothed", *words]) == 0
+    assert cli(["evaluate", "clothed", *words]) == 0
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["cases"] == len(found["tags"]) == len(found["values"]["default"]["pve"]) == 2
     printed = capsys.readouterr().out
@@ -155,7 +155,7 @@ def test_command_writes_its_report(folder: Path, tmp_path: Path, capsys: pytest.
     ],
 )
 def test_wrong_words(words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["evaluate", "clothed", *words]) == status
+    assert cli(["evaluate", "clothed", *words]) == status
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -24,8 +24,8 @@ from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import AnnotatedPhotos, fit_photos, fitted_view
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.io.files import replacing
+from dsr_fit.priors.counting import learn
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.priors.views import learn
 
 FIRST_ROUND = 256
 """Photos of the first round."""

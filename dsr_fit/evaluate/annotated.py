@@ -23,7 +23,7 @@ from dsr_fit.io.images import read_image
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import crop_labels
 from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
-from dsr_fit.priors.views import View
+from dsr_fit.priors.counting import View
 
 RESOLUTION = 448
 """Pixels of the crop that labels are counted and judged in."""

@@ -10,16 +10,14 @@ verdict, or need a gate of their own.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.config import FitConfig, from_dict, to_dict
@@ -28,7 +26,6 @@ from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult, Verdict
 from dsr_fit.gate.evidence import EVIDENCE, FitSummary, evidence
 from dsr_fit.io.files import replacing
-from dsr_fit.priors.semantic import SemanticPrior
 
 ASSET = "priors/quality/gate.json"
 PARSER = "priors/parser/parser.safetensors"
@@ -137,21 +134,12 @@ def write_gate(path: Path, gate: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(gate, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def fingerprint(prior: SemanticPrior) -> str:
-    """SHA-256 of a semantic prior's values, including its outfits."""
-    return _hash([prior.probabilities, *(vars(prior.outfits).values() if prior.outfits else ())])
-
-
-def _hash(tensors: Iterable[Tensor]) -> str:
-    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
-
-
 def binding(fitter: Fitter, keypoints_source: str, labels_source: str) -> dict[str, Any]:
     """What a calibration holds for, as `bound_to` in `gate.json`: files, sources of the observations, settings."""
     return {
         "body": fitter.body.sha256,
-        "semantic_prior": fingerprint(fitter.semantic_prior),
-        "pose_prior": _hash(vars(fitter.pose_prior).values()),
+        "semantic_prior": fitter.semantic_prior.fingerprint(),
+        "pose_prior": fitter.pose_prior.fingerprint(),
         "keypoints_source": keypoints_source,
         "labels_source": labels_source,
         "parser": sha256(shipped(PARSER)),
