@@ -36,8 +36,7 @@ from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp, tables
 from dsr_fit.evaluate.benchmark import REPORTING_SEED, fit_all
 from dsr_fit.evaluate.estimates import Values, bodies_of, judge_on_cases, judge_on_photos
-from dsr_fit.evaluate.metrics import bootstrap, paired_difference
-from dsr_fit.evaluate.parsing import Confusion
+from dsr_fit.evaluate.metrics import Confusion, bootstrap, paired_difference
 from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.observation import Observation

@@ -26,7 +26,7 @@ from parser_training.photos import Photo, load_photos
 from dsr_fit.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.annotated import AnnotatedPhotos
-from dsr_fit.evaluate.parsing import Confusion
+from dsr_fit.evaluate.metrics import Confusion
 from dsr_fit.io.images import read_image
 from dsr_fit.io.label_files import colour_labels
 from dsr_fit.labels import LABEL_SETS, LABELS

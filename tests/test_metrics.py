@@ -249,7 +249,7 @@ def test_bootstrap_of_equal_or_single_values() -> None:
         ([1.0, 2.0], [1.0, math.inf], "1 of 2"),
         ([1.0, 2.0], [-1.0, 2.0], "negative"),
         ([1.0, 2.0], [0.0, 0.0], "zero"),
-        ([1.0, 2.0], [1.0], "one length"),
+        ([1.0, 2.0], [1.0], "same length"),
         ([], None, "empty"),
     ],
 )

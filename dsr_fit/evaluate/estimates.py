@@ -11,7 +11,7 @@ import torch
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.evaluate import metrics
 from dsr_fit.evaluate.benchmark import METRICS, at_focal, judge
-from dsr_fit.evaluate.plausibility import implausible_joints
+from dsr_fit.evaluate.metrics import implausible_joints
 from dsr_fit.fitting import metrics as quality
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
