@@ -177,7 +177,7 @@ class Confusion:
         self.counts = np.zeros((CLASSES, CLASSES), np.int64)
 
     def add(self, found: np.ndarray, true: np.ndarray) -> None:
-        """Add a pair of maps of labels or class numbers (occluder 20 or 254); predicted unknown counts as background."""
+        """Add a pair of maps of labels or classes (occluder 20 or 254); predicted unknown counts as background."""
         known = true != UNKNOWN
         rows = np.where(true == OCCLUDER, CLASSES - 1, true)[known].astype(np.int64)
         columns = np.where(found == OCCLUDER, CLASSES - 1, np.where(found == UNKNOWN, 0, found))[known].astype(np.int64)
