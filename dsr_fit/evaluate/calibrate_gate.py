@@ -1,4 +1,4 @@
-"""A quality gate for a fitter of one's own, calibrated on rendered people whose bodies are known."""
+"""Calibrate a quality gate for a fitter on rendered people with known bodies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from dsr_fit.dataset.run import Report, Resources
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError
-from dsr_fit.evaluate.benchmark import TUNING_SEED
-from dsr_fit.evaluate.estimates import vertex_errors
-from dsr_fit.evaluate.sets import KeptSource, body_of, seed_of
+from dsr_fit.evaluate.benchmark import TUNING_SEED, vertex_errors
+from dsr_fit.evaluate.cached_source import CachedSource, row_parameters, seed_of
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.saving import versions
 from dsr_fit.gate.calibration import Table, calibrate
@@ -23,28 +22,29 @@ from dsr_fit.gate.gate import binding
 
 TUNING = 64
 FRESH_SEED = 20_000
-"""Further people to learn from, beside the tuning seeds."""
+"""First of the seeds to learn from besides the tuning seeds."""
 
 
 def calibration_seeds(count: int) -> list[int]:
-    """So many people who are in no report: the tuning seeds, then fresh ones."""
+    """`count` seeds that no report uses: the tuning seeds, then fresh ones."""
     return [*range(TUNING_SEED, TUNING_SEED + TUNING), *range(FRESH_SEED, FRESH_SEED + max(0, count - TUNING))][:count]
 
 
 def calibrate_gate(
     settings: Settings,
-    people: KeptSource,
+    people: CachedSource,
     work: Path,
     resources: Resources | None = None,
     report: Report | None = None,
-    reported: KeptSource | None = None,
+    reported: CachedSource | None = None,
 ) -> dict[str, Any]:
-    """The gate's content for the fitter of these settings; its fits are kept in `work`, and go on after a stop.
+    """The content of a gate's file for the fitter of these settings; fits are kept in `work` and resumed.
 
     Args:
-        people: rendered people to learn from (`dsr_fit.evaluate.sets.cases_of`).
-        reported: others, whom the gate is measured on.
-    Raises: InputError where the fits are all right or all wrong, or nobody is found.
+        people: rendered people to learn from (`dsr_fit.evaluate.cached_source.case_source`).
+        reported: others, to evaluate the gate on.
+
+    Raises InputError where nobody is found, or all fits are right, or all wrong.
     """
     fitter = settings.fitter()
     rows = list(people.fit(settings, work / "learnt", resources, report))
@@ -54,14 +54,11 @@ def calibrate_gate(
     tested = None
     if reported is not None:
         tested = _table(fitter, reported, list(reported.fit(settings, work / "reported", resources, report)))
-    return {
-        **calibrate(learnt, bound_to, tested),
-        "versions": versions(),
-    }
+    return {**calibrate(learnt, bound_to, tested), "versions": versions()}
 
 
-def _table(fitter: Fitter, people: KeptSource, rows: Sequence[Row]) -> Table:
-    pairs = [(row, body) for row in rows if (body := body_of(row)) is not None]
+def _table(fitter: Fitter, people: CachedSource, rows: Sequence[Row]) -> Table:
+    pairs = [(row, body) for row in rows if (body := row_parameters(row)) is not None]
     if not pairs:
         raise InputError(f"{people.source.images}: none of its {len(rows)} rendered people was fitted")
     seeds = [seed_of(row["imgname"]) for row, _ in pairs]

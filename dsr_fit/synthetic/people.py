@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import torch
 from scipy.spatial import KDTree
 
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.joints import KEYPOINTS_49
 from dsr_fit.labels import LABEL_INDEX, OCCLUDER
 from dsr_fit.synthetic import occluders, render, shading, staging
@@ -73,6 +75,11 @@ class ClothedCase:
     """The motion clip of the pose, held out from training."""
     backdrop: str
     """Empty if the image was not painted."""
+
+    def parameters(self) -> Parameters:
+        """The true parameters, a batch of 1."""
+        values = (self.global_orient, self.body_pose, self.betas, self.cam_t)
+        return Parameters(*(torch.from_numpy(value)[None] for value in values))
 
     @property
     def intrinsics(self) -> tuple[float, float, float, float]:
