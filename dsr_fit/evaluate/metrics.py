@@ -230,10 +230,6 @@ class Interval:
     high: float
     count: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
 
 def bootstrap(
     values: ArrayLike, weights: ArrayLike | None = None, *, seed: int = 0, confidence: float = 0.95
@@ -265,14 +261,7 @@ def bootstrap(
     return Interval(mean, float(found.low), float(found.high), len(x))
 
 
-def paired_difference(
-    values: ArrayLike,
-    baseline: ArrayLike,
-    weights: ArrayLike | None = None,
-    *,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
+def paired_difference(values: ArrayLike, baseline: ArrayLike, weights: ArrayLike | None = None) -> Interval:
     """`bootstrap` of values - baseline (N,), item by item: negative where errors went down.
 
     Raises ValueError like `bootstrap`, or when the lists' lengths differ.
@@ -280,7 +269,7 @@ def paired_difference(
     x, y = np.asarray(values, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if x.shape != y.shape:
         raise ValueError(f"paired values have different shapes, {x.shape} and {y.shape}")
-    return bootstrap(x - y, weights, seed=seed, confidence=confidence)
+    return bootstrap(x - y, weights)
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
