@@ -19,7 +19,7 @@ from synthetic_smpl import synthetic_smpl, write_npz
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, project, ray_rotation, spin_translation
-from dsr_fit.cli.main import main as cli
+from dsr_fit.cli import main as cli
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.entries import Entry, Source
 from dsr_fit.dataset.exports.coco import write_coco

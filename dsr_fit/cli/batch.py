@@ -28,6 +28,9 @@ class BatchArguments(DatasetArguments):
     shard_size: int = 64
     """Batches a shard."""
 
+    def run(self) -> None:
+        run_batch(self)
+
 
 def run_batch(arguments: BatchArguments) -> None:
     """The work behind `dsr-fit batch`."""

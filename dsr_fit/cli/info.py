@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from dsr_fit.assets import LICENSED, licensed_setting, shipped, user_file
-from dsr_fit.body.files import OPEN_BODY
-from dsr_fit.fitting.saving import versions
+
+
+@dataclass(frozen=True)
+class InfoArguments:
+    """Show versions, backends, and which assets are found and how to set the missing ones."""
+
+    def run(self) -> None:
+        print_info()
 
 
 def print_info() -> None:
     """Print the tables to standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dsr_fit.fitting.saving import versions
+
     console = Console()
     for title, rows in (
         ("Versions", list(versions().items())),
@@ -45,7 +54,7 @@ def _backends() -> list[tuple[str, str]]:
 
 def _shipped() -> list[tuple[str, str]]:
     assets = {
-        "open body": OPEN_BODY,
+        "open body": "priors/open_body/body.npz",
         "regressor": "priors/regressor/regressor.safetensors",
         "parser": "priors/parser/parser.safetensors",
         "semantic prior": "priors/semantic/prior.npz",

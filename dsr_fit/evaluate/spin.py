@@ -1,8 +1,8 @@
-"""Joint and vertex errors of the rows of a file in SPIN's format, by SPIN's protocols (Kolotouros et al. 2019, section 5).
+"""Joint and vertex errors of the rows of a file in SPIN's format, by its protocols (Kolotouros et al. 2019, section 5).
 
-Errors are about the pelvis. For SMPL, `J_regressor_h36m.npy` gives 17 joints from the vertices, the pelvis first. Stored
-joints (`S`) and the keypoints of other bodies are picked by name from SPIN's 24. The first 14 of the 17 are those of the
-LSP and 3DPW protocols.
+Errors are about the pelvis. For SMPL, `J_regressor_h36m.npy` gives 17 joints from the vertices, the pelvis first.
+Stored joints (`S`) and the keypoints of other bodies are picked by name from SPIN's 24. The first 14 of the 17 are
+those of the LSP and 3DPW protocols.
 """
 
 from __future__ import annotations
