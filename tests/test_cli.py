@@ -362,7 +362,13 @@ def test_info_tells_versions_backends_and_assets(
     monkeypatch.setenv("DSR_FIT_SEMANTIC_PRIOR", str(tmp_path / "prior.npy"))
     assert cli.main(["info"]) == 0
     shown = capfd.readouterr().out
-    for words in (torch.__version__, np.__version__, "nvdiffrast", str(shipped("priors/open_body/body.npz"))):
+    for words in (
+        torch.__version__,
+        np.__version__,
+        "nvdiffrast",
+        "--device auto",
+        str(shipped("priors/open_body/body.npz")),
+    ):
         assert words in shown
     assert f"DSR_FIT_BODY names {tmp_path / 'gone.pkl'}, which is missing" in shown
     assert f"found: {tmp_path / 'prior.npy'} (DSR_FIT_SEMANTIC_PRIOR)" in shown
