@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr_fit.dataset.entries import Entry, Source
+from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.dataset.records import Fitted, Seen
 from dsr_fit.dataset.run import Resources, run
 from dsr_fit.dataset.settings import Settings

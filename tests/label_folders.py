@@ -10,7 +10,7 @@ from scenes import observe, person
 from synthetic_smpl import synthetic_smpl
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.entries import Entry, Source
+from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.manifest import agree
 from dsr_fit.dataset.records import Found, Seen

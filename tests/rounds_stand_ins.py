@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dsr_fit.assets import shipped
-from dsr_fit.dataset.entries import Entry, Source
+from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.dataset.manifest import agree
 from dsr_fit.dataset.run import read_results
 from dsr_fit.dataset.schema import Row

@@ -21,7 +21,7 @@ from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, project, ray_rotation, spin_translation
 from dsr_fit.cli.main import main as cli
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.entries import Entry, Source
+from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.dataset.exports.coco import write_coco
 from dsr_fit.dataset.exports.eft import _residual, orthographic, write_eft
 from dsr_fit.dataset.exports.labels import label_of

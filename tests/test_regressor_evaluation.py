@@ -12,7 +12,7 @@ import torch
 from scenes import open_body
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.entries import Entry, Person, Source
+from dsr_fit.dataset.sources import Entry, Person, Source
 from dsr_fit.dataset.observation_cache import KeptPerceiver, read_seen, write_seen
 from dsr_fit.dataset.records import Found, Seen
 from dsr_fit.dataset.run import Resources, read_results

@@ -13,7 +13,7 @@ from dsr_fit.config import FitConfig
 from dsr_fit.errors import UsageError
 
 if TYPE_CHECKING:
-    from dsr_fit.dataset.entries import Source
+    from dsr_fit.dataset.sources import Source
     from dsr_fit.dataset.settings import Settings
 
 NO_GATE = "the quality gate was calibrated for other files, keypoints, labels or settings"

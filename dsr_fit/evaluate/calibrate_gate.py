@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dsr_fit.dataset.run import Report, Resources
+from dsr_fit.dataset.progress import Report
+from dsr_fit.dataset.run import Resources
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import durable
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate.benchmark import TUNING_SEED
 from dsr_fit.evaluate.estimates import vertex_errors
@@ -21,6 +21,7 @@ from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.saving import versions
 from dsr_fit.gate.calibration import Table, calibrate
 from dsr_fit.gate.gate import EVIDENCE, binding
+from dsr_fit.io.files import replacing
 
 TUNING = 64
 FRESH_SEED = 20_000
@@ -63,7 +64,7 @@ def calibrate_gate(
 
 def write_gate(path: Path, gate: dict[str, Any]) -> None:
     """Written so that a kill leaves the whole file or none."""
-    with durable(path) as temporary:
+    with replacing(path, durable=True) as temporary:
         temporary.write_text(json.dumps(gate, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

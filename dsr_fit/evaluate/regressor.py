@@ -14,16 +14,16 @@ import numpy as np
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import Weights
-from dsr_fit.dataset.run import Report, Resources
+from dsr_fit.dataset.progress import Report
+from dsr_fit.dataset.run import Resources
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import durable
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.estimates import Values, estimate, judge_on_cases, judge_on_photos
 from dsr_fit.evaluate.sets import KeptSource, body_of, seed_of
 from dsr_fit.fitting.fitter import Fitter
-from dsr_fit.io.files import read_arrays
+from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.observation import Observation
 
 Judge = Callable[[list[int], list[Parameters]], Values]
@@ -67,7 +67,7 @@ def evaluate(
             raise InputError(f"{people.source.images}: the detector finds nobody in its {len(rows)} images")
         found, told = [row for row, _ in pairs], [item for _, item in pairs]
         values = _values(umpire, found, told, judges[kind](umpire, people, found, told))
-        with durable(path) as temporary, temporary.open("wb") as file:
+        with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
             np.savez(file, **values)  # type: ignore[arg-type]
 
 

@@ -13,18 +13,18 @@ import torch
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.dataset.entries import Entry, Source
-from dsr_fit.dataset.local import Stage
 from dsr_fit.dataset.manifest import describe, differences
-from dsr_fit.dataset.observation_cache import KeptPerceiver, kept_path, read_seen
-from dsr_fit.dataset.records import Seen
-from dsr_fit.dataset.run import Report, Resources, perceiver, read_results, run
+from dsr_fit.dataset.observing import CachedObserver, cache_path, read_observations
+from dsr_fit.dataset.progress import Report
+from dsr_fit.dataset.records import PersonObservation
+from dsr_fit.dataset.run import Resources, observer, read_results, run
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import durable
-from dsr_fit.dataset.worker import Work
+from dsr_fit.dataset.sources import Entry, Source
+from dsr_fit.dataset.worker import Work, WorkFactory
 from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import ccp
+from dsr_fit.io.files import replacing
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Observation
 
@@ -43,7 +43,7 @@ class KeptSource:
         self, settings: Settings, out: Path, resources: Resources | None = None, report: Report | None = None
     ) -> Iterator[Row]:
         """Fit everybody, then give every row; a run that was stopped goes on. See `dsr_fit.dataset.run.run`."""
-        for _ in run(self.source, out, settings, resources, perceive=self._stage(settings), report=report):
+        for _ in run(self.source, out, settings, resources, observe=self._stage(settings), report=report):
             pass
         return read_results(out)
 
@@ -56,10 +56,10 @@ class KeptSource:
             seen[entry.imgname] = self.observation(entry.imgname, with_image) or first.reason
         return seen
 
-    def _stage(self, settings: Settings) -> Stage:
+    def _stage(self, settings: Settings) -> WorkFactory:
         self._agree(settings)
-        make = partial(perceiver, settings, self.source.images) if self.look is None else partial(self.look, settings)
-        return partial(KeptPerceiver, self.findings, self.source.images, make)
+        make = partial(observer, settings, self.source.images) if self.look is None else partial(self.look, settings)
+        return partial(CachedObserver, self.findings, self.source.images, make)
 
     def _agree(self, settings: Settings) -> None:
         """Raises UsageError for a folder with findings of another detector, parser or source."""
@@ -75,14 +75,14 @@ class KeptSource:
         }
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with durable(path) as temporary:
+            with replacing(path, durable=True) as temporary:
                 temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
         elif changed := differences(json.loads(path.read_text(encoding="utf-8")), identity):
             raise UsageError(f"{self.findings}: holds other findings ({'; '.join(changed)}); choose another folder")
 
-    def seen(self, imgname: str) -> list[Seen]:
+    def seen(self, imgname: str) -> list[PersonObservation]:
         """What was found in an image that has been looked at."""
-        return read_seen(kept_path(self.findings, imgname), imgname)
+        return read_observations(cache_path(self.findings, imgname), imgname)
 
     def observation(self, imgname: str, with_image: bool) -> Observation | None:
         """Of the image's first person, its picture black unless asked for; None where nobody was found."""
@@ -118,15 +118,15 @@ class CasePerceiver:
         self.folder = folder
         self.perception = Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
 
-    def __call__(self, entry: Entry) -> list[Seen]:
-        from dsr_fit.dataset.records import Found
+    def __call__(self, entry: Entry) -> list[PersonObservation]:
+        from dsr_fit.dataset.records import PackedObservation
         from dsr_fit.evaluate.benchmark import observe_wholly
         from dsr_fit.synthetic.dataset import read_case
 
         case = read_case(self.folder, seed_of(entry.imgname))
         seen = observe_wholly(case, self.folder / entry.imgname, self.perception)
-        found = None if seen.observation is None else Found.of(seen.observation)
-        return [Seen(entry.imgname, 0, found=found, reason=seen.reason)]
+        found = None if seen.observation is None else PackedObservation.of(seen.observation)
+        return [PersonObservation(entry.imgname, 0, found=found, reason=seen.reason)]
 
 
 def seed_of(imgname: str) -> int:

@@ -66,7 +66,9 @@ class PseudoLabels:
     quality: np.ndarray
     """(N,) float32 0..1, the gate's probability that the fit is good; 1 where unknown."""
     accepted: np.ndarray
-    """(N,) bool, by the gate; all true where there was none."""
+    """(N,) bool, by the gate; all true for a `.npz`, which has no verdicts."""
+    unjudged: np.ndarray
+    """(N,) bool, fits of `dsr-fit batch` that no gate was calibrated for; none of them is accepted."""
     label_maps: tuple[bytes | Path | None, ...]
     """PNG of each person's label map, read by `labels`; None where there is none."""
 
@@ -153,7 +155,7 @@ def read_pseudo_labels(path: Path, body: Body, images: Path | None = None) -> Ps
 
 def _of_shards(folder: Path, body: Body, images: Path | None) -> PseudoLabels:
     manifest, store = open_results(folder)
-    rows = [row for row in store.rows() if row["status"] in ("accepted", "refused")]
+    rows = [row for row in store.rows() if row["status"] != "failed"]
     for row in rows:
         if row["body"][1] != body.sha256:
             raise InputError(
@@ -174,6 +176,7 @@ def _of_shards(folder: Path, body: Body, images: Path | None) -> PseudoLabels:
         has_body=np.ones(len(rows), bool),
         quality=_stacked(1.0 if row["quality"] is None else row["quality"] for row in rows),
         accepted=np.array([row["status"] == "accepted" for row in rows], bool),
+        unjudged=np.array([row["status"] == "unjudged" for row in rows], bool),
         label_maps=tuple(row["labels"] for row in rows),
     )
 
@@ -228,6 +231,7 @@ def _of_spin(path: Path, body: Body, images: Path) -> PseudoLabels:
         has_body=known,
         quality=np.ones(len(chosen), np.float32),
         accepted=np.ones(len(chosen), bool),
+        unjudged=np.zeros(len(chosen), bool),
         label_maps=tuple(maps[name] for name in names),
     )
 
