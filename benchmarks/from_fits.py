@@ -34,11 +34,10 @@ from torch import set_num_threads
 from dsr_fit.body.files import load_body
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp, tables
-from dsr_fit.evaluate.benchmark import REPORTING_SEED, fit_all
-from dsr_fit.evaluate.estimates import Values, bodies_of, judge_on_cases, judge_on_photos
-from dsr_fit.evaluate.metrics import bootstrap, paired_difference
-from dsr_fit.evaluate.parsing import Confusion
-from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
+from dsr_fit.evaluate.benchmark import REPORTING_SEED, Values, fit_all, metrics_on_cases
+from dsr_fit.evaluate.cached_source import CachedSource, case_source, photo_source, seed_of
+from dsr_fit.evaluate.metrics import Confusion, bootstrap, paired_difference
+from dsr_fit.evaluate.regressor import metrics_on_photos
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.observation import Observation
 from dsr_fit.priors.pose import read_pose_prior
@@ -66,12 +65,12 @@ class Variant:
             pose_prior=None if self.pose_prior is None else read_pose_prior(self.pose_prior),
         )
 
-    def look(self, people: KeptSource) -> dict[str, Observation]:
+    def look(self, people: CachedSource) -> dict[str, Observation]:
         """Whom detector and this variant's parser see; findings are kept by parser."""
         settings, name = Settings(), "open"
         if self.parser is not None:
             settings, name = Settings(parser=str(self.parser)), self.parser.stem
-        seen = replace(people, findings=people.findings / name).observe(settings)
+        seen = replace(people, cache=people.cache / name).observe(settings)
         return {image: item for image, item in seen.items() if isinstance(item, Observation)}
 
 
@@ -86,7 +85,7 @@ def variants(new: Path) -> dict[str, Variant]:
 
 
 def judged_on_photos(
-    variant: Variant, umpire: Fitter, photos: KeptSource, folder: Path
+    variant: Variant, umpire: Fitter, photos: CachedSource, folder: Path
 ) -> tuple[Values, dict[str, float]]:
     """Metrics of the fits, and scores of the label maps that they saw, against the annotation."""
     seen, confusion = variant.look(photos), Confusion()
@@ -95,18 +94,19 @@ def judged_on_photos(
         annotation = ccp.read_annotation(folder, Path(name).stem, item.detection.keypoints)
         confusion.add(item.labels, annotation)
         truth.append(replace(item, labels=annotation))
-    bodies = bodies_of(list(fit_all(variant.fitter(), list(seen.values()))))
+    bodies = [result.parameters() for result in fit_all(variant.fitter(), list(seen.values()))]
     scores = {name: round(value, 4) for name, value in confusion.scores().items()}
-    return judge_on_photos(umpire, bodies, truth), scores
+    return metrics_on_photos(umpire, bodies, truth), scores
 
 
-def judged_on_cases(variant: Variant, umpire: Fitter, people: KeptSource) -> Values:
+def judged_on_cases(variant: Variant, umpire: Fitter, people: CachedSource) -> Values:
     """Metrics of the fits against the true bodies."""
     seen = variant.look(people)
     results = list(fit_all(variant.fitter(), list(seen.values())))
     focal_lengths = [result.focal_length for result in results]
     seeds = [seed_of(name) for name in seen]
-    return judge_on_cases(umpire, people.source.images, seeds, bodies_of(results), focal_lengths)
+    bodies = [result.parameters() for result in results]
+    return metrics_on_cases(umpire, people.source.images, seeds, bodies, focal_lengths)
 
 
 def summary(values: Values, names: tuple[str, ...], ships: Values) -> dict[str, Any]:
@@ -135,10 +135,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     numbers = ccp.photo_numbers(arguments.photos, "val")
-    photos = photos_of(arguments.photos, arguments.cache / "photos", numbers)
+    photos = photo_source(arguments.photos, arguments.cache / "photos", numbers)
     seeds = range(REPORTING_SEED, REPORTING_SEED + arguments.cases)
     write_cases(arguments.cases_dir, seeds)
-    people = cases_of(arguments.cases_dir, seeds, arguments.cache / "cases")
+    people = case_source(arguments.cases_dir, seeds, arguments.cache / "cases")
     umpire, table = Fitter(load_body()), {}
     ships: tuple[Values, Values] | None = None
     for name, variant in variants(arguments.new).items():

@@ -25,9 +25,9 @@ from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp, tables
-from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, Seen, fit_all
-from dsr_fit.evaluate.estimates import bodies_of, judge_on_cases, judge_on_photos
-from dsr_fit.evaluate.sets import cases_of, seed_of
+from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, ObservedCase, fit_all, metrics_on_cases
+from dsr_fit.evaluate.cached_source import case_source, seed_of
+from dsr_fit.evaluate.regressor import metrics_on_photos
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
@@ -53,12 +53,12 @@ def variants(config: FitConfig) -> dict[str, tuple[str | None, FitConfig]]:
     }
 
 
-def observe_cases(folder: Path, seeds: Sequence[int], cache: Path | None) -> list[Seen]:
+def observe_cases(folder: Path, seeds: Sequence[int], cache: Path | None) -> list[ObservedCase]:
     """What the whole pipeline is told about each case."""
     with TemporaryDirectory() as nowhere:
-        seen = cases_of(folder, seeds, (cache or Path(nowhere)) / "cases").observe(Settings(), with_image=True)
+        seen = case_source(folder, seeds, (cache or Path(nowhere)) / "cases").observe(Settings(), with_image=True)
     return [
-        Seen(seed_of(name), None, item) if isinstance(item, str) else Seen(seed_of(name), item)
+        ObservedCase(seed_of(name), None, item) if isinstance(item, str) else ObservedCase(seed_of(name), item)
         for name, item in seen.items()
     ]
 
@@ -71,7 +71,7 @@ def fitted(fitter: Fitter, told: list[Observation], batch: int) -> tuple[list[Fi
 
 
 def on_photos(umpire: Fitter, results: list[FitResult], truth: list[Observation]) -> dict[str, float]:
-    judged = judge_on_photos(umpire, bodies_of(results), truth)
+    judged = metrics_on_photos(umpire, [result.parameters() for result in results], truth)
     implausible = judged.pop("implausible_joints").mean()
     return {
         **{name: float(np.nanmedian(values)) for name, values in judged.items()},
@@ -83,7 +83,7 @@ def on_photos(umpire: Fitter, results: list[FitResult], truth: list[Observation]
 def on_cases(umpire: Fitter, folder: Path, seeds: list[int], results: list[FitResult]) -> dict[str, list[float]]:
     """Metric -> value of each case."""
     focal_lengths = [result.focal_length for result in results]
-    judged = judge_on_cases(umpire, folder, seeds, bodies_of(results), focal_lengths)
+    judged = metrics_on_cases(umpire, folder, seeds, [result.parameters() for result in results], focal_lengths)
     return {name: judged[name].round(4).tolist() for name in METRICS}
 
 

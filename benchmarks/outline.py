@@ -32,7 +32,7 @@ from dsr_fit.render.renderer import clip_positions
 
 SUPERSAMPLES = 16
 STEP_PIXELS = 0.25  # the largest displacement of a vertex by a finite-difference step
-DEPTH_RANGE = (3.0, 8.0)
+DEPTH_RANGE = torch.tensor([[3.0, 8.0]], dtype=torch.float64)
 LIMBS = (1, 2, 4, 5, 16, 17, 18, 19)  # hips, knees, shoulders, elbows
 Parameters = dict[str, Tensor]
 

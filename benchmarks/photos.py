@@ -25,8 +25,8 @@ from dsr_fit.config import FitConfig, load_config
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import fit_all
-from dsr_fit.evaluate.estimates import bodies_of, judge_on_photos
-from dsr_fit.evaluate.sets import photos_of
+from dsr_fit.evaluate.cached_source import photo_source
+from dsr_fit.evaluate.regressor import metrics_on_photos
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
@@ -62,7 +62,7 @@ def observe_all(
 ) -> dict[str, Observation | str]:
     """Photo number -> what was seen, or the reason why it can't be fitted."""
     with TemporaryDirectory() as nowhere:
-        photos = photos_of(folder, (cache or Path(nowhere)) / "photos" / parser, numbers)
+        photos = photo_source(folder, (cache or Path(nowhere)) / "photos" / parser, numbers)
         seen = photos.observe(Settings(parser=parser), with_image=True)
     return {Path(name).stem: item for name, item in seen.items()}
 
@@ -102,7 +102,7 @@ def main() -> None:
         started = time.perf_counter()
         results = list(fit_all(fitter, told, arguments.batch))
         seconds = (time.perf_counter() - started) / len(results)
-        judged = judge_on_photos(umpire, bodies_of(results), truth)
+        judged = metrics_on_photos(umpire, [result.parameters() for result in results], truth)
         implausible = judged.pop("implausible_joints").mean()
         table[name] = {
             "weights": {key: value for key, value in vars(chosen[name].weights).items()},

@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 
 from dsr_fit.body.files import load_body
 from dsr_fit.evaluate import metrics, tables
-from dsr_fit.evaluate.benchmark import REPORTING_SEED, Seen, observe_perfectly
+from dsr_fit.evaluate.benchmark import REPORTING_SEED, ObservedCase, observe_truth
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
@@ -48,7 +48,7 @@ def seen_through(case: ClothedCase) -> ClothedCase:
     return replace(case, keypoint_visibility=((pixels >= 0) & (pixels <= [width, height])).all(1))
 
 
-def measure(regressor: OpenRegressor, body, folder: Path, told: list[Seen]) -> dict:
+def measure(regressor: OpenRegressor, body, folder: Path, told: list[ObservedCase]) -> dict:
     """Means with intervals in mm and degrees, SMPL's 24 joints, and what the uncertainty is worth."""
     people = [item.observation for item in told if item.observation is not None]
     cases = [read_case(folder, item.seed) for item in told if item.observation is not None]
@@ -122,15 +122,15 @@ def main() -> None:
     whole = [
         item for item in observe_cases(arguments.cases_dir, seeds, arguments.cache) if item.observation is not None
     ]
-    accurate = [Seen(seed, observe_perfectly(read_case(arguments.cases_dir, seed), NOISE)) for seed in seeds]
+    accurate = [ObservedCase(seed, observe_truth(read_case(arguments.cases_dir, seed), NOISE)) for seed in seeds]
     body = load_body()
     regressor = OpenRegressor(body)
 
-    def only(seen: list[Seen], **left_out: bool) -> list[Seen]:
+    def only(seen: list[ObservedCase], **left_out: bool) -> list[ObservedCase]:
         return [replace(item, observation=without(item.observation, **left_out)) for item in seen if item.observation]
 
     through = [
-        Seen(seed, observe_perfectly(seen_through(read_case(arguments.cases_dir, seed)), NOISE)) for seed in seeds
+        ObservedCase(seed, observe_truth(seen_through(read_case(arguments.cases_dir, seed)), NOISE)) for seed in seeds
     ]
     told = {
         "accurate keypoints, hidden ones too": only(through, world=True, labels=True),

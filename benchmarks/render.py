@@ -97,7 +97,7 @@ def twin_step(size: int) -> Callable[[], float]:
 
     def step() -> float:
         begin = time.perf_counter()
-        pos = clip_positions(leaf, intrinsics, (3.0, 8.0), (size, size))
+        pos = clip_positions(leaf, intrinsics, torch.tensor([[3.0, 8.0]]).double(), (size, size))
         rast, _ = reference.rasterize(pos, BODY.faces, (size, size), ids)
         image = reference.interpolate(attributes, rast, BODY.faces)
         image = torch.cat([image, (ids[..., None] > 0).to(image.dtype)], -1)

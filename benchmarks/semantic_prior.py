@@ -1,6 +1,6 @@
 """How well semantic priors foretell annotated clothing, and what they do to fits of the annotated photos.
 
-    python benchmarks/semantic_prior.py --photos ../shared/data/ccp --work ../semantic_fits \
+    PYTHONPATH=tools python benchmarks/semantic_prior.py --photos ../shared/data/ccp --work ../semantic_fits \
         --out benchmarks/results/semantic_prior.json
 
 Compares the prior by rule (`priors/semantic/rules.npz`) with the shipped one, its average wardrobe and its outfits, on
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from annotated import AnnotatedPhotos, fit_photos, fitted_parameters, fitted_view
 from machine import describe_machine
 from numpy.typing import NDArray
 
@@ -28,14 +29,13 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import ccp
-from dsr_fit.evaluate.annotated import AnnotatedPhotos, fit_photos, fitted_parameters, fitted_view
 from dsr_fit.evaluate.metrics import bootstrap
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.metrics import metrics
 from dsr_fit.labels import LABEL_SETS, LABELS
 from dsr_fit.observe.batch import Batch
+from dsr_fit.priors.counting import View
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
-from dsr_fit.priors.views import View
 from dsr_fit.render.renderer import Renderer
 
 JUDGED = ("keypoint_error_rel", "mc_iou", "containment", "silhouette_iou")

@@ -21,6 +21,8 @@ from dsr_fit.errors import UsageError
 
 T = TypeVar("T")
 
+Mode = Literal["smplify", "eft", "eft+smplify"]
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -148,7 +150,7 @@ class Eft:
 class FitConfig:
     """Everything that decides a fit, apart from its inputs."""
 
-    mode: Literal["smplify", "eft", "eft+smplify"] = "smplify"
+    mode: Mode = "smplify"
     """What moves: the body's parameters (`smplify`), the regressor's weights (`eft`), or these and then those."""
     weights: Weights = field(default_factory=Weights)
     scales: Scales = field(default_factory=Scales)
@@ -168,7 +170,7 @@ class FitConfig:
     stop_improvement: float = 1e-3
     """... lower the energy by less than this fraction."""
     seed: int = 0
-    """Of torch's random numbers; the same seed gives the same fit."""
+    """Of random numbers, where there are any: trainings draw some, a fit draws none and is the same for every seed."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

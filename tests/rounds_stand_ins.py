@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from dsr_fit.assets import shipped
-from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.dataset.manifest import agree
 from dsr_fit.dataset.run import read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
+from dsr_fit.dataset.sources import Entry, Source
+from dsr_fit.evaluate.cached_source import CachedSource
 from dsr_fit.evaluate.metrics import Interval
-from dsr_fit.evaluate.sets import KeptSource
 from dsr_fit.gate.gate import ASSET
 from dsr_fit.training import rounds, rounds_table
 from dsr_fit.training.rounds import Course, Plan
@@ -58,7 +58,7 @@ def digest(*parts: Any) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256(text).digest()))
 
 
-class Photos(KeptSource):
+class Photos(CachedSource):
     """Fits by the hash of the name, the regressor and the configuration; the last person isn't found."""
 
     works: Works = Works()
@@ -93,7 +93,7 @@ def course(tmp_path: Path, works: Works, monkeypatch: pytest.MonkeyPatch, **plan
     photos = Photos(Source(Path("/nowhere"), [Entry(f"{number}.jpg") for number in range(PEOPLE)], "list"), tmp_path)
     object.__setattr__(photos, "works", works)
 
-    def calibrate(settings: Settings, people: KeptSource, work: Path, *_: Any) -> dict[str, Any]:
+    def calibrate(settings: Settings, people: CachedSource, work: Path, *_: Any) -> dict[str, Any]:
         works.begin(f"gate {work.parent}")
         gate = json.loads(shipped(ASSET).read_text())
         works.end()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from annotated import AnnotatedPhotos, fit_photos, fitted_parameters
 from scenes import observe, open_body, person
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage, Weights
-from dsr_fit.evaluate.annotated import AnnotatedPhotos, fit_photos, fitted_parameters
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.observation import Observation
 

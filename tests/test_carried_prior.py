@@ -13,8 +13,7 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.skinning import SkinningWeights
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABEL_INDEX
-from dsr_fit.priors.carried import carry_over
-from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
+from dsr_fit.priors.semantic import SemanticPrior, carry_over, load_semantic_prior
 
 ORDER = np.random.default_rng(0).permutation(open_body().num_vertices)
 

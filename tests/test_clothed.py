@@ -17,10 +17,10 @@ from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.synthetic import ClothedCase, generate, read_cases, staging, write_cases
 from dsr_fit.synthetic.cloth import hull_ring, support
 from dsr_fit.synthetic.dataset import write_case
+from dsr_fit.synthetic.dressing import dress
 from dsr_fit.synthetic.garments import Piece
-from dsr_fit.synthetic.outfitter import pieces_of
 from dsr_fit.synthetic.surface import cut, open_surface
-from dsr_fit.synthetic.wardrobe import KINDS, Outfit, dress_up
+from dsr_fit.synthetic.wardrobe import KINDS, Outfit, random_outfit
 
 SEEDS = tuple(range(16))
 
@@ -32,7 +32,7 @@ def cases() -> list[ClothedCase]:
 
 @pytest.fixture(scope="module")
 def outfits() -> list[Outfit]:
-    return [dress_up(np.random.default_rng(seed), roomy=True) for seed in range(150)]
+    return [random_outfit(np.random.default_rng(seed), roomy=True) for seed in range(150)]
 
 
 def dressed(outfit: Outfit) -> tuple[staging.Placed, dict[str, Piece]]:
@@ -40,7 +40,7 @@ def dressed(outfit: Outfit) -> tuple[staging.Placed, dict[str, Piece]]:
     pose = staging.held_out_poses().full_pose[0].astype(np.float64)
     stance = staging.Stance("", np.zeros(3), 0.3 * pose[3:], True, "front")
     placed = staging.place(stance, np.zeros(10, np.float32), np.diag([1.0, -1, -1]), np.array([0, 0, 3.0]))
-    return placed, {piece.name: piece for piece in pieces_of(placed.wearer, outfit, np.random.default_rng(0))}
+    return placed, {piece.name: piece for piece in dress(placed.wearer, outfit, np.random.default_rng(0))}
 
 
 def same(a: ClothedCase, b: ClothedCase) -> bool:

@@ -16,16 +16,17 @@ from dsr_fit.labels import LABEL_INDEX, LABELS, MIRRORED_LABELS, OCCLUDER, UNKNO
 from dsr_fit.priors import counting
 from dsr_fit.priors.counting import (
     BACKGROUND,
+    View,
     allowed_labels,
     count_labels,
     fronts_of,
+    learn,
     mirror_of,
     neighbours_of,
     observations_of,
     prior_from,
 )
 from dsr_fit.priors.outfits import SLEEVES, TRUNKS, on_arms
-from dsr_fit.priors.views import View, learn
 from dsr_fit.render.renderer import Renderer
 
 SIZE = 320

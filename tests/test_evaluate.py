@@ -11,14 +11,13 @@ import pytest
 import torch
 from scenes import open_body
 
-from dsr_fit.body.parameters import Parameters
 from dsr_fit.cli.evaluate_clothed import REFERENCES, AblationArguments, ClothedArguments, variants
 from dsr_fit.cli.main import main as cli
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import tables
-from dsr_fit.evaluate.benchmark import METRICS, Seen, judge, observe_all, observe_perfectly, parameters_of, run
+from dsr_fit.evaluate.benchmark import METRICS, ObservedCase, at_focal, case_metrics, observe_cases, observe_truth, run
 from dsr_fit.fitting.fitter import Fitter
-from dsr_fit.synthetic import ClothedCase, write_cases
+from dsr_fit.synthetic import write_cases
 from dsr_fit.synthetic.dataset import read_case
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,14 +36,9 @@ def fitter() -> Fitter:
     return Fitter(open_body(), FitConfig())
 
 
-def _truth(case: ClothedCase) -> Parameters:
-    names = ("global_orient", "body_pose", "betas", "cam_t")
-    return Parameters(*(torch.from_numpy(getattr(case, name))[None] for name in names))
-
-
 def test_the_truth_has_no_error(folder: Path, fitter: Fitter) -> None:
     case = read_case(folder, SEEDS[0])
-    found = judge(fitter, case, _truth(case))
+    found = case_metrics(fitter, case, case.parameters())
     assert set(found) == set(METRICS)
     assert (found["mask_iou"], found["pck"]) == (100, 100)
     errors = [value for name, value in found.items() if name not in ("mask_iou", "pck")]
@@ -53,22 +47,22 @@ def test_the_truth_has_no_error(folder: Path, fitter: Fitter) -> None:
 
 def test_known_errors_are_found(folder: Path, fitter: Fitter) -> None:
     case = read_case(folder, SEEDS[0])
-    true = _truth(case)
-    moved = judge(fitter, case, replace(true, cam_t=true.cam_t + torch.tensor([0.3, 0.0, 0.0])))
+    true = case.parameters()
+    moved = case_metrics(fitter, case, replace(true, cam_t=true.cam_t + torch.tensor([0.3, 0.0, 0.0])))
     assert moved["mpjpe"] == pytest.approx(0, abs=0.1), "where the body stands is no error of its joints"
     assert moved["mask_iou"] < 60
-    near = judge(fitter, case, replace(true, cam_t=true.cam_t * 0.9))
+    near = case_metrics(fitter, case, replace(true, cam_t=true.cam_t * 0.9))
     if not case.cropped:
         # Drawn at nine tenths of the distance: (1 / .9)^2 of the area, but for the body's own depth.
         assert near["area_inflation"] == pytest.approx(100 * (1 / 0.81 - 1), abs=4)
     pose = true.body_pose.clone()
     pose[0, 3 * 17 + 1] += 1.0  # one of 24 joints, turned about one axis of its rotation vector
-    assert 0.5 * 57.3 / 24 < judge(fitter, case, replace(true, body_pose=pose))["angle"] < 57.4 / 24
+    assert 0.5 * 57.3 / 24 < case_metrics(fitter, case, replace(true, body_pose=pose))["angle"] < 57.4 / 24
 
 
 def test_perfect_perception_is_noisy_truth(folder: Path) -> None:
     case = read_case(folder, SEEDS[1])
-    exact, noisy, again = (observe_perfectly(case, noise) for noise in (0.0, 0.01, 0.01))
+    exact, noisy, again = (observe_truth(case, noise) for noise in (0.0, 0.01, 0.01))
     focal, _, cx, cy = case.intrinsics
     seen = exact.detection.keypoints[:, 2] > 0
     assert seen[:25].tolist() == case.keypoint_visibility[:25].tolist()
@@ -82,15 +76,15 @@ def test_perfect_perception_is_noisy_truth(folder: Path) -> None:
 
 
 def test_another_focal_length_is_not_counted_twice(folder: Path, fitter: Fitter) -> None:
-    (result,) = fitter.fit([observe_perfectly(read_case(folder, SEEDS[0]), 0.005)])
-    moved = parameters_of(replace(result, focal_length=2 * result.focal_length), result.focal_length)
+    (result,) = fitter.fit([observe_truth(read_case(folder, SEEDS[0]), 0.005)])
+    moved = at_focal(result.parameters(), 2 * result.focal_length, result.focal_length)
     np.testing.assert_allclose(moved.cam_t[0].numpy(), result.cam_t * [1, 1, 0.5], rtol=1e-6)
 
 
 def test_fits_come_in_order_and_missed_people_are_left_out(folder: Path, fitter: Fitter) -> None:
-    seen = list(observe_all(folder, SEEDS, "perfect", 0.005))
+    seen = list(observe_cases(folder, SEEDS, "perfect", 0.005))
     whole = list(run(fitter, folder, seen))
-    partly = list(run(fitter, folder, [seen[0], Seen(SEEDS[1], None, "not found"), seen[2]]))
+    partly = list(run(fitter, folder, [seen[0], ObservedCase(SEEDS[1], None, "not found"), seen[2]]))
     assert len(partly) == 2
     for row, same in zip(partly, (whole[0], whole[2]), strict=True):
         # A batch's size rounds differently, and a descent of a hundred steps makes the most of it.
@@ -131,13 +125,13 @@ def test_variants_differ_in_their_terms_alone() -> None:
 
 def test_the_floor_has_the_mean_body(folder: Path) -> None:
     floor = Fitter(open_body(), variants(FitConfig())["floor"])
-    (result,) = floor.fit([observe_perfectly(read_case(folder, SEEDS[2]), 0.005)])
+    (result,) = floor.fit([observe_truth(read_case(folder, SEEDS[2]), 0.005)])
     assert np.abs(result.betas).max() < 0.01
 
 
 def test_command_writes_its_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--out", str(tmp_path / "r.json"), "--cases-dir", str(folder), "--cases", "2"]
-    assert cli.main(["evaluate", "clothed", *words]) == 0
+    assert cli(["evaluate", "clothed", *words]) == 0
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["cases"] == len(found["tags"]) == len(found["values"]["default"]["pve"]) == 2
     printed = capsys.readouterr().out
@@ -155,7 +149,7 @@ def test_command_writes_its_report(folder: Path, tmp_path: Path, capsys: pytest.
     ],
 )
 def test_wrong_words(words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["evaluate", "clothed", *words]) == status
+    assert cli(["evaluate", "clothed", *words]) == status
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

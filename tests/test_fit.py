@@ -12,7 +12,7 @@ from scenes import observe, open_body, person
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, crop_camera, spin_translation
 from dsr_fit.config import FitConfig, Stage, Weights
-from dsr_fit.evaluate.plausibility import implausible_joints
+from dsr_fit.evaluate.metrics import implausible_joints
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.gate.gate import Gate

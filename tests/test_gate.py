@@ -16,8 +16,9 @@ from dsr_fit.config import Eft, FitConfig, LeastSquares, Stage, Weights
 from dsr_fit.errors import UsageError
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
-from dsr_fit.gate import calibration as calibration
-from dsr_fit.gate.gate import ASSET, EVIDENCE, Cost, Gate, binding, evidence, hinges
+from dsr_fit.gate import calibration
+from dsr_fit.gate.evidence import EVIDENCE, FitSummary, evidence
+from dsr_fit.gate.gate import ASSET, Cost, Gate, binding, hinges
 from dsr_fit.observe.load_parser import load_parser
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
@@ -128,7 +129,7 @@ def test_the_gate_that_ships_was_calibrated_with_what_ships() -> None:
 
 
 def test_evidence_of_a_fit_that_lies_on_its_truth(result: FitResult) -> None:
-    values = evidence(result)
+    values = evidence(FitSummary.of_result(result))
     assert set(values) == set(EVIDENCE)
     assert values["hidden"] == pytest.approx(-25)
     assert 0 <= values["keypoint_error"] < 0.05

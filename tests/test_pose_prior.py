@@ -11,7 +11,7 @@ import torch
 
 from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError
-from dsr_fit.evaluate.plausibility import implausible_joints, joint_angles
+from dsr_fit.evaluate.metrics import implausible_joints, joint_angles
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.priors.pose import PosePrior, load_pose_prior, read_pose_prior, wrapped
 from dsr_fit.priors.recorded_poses import load_poses

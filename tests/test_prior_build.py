@@ -59,7 +59,7 @@ def test_renders_and_scans_become_a_prior_that_a_fit_takes(tmp_path: Path, capfd
     write_labels(data / "render.png", seen.labels)
     write_scan(data / "scans" / "scan.npz")
     out = tmp_path / "[bold]prior :dog:.npz"
-    assert cli.main(["prior", "build", "--data", str(data), "--out", str(out), "--views", "4"]) == 0
+    assert cli(["prior", "build", "--data", str(data), "--out", str(out), "--views", "4"]) == 0
     assert f"{out}: 5 views of 2 files" in capfd.readouterr().out
     prior = load_semantic_prior(open_body(), out)
     assert prior.outfits is not None
@@ -154,7 +154,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("folders")
 @pytest.mark.parametrize(("words", "status", "line"), REFUSALS.values(), ids=REFUSALS)
 def test_what_does_not_fit_is_refused_in_one_line(capfd: Capture, words: str, status: int, line: str) -> None:
-    assert cli.main(words.split()) == status
+    assert cli(words.split()) == status
     error = capfd.readouterr().err.strip().splitlines()
     assert line in error[-1]
     assert error[-1].startswith("dsr-fit: ")

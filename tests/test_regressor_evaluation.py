@@ -12,23 +12,23 @@ import torch
 from scenes import open_body
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.sources import Entry, Person, Source
-from dsr_fit.dataset.observation_cache import KeptPerceiver, read_seen, write_seen
-from dsr_fit.dataset.records import Found, Seen
+from dsr_fit.dataset.observing import CachedObserver, read_observations, write_observations
+from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.run import Resources, read_results
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.sources import Entry, Person, Source
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate import ccp, metrics
-from dsr_fit.evaluate.benchmark import judge, observe_wholly, parameters_of
-from dsr_fit.evaluate.calibrate_gate import calibrate_gate, calibration_seeds, evidence_of, write_gate
-from dsr_fit.evaluate.estimates import ON_CASES, ON_PHOTOS, judge_on_photos
-from dsr_fit.evaluate.regressor import EvaluationSets, evaluate, read_values
-from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of, seed_of
+from dsr_fit.evaluate.benchmark import CASE_METRICS, at_focal, case_metrics, observe_image, vertex_errors
+from dsr_fit.evaluate.cached_source import CachedSource, case_source, photo_source, seed_of
+from dsr_fit.evaluate.calibrate_gate import calibrate_gate, calibration_seeds, summary_of
+from dsr_fit.evaluate.regressor import PHOTO_METRICS, EvaluationSets, evaluate, metrics_on_photos, read_values
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.metrics import keypoint_errors
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.gate import calibration as gate_calibration
-from dsr_fit.gate.gate import EVIDENCE, Gate, evidence, read_gate
+from dsr_fit.gate.evidence import EVIDENCE, FitSummary, evidence
+from dsr_fit.gate.gate import Gate, read_gate, write_gate
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.observe.perception import Perception
@@ -37,7 +37,7 @@ from dsr_fit.synthetic.dataset import read_case, write_cases
 SEEDS = (3, 5, 9)
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=6), stages=(Stage(56, 2, 0.005),))
 SETTINGS = Settings(config=QUICK, body="open", regressor="open")
-ONE = Resources(perceivers=1, fitters=1)
+ONE = Resources(observers=1, fitters=1)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def judged(folder: Path) -> dict[str, np.ndarray]:
     """What `evaluate` writes of these people."""
-    people = cases_of(folder, SEEDS, folder / "findings")
+    people = case_source(folder, SEEDS, folder / "findings")
     evaluate(SETTINGS, EvaluationSets(cases=people), folder / "evaluation", ONE)
     return read_values(folder / "evaluation" / "cases.npz")
 
@@ -59,7 +59,7 @@ def judged(folder: Path) -> dict[str, np.ndarray]:
 def told(folder: Path) -> dict[int, Observation]:
     """What the pipeline sees of those whom the detector finds."""
     perception = Perception()
-    seen = [observe_wholly(read_case(folder, seed), folder / f"{seed:06d}.png", perception) for seed in SEEDS]
+    seen = [observe_image(read_case(folder, seed), folder / f"{seed:06d}.png", perception) for seed in SEEDS]
     return {item.seed: item.observation for item in seen if item.observation is not None}
 
 
@@ -77,7 +77,7 @@ def test_people_are_judged_as_the_pipeline_finds_them(
 ) -> None:
     """Estimate and fit of each, by hand. The tolerance is single precision's, through files."""
     assert [seed_of(name) for name in judged["name"]] == list(told)
-    expected = {f"{who}_{name}" for who in ("estimate", "fit") for name in (*ON_CASES, "energy")}
+    expected = {f"{who}_{name}" for who in ("estimate", "fit") for name in (*CASE_METRICS, "energy")}
     assert set(judged) == {"name", "fit_iterations"} | expected
     fitter = Fitter(open_body(), QUICK)
     batch = Batch(list(told.values()), crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
@@ -87,8 +87,8 @@ def test_people_are_judged_as_the_pipeline_finds_them(
         estimate = estimates.map(lambda value, row=row: value[row : row + 1])
         scale = torch.tensor([1.0, 1.0, case.focal_length / told[seed].focal_length])
         by_hand = {
-            "estimate": judge(fitter, case, replace(estimate, cam_t=estimate.cam_t * scale)),
-            "fit": judge(fitter, case, parameters_of(result, case.focal_length)),
+            "estimate": case_metrics(fitter, case, replace(estimate, cam_t=estimate.cam_t * scale)),
+            "fit": case_metrics(fitter, case, at_focal(result.parameters(), result.focal_length, case.focal_length)),
         }
         for who, values in by_hand.items():
             for name, value in values.items():
@@ -122,8 +122,9 @@ def test_a_row_has_the_evidence_of_its_fit(
     """Whatever the gate looks at is in the shards; single precision."""
     rows = {seed_of(row["imgname"]): row for row in read_results(folder / "evaluation" / "cases")}
     for seed, result in fits.items():
-        assert list(evidence_of(rows[seed])) == list(EVIDENCE)
-        assert evidence_of(rows[seed]) == pytest.approx(evidence(result), rel=1e-4, abs=1e-6, nan_ok=True)
+        in_memory = evidence(FitSummary.of_result(result))
+        assert list(in_memory) == list(EVIDENCE)
+        assert evidence(summary_of(rows[seed])) == pytest.approx(in_memory, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_photos_are_judged_against_their_annotation(fits: dict[int, FitResult], told: dict[int, Observation]) -> None:
@@ -135,8 +136,8 @@ def test_photos_are_judged_against_their_annotation(fits: dict[int, FitResult], 
     height, width = observation.labels.shape
     mask = fitter.renderer(parameters.pose(fitter.body).vertices(), intrinsics.float(), (height, width)).mask[0]
     truth = replace(observation, labels=(5 * mask.numpy()).astype(np.uint8))
-    values = judge_on_photos(fitter, [parameters], [truth])
-    assert set(values) == set(ON_PHOTOS)
+    values = metrics_on_photos(fitter, [parameters], [truth])
+    assert set(values) == set(PHOTO_METRICS)
     assert values["containment"] == pytest.approx(1, abs=0.03)  # the crop's pixels against the image's
     assert values["area_ratio"] == pytest.approx(1, abs=0.04)
     batch = Batch([truth], crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid)
@@ -146,7 +147,7 @@ def test_photos_are_judged_against_their_annotation(fits: dict[int, FitResult], 
 
 def test_annotated_photos_through_the_whole_pipeline(shared_dir: Path, tmp_path: Path) -> None:
     data = shared_dir / "data" / "ccp"
-    photos = photos_of(data, tmp_path / "findings", ccp.photo_numbers(data, "tune")[:2])
+    photos = photo_source(data, tmp_path / "findings", ccp.photo_numbers(data, "tune")[:2])
     evaluate(SETTINGS, EvaluationSets(photos=photos), tmp_path, ONE)
     values = read_values(tmp_path / "photos.npz")
     assert list(values["name"]) == ["0005.jpg", "0015.jpg"]
@@ -169,7 +170,7 @@ def test_a_gate_learnt_from_fits_holds_for_their_fitter_alone(
     """The right fits are those below the limit, here the middle of these people's errors."""
     errors = np.sort(judged["fit_pve"])
     monkeypatch.setattr(gate_calibration, "LIMIT_MM", float(errors[:2].mean()))
-    people = cases_of(folder, SEEDS, folder / "findings")
+    people = case_source(folder, SEEDS, folder / "findings")
     found = calibrate_gate(SETTINGS, people, tmp_path / "work", ONE)
     assert found["calibration"]["fits"] == len(errors)
     assert found["calibration"]["right"] == pytest.approx(1 / len(errors))
@@ -221,14 +222,14 @@ def test_evidence_that_no_fit_has_costs_nothing() -> None:
         ),
         (
             '{"bias": 1, "threshold": 1, "costs": {"pose": {"knots": [0, 1], "rises": [], "usual": 0}}}',
-            "costs that are none",
+            "wrong shapes",
         ),
     ],
 )
 def test_a_file_that_is_no_gate_is_one_line(content: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "gate.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="not a quality gate's file") as told:
+    with pytest.raises(InputError, match="not a quality gate") as told:
         read_gate(path)
     assert said in str(told.value)
     assert "\n" not in str(told.value)
@@ -246,17 +247,21 @@ def test_people_a_gate_learns_from_are_in_no_report() -> None:
 # --- What perception found, kept ------------------------------------------------------------------
 
 
-def _found(world: bool) -> Found:
+def _found(world: bool) -> PackedObservation:
     rng = np.random.default_rng(0)
     landmarks = rng.normal(size=(49, 4)).astype(np.float32) if world else None
     keypoints = rng.normal(size=(49, 3)).astype(np.float32)
-    return Found(keypoints, landmarks, b"\0png\0", "open", "mediapipe", 812.25, (640, 480))
+    return PackedObservation(keypoints, landmarks, b"\0png\0", "open", "mediapipe", 812.25, (640, 480))
 
 
 def test_what_was_found_is_read_as_it_was_written(tmp_path: Path) -> None:
-    seen = [Seen("a/b.jpg", 0, 7, _found(True)), Seen("a/b.jpg", 1, 8, _found(False)), Seen("a/b.jpg", 2, reason="no")]
-    write_seen(tmp_path / "b.npz", seen)
-    again = read_seen(tmp_path / "b.npz", "a/b.jpg")
+    seen = [
+        PersonObservation("a/b.jpg", 0, 7, _found(True)),
+        PersonObservation("a/b.jpg", 1, 8, _found(False)),
+        PersonObservation("a/b.jpg", 2, reason="no"),
+    ]
+    write_observations(tmp_path / "b.npz", seen)
+    again = read_observations(tmp_path / "b.npz", "a/b.jpg")
     for one, other in zip(seen, again, strict=True):
         assert replace(one, found=None) == replace(other, found=None)
         assert (one.found is None) == (other.found is None)
@@ -267,12 +272,12 @@ def test_what_was_found_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_an_image_is_looked_at_once(tmp_path: Path) -> None:
     looked: list[str] = []
 
-    def look(entry: Entry) -> list[Seen]:
+    def look(entry: Entry) -> list[PersonObservation]:
         looked.append(entry.imgname)
-        return [Seen(entry.imgname, 0, found=_found(True))]
+        return [PersonObservation(entry.imgname, 0, found=_found(True))]
 
     for _ in range(2):
-        perceive = KeptPerceiver(tmp_path, tmp_path / "images", lambda: look)
+        perceive = CachedObserver(tmp_path, tmp_path / "images", lambda: look)
         assert [perceive(Entry(name))[0].imgname for name in ("x.jpg", "../x.jpg", "y/x.jpg")][0] == "x.jpg"
     assert looked == ["x.jpg", "y/x.jpg"]
 
@@ -283,12 +288,16 @@ def test_an_image_that_was_mended_is_looked_at_again(tmp_path: Path) -> None:
     image.write_bytes(b"half of a photo")
     looks = []
 
-    def look(entry: Entry) -> list[Seen]:
+    def look(entry: Entry) -> list[PersonObservation]:
         looks.append(entry.imgname)
         whole = image.read_bytes() == b"all of it"
-        return [Seen(entry.imgname, 0, found=_found(True) if whole else None, reason="" if whole else "truncated")]
+        return [
+            PersonObservation(
+                entry.imgname, 0, found=_found(True) if whole else None, reason="" if whole else "truncated"
+            )
+        ]
 
-    perceive = KeptPerceiver(tmp_path / "kept", images, lambda: look)
+    perceive = CachedObserver(tmp_path / "kept", images, lambda: look)
     assert [perceive(Entry("x.jpg"))[0].reason for _ in range(2)] == ["truncated"] * 2
     image.write_bytes(b"all of it")
     later = (tmp_path / "kept" / "x.jpg.npz").stat().st_mtime + 10
@@ -303,39 +312,35 @@ def test_an_image_that_was_mended_is_looked_at_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 nothing", b"\x93NUMPY"])
 def test_a_damaged_finding_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.jpg.npz").write_bytes(content)
-    with pytest.raises(InputError, match="not what perception found"):
-        KeptPerceiver(tmp_path, tmp_path, lambda: lambda _: [])(Entry("x.jpg"))
+    with pytest.raises(InputError, match="not the observations of an image"):
+        CachedObserver(tmp_path, tmp_path, lambda: lambda _: [])(Entry("x.jpg"))
 
 
 def test_findings_of_another_perception_or_source_are_refused(tmp_path: Path) -> None:
-    def people(images: str, *persons: Person) -> KeptSource:
-        return KeptSource(Source(Path(images), [Entry("a.jpg", persons or None)], "list"), tmp_path)
+    def people(images: str, *persons: Person) -> CachedSource:
+        return CachedSource(Source(Path(images), [Entry("a.jpg", persons or None)], "list"), tmp_path)
 
-    people("/here")._stage(SETTINGS)
-    people("/here")._stage(SETTINGS)
-    people("/here")._stage(replace(SETTINGS, regressor="other.safetensors", config=FitConfig()))
+    people("/here").observer(SETTINGS)
+    people("/here").observer(SETTINGS)
+    people("/here").observer(replace(SETTINGS, regressor="other.safetensors", config=FitConfig()))
     for source, settings, said in (
         (people("/there"), SETTINGS, "images: /here, now /there"),
         (people("/here"), replace(SETTINGS, focal=500.0), "focal: absent, now 500.0"),
         (people("/here"), replace(SETTINGS, parsing_protocol="paper"), "parser"),
         (people("/here", Person(0)), SETTINGS, "people"),
     ):
-        with pytest.raises(UsageError, match="holds other findings") as told:
-            source._stage(settings)
+        with pytest.raises(UsageError, match="caches other perception") as told:
+            source.observer(settings)
         assert said in str(told.value)
 
 
 def test_vertex_errors_need_no_camera(folder: Path, fits: dict[int, FitResult]) -> None:
-    from dsr_fit.evaluate.estimates import vertex_errors
-
     fitter = Fitter(open_body(), QUICK)
     bodies = [result.parameters() for result in fits.values()]
     found = vertex_errors(fitter, folder, list(fits), bodies)
     for seed, result, error in zip(fits, fits.values(), found, strict=True):
         case = read_case(folder, seed)
         true = torch.from_numpy(case.vertices)[None]
-        pelvis = open_body()(
-            *(torch.from_numpy(getattr(case, name))[None] for name in ("global_orient", "body_pose", "betas", "cam_t"))
-        ).joints()[:, 0]
+        pelvis = case.parameters().pose(open_body()).joints()[:, 0]
         ours, root = torch.from_numpy(result.vertices)[None], torch.from_numpy(result.pelvis)[None]
         assert error == pytest.approx(float(metrics.pve(ours, true, root, pelvis)), abs=0.01)

@@ -91,7 +91,7 @@ def test_an_occluder_moves_its_edge_over_the_surface_behind() -> None:
 
 
 def _coverage(vertices: Tensor, faces: Tensor, size: int, factor: int = 16) -> Tensor:
-    pos = clip_positions(vertices, CAMERA * size / 64, (1.0, 10.0), (size, size))
+    pos = clip_positions(vertices, CAMERA * size / 64, torch.tensor([[1.0, 10.0]]).double(), (size, size))
     mask = ops_cpu.triangle_ids(pos, faces, (size * factor, size * factor)) > 0
     return torch.nn.functional.avg_pool2d(mask.float()[:, None], factor)[:, 0]
 

@@ -121,8 +121,8 @@ def test_merged_classes_are_sums() -> None:
     [
         ({"body_sha256": np.array("0" * 64)}, "made for another body than 'open'"),
         ({"probabilities": np.full((5, 20), 0.05)}, r"has shape \(5, 20\), expected \(7000, 20\)"),
-        ({"probabilities": np.full((7000, 20), np.nan)}, "no probabilities"),
-        ({"probabilities": np.full((7000, 20), -0.1)}, "no probabilities"),
+        ({"probabilities": np.full((7000, 20), np.nan)}, "not probabilities"),
+        ({"probabilities": np.full((7000, 20), -0.1)}, "not probabilities"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, np.ndarray], words: str) -> None:

@@ -28,14 +28,14 @@ from dsr_fit.evaluate.spin import (
     J17_OF_24,
     J17_OF_H36M,
     SMPL_VERTICES,
-    Failure,
-    Judge,
+    CentredBody,
+    EvaluatedRow,
+    FailedRow,
     Protocol,
-    Row,
     RowError,
-    RowObserver,
+    RowEvaluator,
+    RowPerception,
     evaluate_rows,
-    figure_from_24,
 )
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.io.spin_file import SpinFile
@@ -106,16 +106,16 @@ def fake_fit(vertices: Sequence[np.ndarray] | None = None, joints: Sequence[np.n
     return fit
 
 
-def run(judge: Judge, fit: Fit, observe: Callable[[int], Observation] = observation) -> list[Row]:
+def run(judge: RowEvaluator, fit: Fit, observe: Callable[[int], Observation] = observation) -> list[EvaluatedRow]:
     outcomes = list(evaluate_rows(judge, range(len(judge.file)), observe, fit))
-    assert [item for item in outcomes if isinstance(item, Failure)] == []
-    return [item for item in outcomes if isinstance(item, Row)]
+    assert [item for item in outcomes if isinstance(item, FailedRow)] == []
+    return [item for item in outcomes if isinstance(item, EvaluatedRow)]
 
 
 # --- Ground truth from gendered bodies, as for 3DPW ------------------------------------------------
 
 
-def _gendered(count: int, genders: Sequence[str], protocol: Protocol) -> tuple[Judge, list[np.ndarray]]:
+def _gendered(count: int, genders: Sequence[str], protocol: Protocol) -> tuple[RowEvaluator, list[np.ndarray]]:
     """A judge and the true vertices, far from the camera's origin."""
     rng = np.random.default_rng(3)
     pose, betas = 0.3 * rng.normal(size=(count, 72)), rng.normal(size=(count, 10))
@@ -127,7 +127,7 @@ def _gendered(count: int, genders: Sequence[str], protocol: Protocol) -> tuple[J
         turned, shape = values
         posed = bodies[gender[0]](turned[:, :3], turned[:, 3:], shape, torch.zeros(1, 3))
         true.append(posed.vertices()[0].double().numpy() + [0.5, -0.2, 3.0])
-    return Judge(file, protocol, True, torch.from_numpy(h36m_regressor()), bodies, True), true
+    return RowEvaluator(file, protocol, True, torch.from_numpy(h36m_regressor()), bodies, True), true
 
 
 @pytest.mark.parametrize("protocol", [14, 17])
@@ -195,25 +195,25 @@ def test_rows_without_parameters_or_gender_are_listed() -> None:
     pose[3, 5] = np.nan
     file = replace(judge.file, gender=("m", "x", "m", "f"), has_smpl=np.array([True, True, False, True]))
     outcomes = list(evaluate_rows(replace(judge, file=file), range(4), observation, fake_fit(vertices=true)))
-    failures = {item.row: item.reason for item in outcomes if isinstance(item, Failure)}
+    failures = {item.row: item.reason for item in outcomes if isinstance(item, FailedRow)}
     assert failures == {
         1: "its gender is 'x', not m or f",
         2: "its pose and shape are unknown (has_smpl is 0)",
         3: "its pose or shape isn't finite",
     }
-    assert [item.row for item in outcomes if isinstance(item, Row)] == [0]
+    assert [item.row for item in outcomes if isinstance(item, EvaluatedRow)] == [0]
 
 
 # --- Ground truth from stored joints, fits of a body with its own keypoints ------------------------
 
 
-def _stored(count: int, protocol: Protocol) -> tuple[Judge, list[np.ndarray]]:
+def _stored(count: int, protocol: Protocol) -> tuple[RowEvaluator, list[np.ndarray]]:
     """A judge of S, and 49 joints that agree with it."""
     rng = np.random.default_rng(4)
     joints = rng.normal(scale=0.4, size=(count, 49, 3))
     pelvis = joints[:, [25 + SPIN_24.index("Pelvis (MPII)")]]
     stored = np.concatenate([joints[:, 25:] - pelvis, np.ones((count, 24, 1))], 2)
-    judge = Judge(spin_file(count, joints=stored), protocol, False, None, {}, False)
+    judge = RowEvaluator(spin_file(count, joints=stored), protocol, False, None, {}, False)
     return judge, [each + [0.1, 0.0, 4.0] for each in joints]
 
 
@@ -244,13 +244,15 @@ def test_stored_joints_are_about_the_pelvis() -> None:
     judge, _ = _stored(1, 17)
     assert judge.file.joints is not None
     joints, known = torch.from_numpy(judge.file.joints[0, :, :3]), torch.ones(24, dtype=torch.bool)
-    centred = figure_from_24(joints, known).joints
+    centred = CentredBody.from_spin_24(joints, known).joints
     # A file that isn't centred, but holds the pelvis, is brought there.
-    torch.testing.assert_close(figure_from_24(joints + 2.0, known).joints, centred)
+    torch.testing.assert_close(CentredBody.from_spin_24(joints + 2.0, known).joints, centred)
     known[SPIN_24.index("Pelvis (MPII)")] = False
-    torch.testing.assert_close(figure_from_24(joints - joints[[2, 3]].mean(0), known).joints[:14].shape, (14, 3))
+    torch.testing.assert_close(
+        CentredBody.from_spin_24(joints - joints[[2, 3]].mean(0), known).joints[:14].shape, (14, 3)
+    )
     with pytest.raises(RowError, match=r"not centred on it, the hips are 3\.\d\d m away"):
-        figure_from_24(joints - joints[[2, 3]].mean(0) + 2.0, known)
+        CentredBody.from_spin_24(joints - joints[[2, 3]].mean(0) + 2.0, known)
 
 
 def test_rows_that_lack_a_joint_of_the_protocol_are_listed() -> None:
@@ -260,10 +262,10 @@ def test_rows_that_lack_a_joint_of_the_protocol_are_listed() -> None:
     judge.file.joints[1, SPIN_24.index("Spine (H36M)"), 3] = 0  # one of the 17 only
     judge.file.joints[2, SPIN_24.index("Head (H36M)"), 0] = np.nan
     outcomes = list(evaluate_rows(judge, range(3), observation, fake_fit(joints=found)))
-    assert {(item.row, item.reason) for item in outcomes if isinstance(item, Failure)} == {
+    assert {(item.row, item.reason) for item in outcomes if isinstance(item, FailedRow)} == {
         (0, "the true place of Right Knee is unknown"), (2, "the true place of Head (H36M) is unknown"),
     }  # fmt: skip
-    assert [item.row for item in outcomes if isinstance(item, Row)] == [1]
+    assert [item.row for item in outcomes if isinstance(item, EvaluatedRow)] == [1]
 
 
 # --- Nothing is lost -------------------------------------------------------------------------------
@@ -288,7 +290,7 @@ def test_every_row_comes_back_once_whatever_fails() -> None:
 
     outcomes = list(evaluate_rows(judge, range(count), observe, fit))
     assert sorted(item.row for item in outcomes) == list(range(count))
-    failures = {item.row: (item.kind, item.reason) for item in outcomes if isinstance(item, Failure)}
+    failures = {item.row: (item.kind, item.reason) for item in outcomes if isinstance(item, FailedRow)}
     expected = {row: ("missing image", "gone") for row in range(0, count, 7)}
     expected[10] = ("fit failed", "RuntimeError: a step went wrong")
     expected[20] = ("fit failed", "the fitted body isn't finite")
@@ -342,7 +344,7 @@ def test_part_is_taken_where_it_is_enough_and_else_the_box_is_searched(tmp_path:
     part[2] = np.nan
     file = spin_file(3, imgname=("person.png",) * 3, part=part, center=np.full((3, 2), 300.0), scale=np.full(3, 2.5))
     watched = _Watched()
-    observer = RowObserver(file, tmp_path, Perception(watched), focal=777.0)
+    observer = RowPerception(file, tmp_path, Perception(watched), focal=777.0)
     seen = observer(0)
     assert (seen.detection.source, seen.focal_length) == ("part", 777.0)
     np.testing.assert_allclose(seen.detection.keypoints[25:35], part[0, :10])
@@ -360,7 +362,7 @@ def test_missing_and_strange_images_are_row_errors(tmp_path: Path) -> None:
     (tmp_path / "images" / "text.png").write_text("no picture")
     shutil.copy(PERSON, tmp_path / "person.png")
     names = ("gone.png", "../person.png", str(tmp_path / "person.png"), "text.png")
-    observer = RowObserver(spin_file(4, imgname=names), tmp_path / "images", Perception(_Watched()))
+    observer = RowPerception(spin_file(4, imgname=names), tmp_path / "images", Perception(_Watched()))
     kinds = []
     for row in range(4):
         with pytest.raises(RowError) as caught:

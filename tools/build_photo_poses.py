@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from annotated import AnnotatedPhotos
 
 from dsr_fit.body.files import load_body
 from dsr_fit.config import load_config
 from dsr_fit.dataset.run import read_results
 from dsr_fit.evaluate import ccp
-from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.fitting.metrics import keypoint_errors
 from dsr_fit.io.files import replacing
 from dsr_fit.io.images import read_image

@@ -6,7 +6,7 @@ Reads `poses.npz` (training clips only) and, of photos, `photo_poses.npz` beside
 expectation maximisation over the rotation vectors of the joints that motion capture moves; every component is joined
 by its mirror image, so that left and right cost the same. Collars, hands and toes keep the hand-written ranges.
 `benchmarks/pose_prior.py` measures it and holds the table by which its size was chosen. Also writes
-`joint_limits.json`, the ranges that `dsr_fit.evaluate.plausibility` calls plausible, and `samples.png`.
+`joint_limits.json`, the ranges that `dsr_fit.evaluate.metrics` calls plausible, and `samples.png`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from dsr_fit.evaluate.plausibility import learn_limits
+from dsr_fit.evaluate.metrics import LIMITED_JOINTS, joint_angles
 from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.joints import SMPL_JOINTS, mirrored_pose
 from dsr_fit.priors.pose import PosePrior, load_pose_prior, read_pose_prior
@@ -38,6 +38,8 @@ COMPONENTS = 4  # and their mirror images; see the table of benchmarks/pose_prio
 RESOLUTION = np.radians(0.57) ** 2
 """Variance added to every direction: differences below half a degree mean nothing."""
 SAMPLES = 6000
+LIMIT_RANGE = 99.5
+"""Per cent of the poses within the limits of one quantity."""
 PHOTO_SHARE = 0.25
 SEED = 0
 
@@ -109,6 +111,22 @@ def main() -> None:
         path.write_text(json.dumps(learn_limits(poses.full_pose[:, 3:]), indent=1) + "\n")
     with replacing(folder / "samples.png") as path:
         draw_samples(path, read_pose_prior(folder / "density.npz"))
+
+
+def learn_limits(body_pose: np.ndarray) -> dict[str, list[list[float]]]:
+    """Joint -> [lowest, highest] degrees of its four `joint_angles`, over (N, 69) poses and their mirror images."""
+    import torch
+
+    angles = joint_angles(torch.from_numpy(np.asarray(body_pose, np.float64))).numpy()
+    tail = (100 - LIMIT_RANGE) / 2
+    limits = {}
+    for name in LIMITED_JOINTS:
+        other = name.replace("left", "other").replace("right", "left").replace("other", "right")
+        sign = np.array([1.0, -1.0, -1.0, 1.0])
+        rows = [SMPL_JOINTS.index(each) - 1 for each in (name, other)]
+        both = np.concatenate([angles[:, rows[0]], angles[:, rows[1]] * sign])
+        limits[name] = np.percentile(both, [tail, 100 - tail], axis=0).T.round(2).tolist()
+    return limits
 
 
 def draw_samples(path: Path, prior: PosePrior, rows: int = 3, columns: int = 8) -> None:

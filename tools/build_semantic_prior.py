@@ -16,16 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from annotated import AnnotatedPhotos, fit_photos, fitted_view
 
 from dsr_fit.assets import shipped
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.evaluate import ccp
-from dsr_fit.evaluate.annotated import AnnotatedPhotos, fit_photos, fitted_view
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.io.files import replacing
+from dsr_fit.priors.counting import learn
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.priors.views import learn
 
 FIRST_ROUND = 256
 """Photos of the first round."""

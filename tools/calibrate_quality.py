@@ -19,10 +19,10 @@ from rich.progress import track
 from dsr_fit.assets import PACKAGE
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.evaluate.benchmark import REPORTING_SEED
-from dsr_fit.evaluate.calibrate_gate import FRESH_SEED, TUNING, calibrate_gate, calibration_seeds, write_gate
-from dsr_fit.evaluate.sets import cases_of
+from dsr_fit.evaluate.cached_source import case_source
+from dsr_fit.evaluate.calibrate_gate import FRESH_SEED, TUNING, calibrate_gate, calibration_seeds
 from dsr_fit.gate.calibration import PRECISION
-from dsr_fit.gate.gate import ASSET
+from dsr_fit.gate.gate import ASSET, write_gate
 from dsr_fit.synthetic.dataset import write_cases
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     reported = range(REPORTING_SEED, REPORTING_SEED + arguments.reported)
     write_cases(arguments.cases_dir, track([*learnt_from, *reported], "generating", transient=True))
     people, others = (
-        cases_of(arguments.cases_dir, seeds, arguments.work / "findings") for seeds in (learnt_from, reported)
+        case_source(arguments.cases_dir, seeds, arguments.work / "findings") for seeds in (learnt_from, reported)
     )
     found = calibrate_gate(Settings(), people, arguments.work, reported=others)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

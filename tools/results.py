@@ -69,7 +69,7 @@ def worst(found: dict[str, Any], cases: Path, path: Path) -> list[int]:
     import torch
 
     from dsr_fit.body.files import load_body
-    from dsr_fit.evaluate.benchmark import observe_perfectly, parameters_of
+    from dsr_fit.evaluate.benchmark import at_focal, observe_truth
     from dsr_fit.fitting.fitter import Fitter
     from dsr_fit.synthetic.dataset import read_case
     from dsr_fit.view.overlay import shaded
@@ -78,10 +78,10 @@ def worst(found: dict[str, Any], cases: Path, path: Path) -> list[int]:
     seeds = [found["tags"][index]["seed"] for index in order]
     fitter = Fitter(load_body())
     chosen = [read_case(cases, seed) for seed in seeds]
-    fits = fitter.fit([observe_perfectly(case, found["noise"]) for case in chosen])
+    fits = fitter.fit([observe_truth(case, found["noise"]) for case in chosen])
     columns = []
     for case, fit in zip(chosen, fits, strict=True):
-        parameters = parameters_of(fit, case.focal_length)
+        parameters = at_focal(fit.parameters(), fit.focal_length, case.focal_length)
         height, width = case.labels.shape
         side = max(height, width)
         intrinsics = torch.tensor(case.intrinsics)

@@ -16,7 +16,7 @@ from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig, Semantics, load_config, to_dict
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate import tables
-from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, PerceptionKind, Seen, observe_all, run
+from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, ObservedCase, PerceptionKind, observe_cases, run
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.saving import versions
 from dsr_fit.io.files import replacing
@@ -101,7 +101,7 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
     console = Console(stderr=True)
     shown = {"console": console, "transient": True}
     write_cases(arguments.cases_dir, track(seeds, "generating", **shown))
-    observed = observe_all(arguments.cases_dir, seeds, arguments.perception, arguments.noise)
+    observed = observe_cases(arguments.cases_dir, seeds, arguments.perception, arguments.noise)
     seen = list(track(observed, "looking", len(seeds), **shown))
     body = load_body()
     values = {}
@@ -121,7 +121,7 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
 def report(
     arguments: ClothedArguments,
     configs: dict[str, FitConfig],
-    seen: Sequence[Seen],
+    seen: Sequence[ObservedCase],
     values: dict[str, dict[str, list[float]]],
 ) -> dict[str, Any]:
     """All that is known about a benchmark's run, fit for JSON."""

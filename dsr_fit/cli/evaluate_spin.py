@@ -23,7 +23,7 @@ from dsr_fit.config import load_config, to_dict
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate.metrics import bootstrap
-from dsr_fit.evaluate.spin import SMPL_VERTICES, Failure, Judge, Row, RowObserver, evaluate_rows
+from dsr_fit.evaluate.spin import SMPL_VERTICES, EvaluatedRow, FailedRow, RowEvaluator, RowPerception, evaluate_rows
 from dsr_fit.fitting.saving import versions
 from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.spin_file import SpinFile, read_spin
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
         config, device=choose_device(arguments.device), **{name: getattr(arguments, name) for name in shared}
     )
     fitter = settings.fitter()
-    observer = RowObserver(file, arguments.images, Perception(), arguments.keypoints == "part", arguments.focal)
+    observer = RowPerception(file, arguments.images, Perception(), arguments.keypoints == "part", arguments.focal)
     rows = range(0, len(file), arguments.every)
     console = Console(stderr=True)
     done = evaluate_rows(judge, rows, observer, fitter.fit)
@@ -111,10 +111,10 @@ def main(argv: list[str]) -> None:
         raise InputError(f"{arguments.data}: none of {len(rows)} rows could be evaluated, see {arguments.out}")
 
 
-def report(judge: Judge, body: Body, outcomes: Sequence[Row | Failure]) -> dict[str, Any]:
+def report(judge: RowEvaluator, body: Body, outcomes: Sequence[EvaluatedRow | FailedRow]) -> dict[str, Any]:
     """All that is known about an evaluation, fit for JSON."""
-    rows = sorted((item for item in outcomes if isinstance(item, Row)), key=lambda item: item.row)
-    failures = sorted((item for item in outcomes if isinstance(item, Failure)), key=lambda item: item.row)
+    rows = sorted((item for item in outcomes if isinstance(item, EvaluatedRow)), key=lambda item: item.row)
+    failures = sorted((item for item in outcomes if isinstance(item, FailedRow)), key=lambda item: item.row)
     own = "J_regressor_h36m of the fit's vertices" if judge.smpl else "the body's own keypoints"
     folders = [str(PurePosixPath(row.imgname).parent) for row in rows]
     by_folder = len(set(folders)) >= MIN_FOLDERS
@@ -181,7 +181,7 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _interval(rows: list[Row], name: str, groups: list[str]) -> dict[str, Any] | None:
+def _interval(rows: list[EvaluatedRow], name: str, groups: list[str]) -> dict[str, Any] | None:
     """Mean and interval of a metric over the people that have it; groups are resampled as a whole."""
     members: dict[str, list[float]] = {}
     for row, group in zip(rows, groups, strict=True):
@@ -210,7 +210,7 @@ def _check(arguments: SpinArguments) -> None:
         raise InputError(f"--images {arguments.images}: no such folder; the names in --data are relative to it")
 
 
-def _judge(arguments: SpinArguments, file: SpinFile, body: Body, is_smpl: bool) -> Judge:
+def _judge(arguments: SpinArguments, file: SpinFile, body: Body, is_smpl: bool) -> RowEvaluator:
     """What the file's ground truth is, with the licensed files that it takes."""
     has_bodies = file.pose is not None and file.betas is not None
     has_genders = has_bodies and file.gender is not None
@@ -240,7 +240,7 @@ def _judge(arguments: SpinArguments, file: SpinFile, body: Body, is_smpl: bool) 
         bodies[""] = body
     elif from_bodies:
         raise InputError(f"{file.path}: has no `gender`, so its truth is the fitted body's: give SMPL with --body")
-    return Judge(file, arguments.protocol, from_bodies, regressor, bodies, is_smpl)
+    return RowEvaluator(file, arguments.protocol, from_bodies, regressor, bodies, is_smpl)
 
 
 def _smpl(path: Path, joint_regressor_extra: Path | None) -> Body:

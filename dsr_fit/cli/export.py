@@ -66,17 +66,16 @@ def run_export(arguments: ExportArguments) -> None:
     chosen = {"accepted", *(status for status, wanted in optional.items() if wanted)}
     rows = (row for row in _counted(store.rows(), statuses) if row["status"] in chosen)
     first = next(rows, None)
-    left_out = (status for status in optional if status not in chosen and statuses[status])
     if first is None:  # before a writer replaces an earlier export
-        others = "; ".join(f"--{status} takes the {statuses[status]} {status} ones" for status in left_out)
-        raise InputError(f"{arguments.results}: no {' or '.join(sorted(chosen))} fits to export{others and '; '}{others}")
+        others = [f"; --{name} takes the {statuses[name]} {name} ones" for name in optional if statuses[name]]
+        raise InputError(f"{arguments.results}: no {' or '.join(sorted(chosen))} fits to export{''.join(others)}")
+    rows = chain((first,), rows)
     residuals: list[tuple[float, float]] = []
-    labels = map(label_of, chain((first,), rows))
-    if arguments.to_body is not None:
-        labels = _measured(_converted(arguments, chain((first,), rows)), residuals)
+    labels = map(label_of, rows) if arguments.to_body is None else _measured(_converted(arguments, rows), residuals)
     images = arguments.images or Path(manifest.images)
     count = _writer(arguments.format)(labels, arguments.out, images)
-    notes = (f"; {statuses[status]} {status} left out, --{status} takes them too" for status in left_out)
+    left_out = {name: statuses[name] for name in optional if name not in chosen and statuses[name]}
+    notes = [f"; {number} {name} left out, --{name} takes them too" for name, number in left_out.items()]
     sys.stdout.write(f"{arguments.out}: {count} people{''.join(notes)}\n")
     if residuals:
         _write_residuals(arguments.out, residuals)

@@ -16,8 +16,8 @@ from dsr_fit.assets import licensed
 from dsr_fit.body.files import load_body
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.files import replacing
+from dsr_fit.priors.counting import View, learn
 from dsr_fit.priors.scans import read_views, scan_paths
-from dsr_fit.priors.views import View, learn
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from dsr_fit.training.arms import arms_of
 from dsr_fit.training.settings import LossWeights, TrainSettings
 
 if TYPE_CHECKING:
-    from dsr_fit.dataset.sources import Source
     from dsr_fit.dataset.settings import Settings
+    from dsr_fit.dataset.sources import Source
     from dsr_fit.training.rounds import Plan, Train
 
 
@@ -115,9 +115,9 @@ def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
 def plan_of(arguments: RoundsArguments) -> Plan:
     """What the options ask for; missing rendered people are generated. Raises InputError and UsageError."""
     from dsr_fit.evaluate import ccp
+    from dsr_fit.evaluate.cached_source import CachedSource, case_source, photo_source
     from dsr_fit.evaluate.calibrate_gate import calibration_seeds
     from dsr_fit.evaluate.regressor import EvaluationSets
-    from dsr_fit.evaluate.sets import KeptSource, cases_of, photos_of
     from dsr_fit.synthetic.dataset import write_cases
     from dsr_fit.training.rounds import Plan
     from dsr_fit.training.synthetic.people import PAINTED_SEED
@@ -147,19 +147,19 @@ def plan_of(arguments: RoundsArguments) -> Plan:
     photos = None
     if arguments.photos is not None:
         numbers = ccp.photo_numbers(arguments.photos, "val")[: arguments.photo_limit]
-        photos = photos_of(arguments.photos, findings / "photos", numbers)
+        photos = photo_source(arguments.photos, findings / "photos", numbers)
         _check_apart(source, photos.source)
     if rendered:
         write_cases(folder, [*judged_on, *learnt_from])
     return Plan(
-        photos=KeptSource(source, findings / "source"),
+        photos=CachedSource(source, findings / "source"),
         fit=settings,
         train=training,
         rounds=arguments.rounds,
         arms=arms_of(arguments.arms),
         arm_rounds=arguments.arm_rounds,
-        sets=EvaluationSets(photos, cases_of(folder, judged_on, findings / "cases") if judged_on else None),
-        calibration=cases_of(folder, learnt_from, findings / "cases") if learnt_from else None,
+        sets=EvaluationSets(photos, case_source(folder, judged_on, findings / "cases") if judged_on else None),
+        calibration=case_source(folder, learnt_from, findings / "cases") if learnt_from else None,
         accept=arguments.accept or None,
     )
 

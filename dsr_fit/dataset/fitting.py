@@ -56,13 +56,15 @@ class BatchFitter:
     def _fit(self, people: list[tuple[str, PackedObservation]]) -> list[FitResult | str]:
         """A result for each (imgname, observation), or the reason why there is none."""
         try:
-            results = self.fitter.fit([self._observation(*person) for person in people])
-        except Exception as error:
-            # Fitting each alone shows whose error it was.
-            if len(people) == 1:
-                return [f"the fit failed: {reason_of(error, self.images)}"]
-            return [outcome for person in people for outcome in self._fit([person])]
-        return [result if _is_finite(result) else "the fit has values that are not finite" for result in results]
+            outcomes = self.fitter.fit_each([self._observation(*person) for person in people])
+        except Exception as error:  # an image that is gone
+            if len(people) > 1:
+                return [outcome for person in people for outcome in self._fit([person])]
+            outcomes = [error]
+        return [
+            outcome if isinstance(outcome, FitResult) else f"the fit failed: {reason_of(outcome, self.images)}"
+            for outcome in outcomes
+        ]
 
     def _observation(self, imgname: str, found: PackedObservation) -> Observation:
         """The observation, with its image only where the regressor needs it."""
@@ -136,8 +138,3 @@ def _values(result: FitResult, found: PackedObservation) -> dict[str, Any]:
         "iterations": result.iterations,
         "stop_reason": result.stop_reason,
     }
-
-
-def _is_finite(result: FitResult) -> bool:
-    parts = (result.joints, result.global_orient, result.body_pose, result.betas, result.cam_t)
-    return all(bool(np.isfinite(part).all()) for part in parts)

@@ -151,9 +151,7 @@ def _answer(worker: Worker) -> Any:
         return Died(f"its process ended {cause}")
 
 
-def _observed(
-    task: _Observe, answer: Any, to_observe: deque[_Observe], to_fit: deque[_Fit], works: bool
-) -> None:
+def _observed(task: _Observe, answer: Any, to_observe: deque[_Observe], to_fit: deque[_Fit], works: bool) -> None:
     """File an image's people; the batch goes on to the fit when all of its images are observed."""
     if isinstance(answer, Died) and task.tries < TRIES:
         again = replace(task, tries=task.tries + 1)

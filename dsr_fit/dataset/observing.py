@@ -144,9 +144,7 @@ def read_observations(path: Path, imgname: str) -> list[PersonObservation]:
         raise InputError(f"{path}: not the observations of an image ({reason}); remove it") from None
 
 
-def _read_person(
-    arrays: dict[str, np.ndarray], number: int, imgname: str, item: dict[str, Any]
-) -> PersonObservation:
+def _read_person(arrays: dict[str, np.ndarray], number: int, imgname: str, item: dict[str, Any]) -> PersonObservation:
     found = None
     if "found" in item:
         values = {**item["found"], "image_size": tuple(item["found"]["image_size"])}

@@ -39,7 +39,7 @@ def accept_best(fits: Path, out: Path, share: float) -> float:
 
 
 def threshold_of(store: Store, share: float) -> float:
-    """The quality that `share` of the fits reach, those that diverged left out. Raises InputError where none has one."""
+    """The quality that `share` of the fits reach, without those that diverged. Raises InputError where none has one."""
     columns = ["status", "stop_reason", "quality"]
     rows = [row for table in store.tables() for row in table.select(columns).to_pylist()]
     fitted = [row["quality"] for row in rows if not _ruined(row)]

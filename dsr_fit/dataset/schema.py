@@ -18,7 +18,7 @@ Row = dict[str, Any]
 """One person: column -> value. Arrays have the shapes of `mesh.npz`; None for no value."""
 
 STATUSES = ("accepted", "unjudged", "refused", "failed")
-"""Fits that the gate accepts, that it isn't calibrated for, that it rejects or that diverged; and people without one."""
+"""Fits the gate accepts, fits it isn't calibrated for, fits it rejects or that diverged; people without a fit."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("imgname", pa.string(), "image, relative to the source's folder of images, forward slashes"),
     Column("person", pa.int32(), "which person of the image, from 0"),
     Column("source_id", pa.int64(), "the source's own number: COCO's annotation id, SPIN's row; -1 without one"),
-    Column("status", pa.string(), "`accepted`, `unjudged` (no gate is calibrated for the fit), `refused` (rejected), `failed` (no fit)"),
+    Column(
+        "status",
+        pa.string(),
+        "`accepted`, `unjudged` (without a quality), `refused` (rejected), `failed` (no fit)",
+    ),
     Column("reason", pa.string(), "why it was rejected or failed; several are separated by `; `"),
     Column("run", pa.int32(), "which of the settings in `manifest.json` made it, from 0"),
     _single("quality", "probability 0..1 that the mean vertex error is under 80 mm; null where not calibrated"),

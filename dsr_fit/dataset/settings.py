@@ -51,7 +51,7 @@ class Settings:
         return None if self.body == "open" else licensed("body", self.body)
 
     def prior_path(self) -> Path | None:
-        """The semantic prior's file; None for the one that ships. One set in the environment is for the licensed body."""
+        """The semantic prior's file; None for the one that ships. One set in the environment is for official SMPL."""
         own = self.semantic_prior is not None or self.body_path() is not None
         return licensed("semantic_prior", _text(self.semantic_prior)) if own else None
 

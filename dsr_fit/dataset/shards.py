@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dsr_fit.dataset.schema import SCHEMA, Row, to_rows, to_table
@@ -140,9 +139,9 @@ def _read(path: Path) -> pa.Table:
     if table.schema.names != SCHEMA.names:
         raise InputError(f"{path}: has other columns than this version writes; use the version that wrote it")
     # Format 2 stored fits without a verdict as accepted.
-    unjudged = pc.and_(pc.equal(table["status"], "accepted"), pc.is_null(table["quality"]))
-    status = pc.if_else(unjudged, "unjudged", table["status"])
-    return table.set_column(table.schema.names.index("status"), "status", status).cast(SCHEMA)
+    pairs = zip(table["status"].to_pylist(), table["quality"].to_pylist(), strict=True)
+    status = ["unjudged" if name == "accepted" and quality is None else name for name, quality in pairs]
+    return table.set_column(table.schema.names.index("status"), "status", pa.array(status, pa.string())).cast(SCHEMA)
 
 
 def _write(path: Path, table: pa.Table) -> None:

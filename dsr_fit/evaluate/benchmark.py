@@ -1,8 +1,8 @@
-"""Fits of clothed people whose bodies are known: what the fitter is told, and how far off it ends."""
+"""The benchmark of rendered clothed people: their observations, and errors of bodies against the ground truth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,19 +21,19 @@ from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.perception import Perception
-from dsr_fit.rotation import axis_angle_to_matrix
+from dsr_fit.rotation import angle_between, axis_angle_to_matrix
 from dsr_fit.synthetic import ClothedCase
 from dsr_fit.synthetic.dataset import read_case
 
 TUNING_SEED, REPORTING_SEED = 0, 10_000
-"""First seeds of the cases that settings are chosen on, and of those that figures are reported on."""
+"""First seeds of the cases for tuning, and of those for reported figures."""
 
-# Errors of MediaPipe's 3D landmarks on 43 tuning cases: turned about the camera's axes, scaled, and scattered.
+# Errors of MediaPipe's 3D landmarks on 43 tuning cases: rotation about the camera's axes, scale, and scatter.
 TURN_SD = np.radians([7.0, 10.0, 2.5])
 SCALE_SD = 0.07
-SCATTER_SD = 0.045  # metres an axis
+SCATTER_SD = 0.045  # metres per axis
 
-SAME_PERSON = 0.4  # IoU of the keypoints' boxes; below it the detector chose somebody else
+SAME_PERSON = 0.4  # IoU of the keypoints' boxes; below it the detector found someone else
 PCK_THRESHOLD = 0.05  # of the longer side of the true keypoints' box
 METRICS: dict[str, str] = {
     "area_inflation": "area inflation, %",
@@ -47,12 +47,16 @@ METRICS: dict[str, str] = {
     "mask_iou": "IoU with the true body, %",
     "pck": f"PCK at {100 * PCK_THRESHOLD:.0f} % of the box, %",
 }
+CASE_METRICS = (*METRICS, "orientation")
 PerceptionKind = Literal["perfect", "whole"]
+
+Values = dict[str, np.ndarray]
+"""Metric -> (N,), NaN where unknown."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One case and what the fitter is told about it."""
+class ObservedCase:
+    """A case's seed and its observation."""
 
     seed: int
     observation: Observation | None
@@ -60,11 +64,11 @@ class Seen:
     """Why there is no observation."""
 
 
-def observe_perfectly(case: ClothedCase, noise: float) -> Observation:
+def observe_truth(case: ClothedCase, noise: float) -> Observation:
     """True labels, focal length and visible keypoints with Gaussian noise; 3D landmarks as wrong as MediaPipe's.
 
-    `noise` is the standard deviation an axis, over the longer side of the keypoints' box. The same seed gives the
-    same noise.
+    `noise` is the standard deviation per axis, relative to the longer side of the keypoints' box; it is fixed by the
+    seed.
     """
     rng = np.random.default_rng(case.seed)
     visible = case.keypoint_visibility[:25]
@@ -85,48 +89,45 @@ def observe_perfectly(case: ClothedCase, noise: float) -> Observation:
     return Observation(case.image, detection, case.labels, "truth", focal)
 
 
-def observe_wholly(case: ClothedCase, picture: Path, perception: Perception) -> Seen:
-    """By the detector and the parser, from the picture alone; a missed or another person has no observation."""
+def observe_image(case: ClothedCase, image: Path, perception: Perception) -> ObservedCase:
+    """By detector and parser, from the image alone; no observation if the person is missed or someone else found."""
     try:
-        observation = perception.observe(picture)
+        observation = perception.observe(image)
     except InputError as error:
-        return Seen(case.seed, None, str(error).replace(f"{picture.parent}/", ""))
+        return ObservedCase(case.seed, None, str(error).replace(f"{image.parent}/", ""))
     true_box, box = keypoint_box(case.keypoints), keypoint_box(observation.detection.keypoints)
     if shared_area(true_box, box) < SAME_PERSON * joint_area(true_box, box):
-        return Seen(case.seed, None, "the detector chose somebody else")
-    return Seen(case.seed, observation)
+        return ObservedCase(case.seed, None, "the detector chose somebody else")
+    return ObservedCase(case.seed, observation)
 
 
-def observe_all(
+def observe_cases(
     folder: Path, seeds: Sequence[int], kind: PerceptionKind, noise: float, perception: Perception | None = None
-) -> Iterator[Seen]:
-    """What the fitter is told about each case of a folder; `perception` may be one that is used again."""
+) -> Iterator[ObservedCase]:
+    """Observe each case of a folder, from its truth (`perfect`) or its image (`whole`)."""
     perception = perception or Perception()
     for seed in seeds:
         case = read_case(folder, seed)
         if kind == "perfect":
-            yield Seen(seed, observe_perfectly(case, noise))
+            yield ObservedCase(seed, observe_truth(case, noise))
         else:
-            yield observe_wholly(case, folder / f"{seed:06d}.png", perception)
+            yield observe_image(case, folder / f"{seed:06d}.png", perception)
 
 
 def fit_all(fitter: Fitter, observations: Sequence[Observation], batch_size: int = 16) -> Iterator[FitResult]:
-    """In order, in batches."""
+    """Fit in batches; results are in order."""
     for start in range(0, len(observations), batch_size):
         yield from fitter.fit(list(observations[start : start + batch_size]))
 
 
 @torch.no_grad()
-def judge(fitter: Fitter, case: ClothedCase, found: Parameters) -> dict[str, float]:
-    """Every metric of `METRICS` of one body (parameters with a batch of 1), against the case's truth.
+def case_metrics(fitter: Fitter, case: ClothedCase, found: Parameters) -> dict[str, float]:
+    """`METRICS` of one body (parameters with a batch of 1) against the case's truth.
 
-    Joints are SMPL's 24; PVE and MPJPE put the pelvises on each other. Areas and masks are those of the unclothed
-    bodies in the frame, as if nothing stood before them; the found body is drawn with the case's camera (see
-    `parameters_of`).
+    Joints are SMPL's 24; PVE and MPJPE are about the pelvis. Areas and masks are of the unclothed bodies, ignoring
+    occluders; the body is drawn with the case's camera (see `at_focal`).
     """
-    true = Parameters(
-        *(torch.from_numpy(getattr(case, name))[None] for name in ("global_orient", "body_pose", "betas", "cam_t"))
-    )
+    true = case.parameters()
     ours, theirs = found.pose(fitter.body), true.pose(fitter.body)
     joints, true_joints = ours.joints(), theirs.joints()
     vertices, true_vertices = ours.vertices(), theirs.vertices()
@@ -149,23 +150,53 @@ def judge(fitter: Fitter, case: ClothedCase, found: Parameters) -> dict[str, flo
     return {name: float(value) for name, value in values.items()}
 
 
-def parameters_of(result: FitResult, focal_length: float) -> Parameters:
-    """A result's parameters with a batch of 1, its depth rescaled to another focal length: the same size in pixels."""
-    return at_focal(result.parameters(), result.focal_length, focal_length)
+def metrics_on_cases(
+    fitter: Fitter,
+    folder: Path,
+    seeds: Sequence[int],
+    bodies: Sequence[Parameters | None],
+    focal_lengths: Sequence[float],
+) -> Values:
+    """`CASE_METRICS` of bodies, placed by cameras with these focal lengths in pixels; NaN where there is no body."""
+
+    def measured(case: ClothedCase, parameters: Parameters, focal: float) -> dict[str, float]:
+        values = case_metrics(fitter, case, at_focal(parameters, focal, case.focal_length))
+        turned = angle_between(*(axis_angle_to_matrix(each.global_orient) for each in (parameters, case.parameters())))
+        return {**values, "orientation": float(turned.rad2deg())}
+
+    people = zip(seeds, bodies, focal_lengths, strict=True)
+    rows = [None if body is None else measured(read_case(folder, seed), body, focal) for seed, body, focal in people]
+    return to_columns(rows, CASE_METRICS)
+
+
+@torch.no_grad()
+def vertex_errors(fitter: Fitter, folder: Path, seeds: Sequence[int], bodies: Sequence[Parameters]) -> np.ndarray:
+    """(N,) PVE alone, mm; independent of the camera."""
+    errors = []
+    for seed, parameters in zip(seeds, bodies, strict=True):
+        ours, theirs = (each.pose(fitter.body) for each in (parameters, read_case(folder, seed).parameters()))
+        pelvises = ours.joints()[:, 0], theirs.joints()[:, 0]
+        errors.append(float(metrics.pve(ours.vertices(), theirs.vertices(), *pelvises)))
+    return np.array(errors)
+
+
+def to_columns(rows: Sequence[Mapping[str, float] | None], names: Sequence[str]) -> Values:
+    """Name -> (N,), NaN where a row is None."""
+    return {name: np.array([np.nan if row is None else row[name] for row in rows], np.float64) for name in names}
 
 
 def at_focal(parameters: Parameters, own: float, other: float) -> Parameters:
-    """The depth rescaled from one focal length to another: the same size in pixels."""
+    """The depth rescaled from one focal length to another, so the body has the same size in pixels."""
     return replace(parameters, cam_t=parameters.cam_t * torch.tensor([1.0, 1.0, other / own]))
 
 
-def run(fitter: Fitter, folder: Path, seen: Sequence[Seen]) -> Iterator[dict[str, float]]:
-    """Fit and judge every case that has an observation, in order."""
-    found = [item for item in seen if item.observation is not None]
-    results = fit_all(fitter, [item.observation for item in found if item.observation is not None])
-    for item, result in zip(found, results, strict=True):
-        case = read_case(folder, item.seed)
-        yield judge(fitter, case, parameters_of(result, case.focal_length))
+def run(fitter: Fitter, folder: Path, observed: Sequence[ObservedCase]) -> Iterator[dict[str, float]]:
+    """`case_metrics` of the fit of every case that has an observation, in order."""
+    pairs = [(item.seed, item.observation) for item in observed if item.observation is not None]
+    results = fit_all(fitter, [observation for _, observation in pairs])
+    for (seed, _), result in zip(pairs, results, strict=True):
+        case = read_case(folder, seed)
+        yield case_metrics(fitter, case, at_focal(result.parameters(), result.focal_length, case.focal_length))
 
 
 def _rotations(parameters: Parameters) -> Tensor:

@@ -1,27 +1,26 @@
 """Reader of Clothing Co-Parsing (Yang, Luo, Lin, CVPR 2014): 59 clothing tags to the 20 Graphonomy labels.
 
-The tags know neither left nor right, and one tag `skin` covers face, arms and legs. Both are recovered from
-the person's keypoints: every skin or shoe pixel goes to the body part whose bone is nearest in units of that
-part's thickness. `docs/ccp_labels.md` holds the table and the reasons of its doubtful rows.
+The tags don't distinguish left and right, and one tag, `skin`, covers face, arms and legs. Keypoints recover both: each
+skin or shoe pixel gets the body part with the nearest bone, in units of the part's thickness. `docs/ccp_labels.md` has
+the table and explains its doubtful rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from dsr_fit.errors import InputError
-from dsr_fit.joints import COCO_17_SLOTS, KEYPOINT_INDEX
+from dsr_fit.evaluate.capsules import Bone, bones_of, complete_skeleton, distances
 from dsr_fit.labels import LABEL_INDEX, OCCLUDER, UNKNOWN
 
 SPLITS: tuple[str, ...] = ("train", "tune", "val")
 _SPLIT_OF_DIGIT = {"6": "val", "5": "tune"}
 
-# What the tags become that are no label: split by keypoints, or settled by what is around them.
+# Tags without a label of their own: split by keypoints, or resolved from their surroundings.
 _RULES = {"skin": 200, "shoe": 201, "suit": 202, "worn": 203, "carried": 204, "extra": 205}
 _SKIN, _SHOE, _SUIT, _WORN, _CARRIED, _EXTRA = _RULES.values()
 
@@ -48,7 +47,7 @@ _TAGS_OF: dict[str, str] = {
 }
 
 TAG_TABLE: dict[str, str] = {tag: meaning for meaning, tags in _TAGS_OF.items() for tag in tags.split()}
-"""Each of the 59 tags: the Graphonomy label it becomes, or the rule that settles it."""
+"""Each of the 59 tags -> its Graphonomy label, or the rule that resolves it."""
 
 
 def photo_path(folder: Path, number: str) -> Path:
@@ -57,10 +56,9 @@ def photo_path(folder: Path, number: str) -> Path:
 
 
 def photo_numbers(folder: Path, split: str, annotated: bool = True) -> list[str]:
-    """The numbers ("0006", ...) of a split, sorted; with `annotated` those whose label map shows a person.
+    """The sorted numbers ("0006", ...) of a split; with `annotated` only those whose label map has a person.
 
-    Raises:
-        InputError: unknown split, or no photo in the folder.
+    Raises InputError for an unknown split, or a folder without photos.
     """
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
@@ -73,26 +71,25 @@ def photo_numbers(folder: Path, split: str, annotated: bool = True) -> list[str]
 
 
 def read_annotation(folder: Path, number: str, keypoints: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 labels of a photo as `tags_to_labels` makes them; `keypoints` (49, 3) in its pixels."""
+    """(H, W) uint8 labels of a photo, see `tags_to_labels`; `keypoints` (49, 3) in its pixels."""
     names = [line.split()[1] for line in (folder / "labels.txt").read_text().splitlines() if line.strip()]
     return tags_to_labels(_read_tags(folder / "labels" / f"{number}.png"), names, keypoints)
 
 
 def tags_to_labels(tags: np.ndarray, tag_names: Sequence[str], keypoints: np.ndarray) -> np.ndarray:
-    """Turn a map of clothing tags into one of Graphonomy labels.
+    """Convert a map of clothing tags to Graphonomy labels.
 
     Args:
         tags: (H, W) uint8 index into `tag_names`.
         tag_names: names as in the data's `labels.txt`.
-        keypoints: (49, 3) x, y in pixels and confidence; points of confidence 0 are guessed from the others,
-            and all of them from the person's box when none is there (standing upright, seen from the front).
+        keypoints: (49, 3) x, y in pixels and confidence; points of confidence 0 are inferred from the others, or, if
+            there are none, from the person's box (standing upright, facing the camera).
 
     Returns:
-        (H, W) uint8: 0..19 of `labels.LABELS`; 254 for carried things in front of the body; 255 for skin that
-        has no label (a bare belly) or is another person's.
+        (H, W) uint8: 0..19 of `labels.LABELS`; 254 for carried things in front of the body; 255 for skin without a
+        label (a bare belly) or of another person.
 
-    Raises:
-        InputError: a tag that the table lacks.
+    Raises InputError for a tag missing from the table.
     """
     missing = sorted(set(tag_names) - TAG_TABLE.keys())
     if missing:
@@ -105,10 +102,10 @@ def tags_to_labels(tags: np.ndarray, tag_names: Sequence[str], keypoints: np.nda
         return labels
 
     top, bottom, left, right = _bounds(labels)
-    person = labels[top:bottom, left:right]  # a view: what follows edits `labels`
-    points, unit = _skeleton(keypoints, (left, top, right, bottom))
+    person = labels[top:bottom, left:right]  # a view: edits go into `labels`
+    points, unit = complete_skeleton(keypoints, (left, top, right, bottom))
     points = {name: point - (left, top) for name, point in points.items()}
-    bones = _bones(points, unit)
+    bones = bones_of(points, unit)
     _mend_misplaced(person, points)
     _settle_extras(person, points, unit)
     _split_suit(person, points, unit)
@@ -119,142 +116,32 @@ def tags_to_labels(tags: np.ndarray, tag_names: Sequence[str], keypoints: np.nda
     return labels
 
 
-# ---- the skeleton
-# A person who stands facing the camera, in heights of the person: x to the image's right, y down from the
-# crown. Each missing point follows the one it hangs on; a root follows the person's box.
-_TEMPLATE: dict[str, tuple[str | None, float, float]] = {
-    "Neck": (None, 0.0, 0.18), "MidHip": (None, 0.0, 0.50),
-    "Nose": ("Neck", 0.0, 0.09), "LEye": ("Nose", 0.02, 0.075), "REye": ("Nose", -0.02, 0.075),
-    "LEar": ("Nose", 0.045, 0.08), "REar": ("Nose", -0.045, 0.08),
-    "LShoulder": ("Neck", 0.10, 0.19), "RShoulder": ("Neck", -0.10, 0.19),
-    "LElbow": ("LShoulder", 0.13, 0.36), "RElbow": ("RShoulder", -0.13, 0.36),
-    "LWrist": ("LElbow", 0.15, 0.49), "RWrist": ("RElbow", -0.15, 0.49),
-    "LHip": ("MidHip", 0.06, 0.50), "RHip": ("MidHip", -0.06, 0.50),
-    "LKnee": ("LHip", 0.06, 0.72), "RKnee": ("RHip", -0.06, 0.72),
-    "LAnkle": ("LKnee", 0.06, 0.93), "RAnkle": ("RKnee", -0.06, 0.93),
-    "LHeel": ("LAnkle", 0.06, 0.96), "RHeel": ("RAnkle", -0.06, 0.96),
-    "LBigToe": ("LAnkle", 0.08, 0.99), "RBigToe": ("RAnkle", -0.08, 0.99),
-}  # fmt: skip
-
-# The same joints in the second block of the 49 slots, where COCO's points are.
-_COCO_17 = (
-    "Nose", "LEye", "REye", "LEar", "REar", "LShoulder", "RShoulder", "LElbow", "RElbow", "LWrist", "RWrist",
-    "LHip", "RHip", "LKnee", "RKnee", "LAnkle", "RAnkle",
-)  # fmt: skip
-_SECOND_SLOT: dict[str, int] = dict(zip(_COCO_17, COCO_17_SLOTS, strict=True))
-
-
-def _skeleton(keypoints: np.ndarray, box: tuple[int, int, int, int]) -> tuple[dict[str, np.ndarray], float]:
-    """Every joint of the template in pixels, and the torso's length in pixels."""
-    seen: dict[str, np.ndarray] = {}
-    for name in _TEMPLATE:
-        for slot in (KEYPOINT_INDEX[name], _SECOND_SLOT.get(name)):
-            if slot is not None and name not in seen and keypoints[slot, 2] > 0:
-                seen[name] = keypoints[slot, :2].astype(np.float64)
-    left, top, right, bottom = box
-    inside = [left <= x < right and top <= y < bottom for x, y in seen.values()]
-    if sum(inside) < 0.5 * len(inside):
-        seen = {}  # the detector found somebody else
-    for middle, sides in (("Neck", "Shoulder"), ("MidHip", "Hip")):
-        pair = [seen[side + sides] for side in "LR" if side + sides in seen]
-        if middle not in seen and len(pair) == 2:
-            seen[middle] = np.mean(pair, axis=0)
-
-    height = float(bottom - top)
-    origin = np.array([(left + right) / 2, top])
-    # Facing away, the left joints are on the image's left.
-    pairs = [("LShoulder", "RShoulder"), ("LHip", "RHip")]
-    leftward = sum(seen[a][0] - seen[b][0] for a, b in pairs if a in seen and b in seen)
-    facing = -1.0 if leftward < 0 else 1.0
-    points: dict[str, np.ndarray] = {}
-    for name, (parent, x, y) in _TEMPLATE.items():
-        place = origin + height * np.array([facing * x, y])
-        if parent is not None:
-            _, parent_x, parent_y = _TEMPLATE[parent]
-            place = points[parent] + height * np.array([facing * (x - parent_x), y - parent_y])
-        points[name] = seen.get(name, place)
-
-    torso = float(np.linalg.norm(points["Neck"] - points["MidHip"]))
-    shoulders = float(np.linalg.norm(points["LShoulder"] - points["RShoulder"]))
-    return points, max(torso, 1.3 * shoulders, 0.15 * height)
-
-
-class _Bone(NamedTuple):
-    label: int
-    start: np.ndarray
-    end: np.ndarray
-    radius: float
-    handicap: float = 0.0
-    """Radii added to every distance: for what arms and hands are usually in front of."""
-
-
-def _bones(points: dict[str, np.ndarray], unit: float) -> list[_Bone]:
-    """The body as capsules (radii in torso lengths), each with the label that bare skin there has."""
-    face, belly = LABEL_INDEX["face"], UNKNOWN
-    neck, hips = points["Neck"], points["MidHip"]
-    head = (points["LEar"] + points["REar"]) / 2
-    chest, navel = neck + 0.3 * (hips - neck), neck + 0.6 * (hips - neck)
-    bones = [
-        (face, head, points["Nose"], 0.17),
-        (face, head, neck, 0.13),
-        *((face, neck + 0.6 * (points[side + "Shoulder"] - neck), chest, 0.13, 0.5) for side in "LR"),
-        (belly, navel, hips, 0.22, 1.0),
-    ]
-    for side, arm, leg in (("L", LABEL_INDEX["leftArm"], LABEL_INDEX["leftLeg"]),
-                           ("R", LABEL_INDEX["rightArm"], LABEL_INDEX["rightLeg"])):  # fmt: skip
-        shoulder, elbow, wrist, hip, knee, ankle, heel, toe = (
-            points[side + name] for name in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Heel", "BigToe")
-        )
-        forearm = (wrist - elbow) / max(float(np.linalg.norm(wrist - elbow)), 1e-6)
-        bones += [
-            (arm, shoulder, elbow, 0.11),
-            (arm, elbow, wrist, 0.08),
-            (arm, wrist, wrist + 0.3 * unit * forearm, 0.11),
-            (leg, hip, knee, 0.16, 0.6),
-            (leg, knee, ankle, 0.11, 0.6),
-            (leg, ankle, heel, 0.10, 0.6),
-            (leg, ankle, toe, 0.10, 0.6),
-        ]
-    return [_Bone(label, start, end, radius * unit, *rest) for label, start, end, radius, *rest in bones]
-
-
-def _distances(pixels: np.ndarray, bones: Sequence[_Bone]) -> np.ndarray:
-    """(bones, N) float32 distance of pixels (N, 2) from each bone's axis, in the bone's radii."""
-    table = [(*bone.start, *bone.end, bone.radius, bone.handicap) for bone in bones]
-    start_x, start_y, end_x, end_y, radius, handicap = np.array(table, dtype=np.float32).T[:, :, None]
-    span_x, span_y = end_x - start_x, end_y - start_y
-    x, y = pixels.astype(np.float32).T
-    x, y = x - start_x, y - start_y
-    along = np.clip((x * span_x + y * span_y) / np.maximum(span_x**2 + span_y**2, 1e-6), 0, 1)
-    return np.hypot(x - along * span_x, y - along * span_y) / radius + handicap
-
-
-# ---- the rules. Thicknesses and areas are in torso lengths; all were set by looking at training photos.
-_HIDDEN_PENALTY = 2.5  # radii that a part loses when none of its bones runs through the patch of skin
-_HIDDEN_ARM_PENALTY = 1.5  # hands are small, and their keypoints often beside them
-_SEEN_SHARES = (0.3, 0.6)  # of a bone: no more than a hand in front of it shows, as good as all of it
-_HAND_AREA = 0.05  # a patch of skin up to this size is one part
-_WORN_AREA = 0.025  # accessories up to this size are jewellery, larger ones are carried
+# Rules. Lengths and areas are in torso lengths; all were tuned by eye on training photos.
+_HIDDEN_PENALTY = 2.5  # radii added to a part none of whose bones crosses the patch of skin
+_HIDDEN_ARM_PENALTY = 1.5  # lower: hands are small, and their keypoints often miss them
+_SEEN_SHARES = (0.3, 0.6)  # of a bone on the patch: only a hand in front of it; practically all of it
+_HAND_AREA = 0.05  # a smaller patch of skin is one part
+_WORN_AREA = 0.025  # smaller accessories are jewellery, larger ones are carried
 _REACH = 1.3  # radii within which a carried thing is in front of the body
-_SHOE_NECK = 0.04  # half the width up to which shoes that touch are told apart
+_SHOE_NECK = 0.04  # half the width of a contact at which touching shoes are separated
 _SUIT_HEM = 0.2  # how far below the hips a suit's jacket ends
-_STRANGER = 5.0  # radii beyond which skin is somebody else's
+_STRANGER = 5.0  # radii beyond which skin belongs to another person
 _ARMS = (LABEL_INDEX["leftArm"], LABEL_INDEX["rightArm"])
 _LOWER_GARMENTS = tuple(LABEL_INDEX[name] for name in ("pants", "skirt", "dress", "jumpsuits"))
 
 
-def _split_skin(labels: np.ndarray, bones: Sequence[_Bone], unit: float) -> None:
-    """Nearest part for each pixel; parts whose bones miss the patch (a thigh under a dress) are held back."""
+def _split_skin(labels: np.ndarray, bones: Sequence[Bone], unit: float) -> None:
+    """Assign skin pixels to the nearest part, with a penalty for parts whose bones miss the patch (a covered thigh)."""
     skin = labels == _SKIN
     if not skin.any():
         return
-    joined = (skin | (labels == _WORN)).astype(np.uint8)  # a bracelet doesn't cut the hand off
+    joined = (skin | (labels == _WORN)).astype(np.uint8)  # a bracelet doesn't separate the hand
     count, patches, stats, _ = cv2.connectedComponentsWithStats(joined)
     parts = sorted({bone.label for bone in bones})
     seen = _visible_shares(patches, count, bones, unit)
     y, x = np.nonzero(skin)
     patch = patches[y, x]
-    distance = _distances(np.stack([x + 0.5, y + 0.5], axis=1), bones)
+    distance = distances(np.stack([x + 0.5, y + 0.5], axis=1), bones)
     cost = np.empty((len(parts), len(y)), dtype=np.float32)
     for row, part in enumerate(parts):
         members = [index for index, bone in enumerate(bones) if bone.label == part]
@@ -268,8 +155,8 @@ def _split_skin(labels: np.ndarray, bones: Sequence[_Bone], unit: float) -> None
     labels[y, x] = np.where(stranger, UNKNOWN, np.array(parts, dtype=np.uint8)[choice])
 
 
-def _visible_shares(patches: np.ndarray, count: int, bones: Sequence[_Bone], unit: float) -> np.ndarray:
-    """(bones, patches) share of each bone's length that lies on a patch, or a little beside it."""
+def _visible_shares(patches: np.ndarray, count: int, bones: Sequence[Bone], unit: float) -> np.ndarray:
+    """(bones, patches) share of each bone's length on or near each patch."""
     size = 2 * round(0.03 * unit) + 1
     grown = cv2.dilate(patches.astype(np.uint16), np.ones((size, size), np.uint8))
     steps = np.linspace(0.05, 0.95, 10)[:, None]
@@ -282,15 +169,15 @@ def _visible_shares(patches: np.ndarray, count: int, bones: Sequence[_Bone], uni
     return shares
 
 
-def _split_shoes(labels: np.ndarray, bones: Sequence[_Bone], unit: float) -> None:
-    """Each shoe, a lobe of the outline, to the nearer foot; one lobe under both feet is cut between."""
+def _split_shoes(labels: np.ndarray, bones: Sequence[Bone], unit: float) -> None:
+    """Assign each shoe, a lobe of the mask, to the nearer foot; a lobe under both feet is split between them."""
     shoes = (labels == _SHOE).astype(np.uint8)
     y, x = np.nonzero(shoes)
     if len(y) == 0:
         return
     pixels = np.stack([x + 0.5, y + 0.5], axis=1)
     left, right = (
-        _distances(pixels, [bone for bone in bones if bone.label == LABEL_INDEX[leg]][1:]).min(axis=0)
+        distances(pixels, [bone for bone in bones if bone.label == LABEL_INDEX[leg]][1:]).min(axis=0)
         for leg in ("leftLeg", "rightLeg")
     )  # without the thighs
     lean = left - right
@@ -298,7 +185,7 @@ def _split_shoes(labels: np.ndarray, bones: Sequence[_Bone], unit: float) -> Non
     size = 2 * round(_SHOE_NECK * unit) + 1
     cores = cv2.erode(shoes, np.ones((size, size), np.uint8))
     pieces = cv2.connectedComponents(shoes)[1]
-    cores |= shoes & ~np.isin(pieces, pieces[cores > 0])  # straps too thin to have a core
+    cores |= shoes & ~np.isin(pieces, pieces[cores > 0])  # straps too thin for a core
     lobe = _nearest(cores > 0, cv2.DIST_LABEL_CCOMP)[y, x]
     area = np.bincount(lobe)
     mean_lean = np.bincount(lobe, weights=lean) / np.maximum(area, 1)
@@ -307,13 +194,13 @@ def _split_shoes(labels: np.ndarray, bones: Sequence[_Bone], unit: float) -> Non
     is_right = np.where(both_feet[lobe], lean, mean_lean[lobe]) > 0
     first, second = np.argsort(area)[::-1][:2]
     if min(is_right.mean(), 1 - is_right.mean()) < 0.1 and area[second] > 0.35 * area[first]:
-        # Two shoes are never both the same foot's.
+        # Two shoes never belong to the same foot.
         is_right = mean_lean[lobe] > (mean_lean[first] + mean_lean[second]) / 2
     labels[y, x] = np.where(is_right, LABEL_INDEX["rightShoe"], LABEL_INDEX["leftShoe"])
 
 
 def _mend_misplaced(labels: np.ndarray, points: dict[str, np.ndarray]) -> None:
-    """Tags that can't be where they are: "jeans" on a denim jacket, "stockings" on a sleeve, and the like."""
+    """Correct impossible tags: "jeans" on a denim jacket, "stockings" on a sleeve, and the like."""
     neck, hips = points["Neck"][1], points["MidHip"][1]
 
     def above(share: float) -> slice:  # of the way from the neck down to the hips
@@ -330,7 +217,7 @@ def _mend_misplaced(labels: np.ndarray, points: dict[str, np.ndarray]) -> None:
 
 
 def _split_suit(labels: np.ndarray, points: dict[str, np.ndarray], unit: float) -> None:
-    """A suit is the jacket alone where trousers or a skirt have their own tag, else jacket and trousers."""
+    """A suit is a jacket if trousers or a skirt have their own tag, else jacket and trousers."""
     suit = labels == _SUIT
     alone = np.isin(labels, _LOWER_GARMENTS).sum() < 0.2 * suit.sum()
     labels[suit] = LABEL_INDEX["coat"]
@@ -340,7 +227,7 @@ def _split_suit(labels: np.ndarray, points: dict[str, np.ndarray], unit: float) 
 
 
 def _settle_extras(labels: np.ndarray, points: dict[str, np.ndarray], unit: float) -> None:
-    """Accessories: a hat on top of the head, small ones are jewellery, the others are carried."""
+    """Accessories: on top of the head a hat, small ones jewellery, others carried."""
     count, patches, stats, centres = cv2.connectedComponentsWithStats((labels == _EXTRA).astype(np.uint8))
     head = (points["LEar"] + points["REar"]) / 2
     eyes = (points["LEye"][1] + points["REye"][1]) / 2
@@ -354,11 +241,11 @@ def _settle_extras(labels: np.ndarray, points: dict[str, np.ndarray], unit: floa
     labels[patches > 0] = meaning[patches[patches > 0]]
 
 
-def _settle_carried(labels: np.ndarray, bones: Sequence[_Bone]) -> None:
-    """Bags in front of the body hide it; beside the body they are background."""
+def _settle_carried(labels: np.ndarray, bones: Sequence[Bone]) -> None:
+    """Bags in front of the body are occluders, beside it background."""
     y, x = np.nonzero(labels == _CARRIED)
     reach = [bone._replace(handicap=0.0) for bone in bones]
-    near = _distances(np.stack([x + 0.5, y + 0.5], axis=1), reach).min(axis=0) < _REACH
+    near = distances(np.stack([x + 0.5, y + 0.5], axis=1), reach).min(axis=0) < _REACH
     labels[y, x] = np.where(near, OCCLUDER, LABEL_INDEX["background"])
 
 
@@ -373,9 +260,6 @@ def _settle_worn(labels: np.ndarray) -> None:
         table = np.zeros(nearest.max() + 1, dtype=np.uint8)
         table[nearest[known]] = labels[known]
         labels[worn] = table[nearest[worn]]
-
-
-# ---- files and pixels
 
 
 def _read_tags(path: Path) -> np.ndarray:

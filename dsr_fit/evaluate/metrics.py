@@ -1,12 +1,13 @@
-"""The metrics of the field, one value per item of a batch, and the uncertainty of their means.
+"""Metrics of bodies and label maps, and confidence intervals of their means.
 
-Points come in metres and errors leave in millimetres, angles in degrees, ratios as ratios. An item whose
-input holds NaN or infinity gets NaN and leaves the others alone (`pck` says what it does instead); the
-bootstrap refuses NaN, so that failed fits are counted by the caller and never dropped in silence.
+Points are in metres, errors in millimetres, angles in degrees; ratios are not per cent. Items with NaN or infinity in
+their input get NaN without affecting the others (except in `pck`). The bootstrap rejects NaN, so callers must count
+failed fits instead of silently dropping them.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,18 +17,32 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor
 
+from dsr_fit.assets import shipped
 from dsr_fit.body.body import Body
-from dsr_fit.rotation import angle_between
+from dsr_fit.joints import SMPL_JOINTS
+from dsr_fit.labels import LABEL_SETS, LABELS, MC_LABELS, OCCLUDER, UNKNOWN, LabelSet
+from dsr_fit.rotation import angle_between, axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
 
 MILLIMETRES = 1000.0
 RESAMPLES = 9999
+
+LIMITED_JOINTS = tuple(
+    name
+    for name in SMPL_JOINTS[1:]
+    if not name.endswith(("collar", "foot", "hand"))  # hardly moved by motion capture
+)
+LIMIT_MARGIN = 5.0
+"""Degrees beyond a joint's limit that still count as within: people differ by as much."""
+
+CLASSES = len(LABELS) + 1
+"""The 20 labels, then the occluder."""
 
 
 def mpjpe(joints: Tensor, true_joints: Tensor, root: Sequence[int] | None = (0,)) -> Tensor:
     """Mean per-joint position error (B,), mm, of joints (B, J, 3) in metres.
 
-    Both sides are moved so that the mean of their joints `root` (the pelvis, or both hips) is at the origin,
-    as by Ionescu et al. 2014 (Human3.6M, protocol 1); `root=None` compares them where they are.
+    Both are centred on the mean of the joints `root` (the pelvis, or both hips), as by Ionescu et al. 2014 (Human3.6M,
+    protocol 1); `root=None` compares them where they are.
     """
     if root is not None:
         joints, true_joints = (x - x[:, list(root)].mean(1, keepdim=True) for x in (joints, true_joints))
@@ -40,7 +55,7 @@ def pa_mpjpe(joints: Tensor, true_joints: Tensor) -> Tensor:
 
 
 def pve(vertices: Tensor, true_vertices: Tensor, pelvis: Tensor, true_pelvis: Tensor) -> Tensor:
-    """Per-vertex error (B,), mm, also called MPVPE or V2V, with the pelvis joints (B, 3) put on each other.
+    """Per-vertex error (B,), mm, also called MPVPE or V2V, with the pelvis joints (B, 3) aligned.
 
     `vertices` (B, V, 3) metres, of one topology.
     """
@@ -55,9 +70,8 @@ def pa_pve(vertices: Tensor, true_vertices: Tensor) -> Tensor:
 def t_pose_pve(betas: Tensor, true_betas: Tensor, body: Body, *, scale_corrected: bool = False) -> Tensor:
     """Per-vertex error (B,), mm, of the shapes of betas (B, 10) in T-pose: PVE-T, shape without pose.
 
-    `scale_corrected` is PVE-T-SC (Sengupta et al. 2020, STRAPS, for SSP-3D): each body is centred on its
-    vertices' mean and brought to the true body's size, the root mean square distance from there; stature
-    doesn't count then.
+    `scale_corrected` is PVE-T-SC (Sengupta et al. 2020, STRAPS, for SSP-3D): each body is centred on its vertices' mean
+    and scaled to the true body's root mean square size, so stature doesn't count.
     """
     vertices, true_vertices = (
         body.v_template + torch.einsum("vcs,bs->bvc", body.shapedirs, each) for each in (betas, true_betas)
@@ -108,15 +122,14 @@ def pck(
 
 
 def procrustes(points: Tensor, target: Tensor) -> Tensor:
-    """`points` (B, N, 3) turned, scaled and moved as near to `target` (B, N, 3) as least squares can.
+    """`points` (B, N, 3) aligned to `target` (B, N, 3) by the least-squares similarity transform.
 
-    Umeyama 1991, equations 40 to 43: a rotation, never a reflection. Points that coincide land on the
-    target's mean.
+    Umeyama 1991, equations 40 to 43: a rotation, never a reflection. Coincident points map to the target's mean.
     """
     finite = (points.isfinite() & target.isfinite()).all(-1).all(-1)[:, None, None]
     mean, target_mean = points.mean(1, keepdim=True), target.mean(1, keepdim=True)
     centred, wanted = points - mean, target - target_mean
-    # An item that isn't finite would stop the decomposition of the whole batch.
+    # A non-finite item would fail the whole batch's decomposition.
     u, s, vt = torch.linalg.svd(torch.where(finite, wanted.mT @ centred, 0.0))
     sign = torch.ones_like(s)
     sign[:, 2] = torch.linalg.det(u @ vt).sign()
@@ -132,6 +145,81 @@ def _mean_distance(points: Tensor, target: Tensor) -> Tensor:
     return torch.where(distance.isfinite(), distance, torch.nan)
 
 
+def joint_angles(body_pose: Tensor) -> Tensor:
+    """(B, 69) -> (B, 23, 4) degrees: twist about the joint's bone, swing about the two other axes, and the total.
+
+    R = swing x twist; the bone's axis is x for collars and arms, y elsewhere.
+    """
+    rotation = axis_angle_to_matrix(body_pose.unflatten(1, (23, 3)))
+    quaternion = matrix_to_quaternion(rotation)
+    arms = ("collar", "shoulder", "elbow", "wrist", "hand")
+    bone = torch.eye(3).to(quaternion)[[0 if name.endswith(arms) else 1 for name in SMPL_JOINTS[1:]]]
+    w, xyz = quaternion[..., :1], quaternion[..., 1:]
+    twist = 2 * torch.atan2((xyz * bone).sum(-1, keepdim=True), w) * bone  # within half a turn, since w >= 0
+    swing = matrix_to_axis_angle(rotation @ axis_angle_to_matrix(twist).mT)
+    total = 2 * torch.atan2(xyz.norm(dim=-1, keepdim=True), w)
+    return torch.rad2deg(torch.cat([torch.where(bone > 0, twist, swing), total], -1))
+
+
+def implausible_joints(body_pose: Tensor) -> Tensor:
+    """(B, 69) -> (B,) share of joints outside the range of motion capture (`priors/pose/joint_limits.json`)."""
+    table = json.loads(shipped("priors/pose/joint_limits.json").read_text(encoding="utf-8"))
+    limits = body_pose.new_tensor([table[name] for name in LIMITED_JOINTS])  # (J, 4, 2)
+    angles = joint_angles(body_pose)[:, [SMPL_JOINTS.index(name) - 1 for name in LIMITED_JOINTS]]
+    outside = (angles < limits[..., 0] - LIMIT_MARGIN) | (angles > limits[..., 1] + LIMIT_MARGIN)
+    return outside.any(-1).to(body_pose.dtype).mean(1)
+
+
+class Confusion:
+    """Confusion matrix of pixels (true, predicted) over many label maps, without pixels whose truth is unknown."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros((CLASSES, CLASSES), np.int64)
+
+    def add(self, found: np.ndarray, true: np.ndarray) -> None:
+        """Add a pair of maps of labels or classes (occluder 20 or 254); predicted unknown counts as background."""
+        known = true != UNKNOWN
+        rows = np.where(true == OCCLUDER, CLASSES - 1, true)[known].astype(np.int64)
+        columns = np.where(found == OCCLUDER, CLASSES - 1, np.where(found == UNKNOWN, 0, found))[known].astype(np.int64)
+        self.counts += np.bincount(rows * CLASSES + columns, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+    def iou(self) -> np.ndarray:
+        """(21,) intersection over union of each class; NaN where neither map has it."""
+        return _iou(self.counts)
+
+    def merged_iou(self, label_set: LabelSet) -> np.ndarray:
+        """(K,) IoU of a label set's classes. True occluder pixels are left out, predicted ones are background."""
+        table = np.zeros((CLASSES, label_set.num_classes), np.int64)
+        table[:-1] = label_set.membership()
+        table[-1, 0] = 1
+        return _iou(table[:-1].T @ self.counts[:-1] @ table)
+
+    def person_iou(self) -> float:
+        """IoU of all the person's labels together; true occluder pixels are left out."""
+        counts = self.counts[:-1]
+        both = counts[1:, 1:-1].sum()
+        return float(both / max(counts[1:].sum() + counts[0, 1:-1].sum(), 1))
+
+    def scores(self) -> dict[str, float]:
+        """The scores of a parser."""
+        iou = self.iou()
+        hidden = self.counts[-1]
+        return {
+            "person_iou": self.person_iou(),
+            "paper4_iou": float(np.nanmean(self.merged_iou(LABEL_SETS["paper4"]))),
+            "code8_iou": float(np.nanmean(self.merged_iou(LABEL_SETS["code8"]))),
+            "mc_iou": float(np.nanmean(iou[list(MC_LABELS)])),
+            "occluder_recall": float(hidden[-1] / max(hidden.sum(), 1)),
+            "occluder_precision": float(hidden[-1] / max(self.counts[:, -1].sum(), 1)),
+        }
+
+
+def _iou(counts: np.ndarray) -> np.ndarray:
+    both = np.diagonal(counts).astype(float)
+    union = counts.sum(0) + counts.sum(1) - both
+    return np.divide(both, union, out=np.full(len(counts), np.nan), where=union > 0)
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean and its confidence interval."""
@@ -142,10 +230,6 @@ class Interval:
     high: float
     count: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
 
 def bootstrap(
     values: ArrayLike, weights: ArrayLike | None = None, *, seed: int = 0, confidence: float = 0.95
@@ -153,15 +237,15 @@ def bootstrap(
     """The mean of values (N,), weighted if weights (N,) are given, with its BCa interval (Efron 1987).
 
     Items are resampled together with their weights. Raises ValueError for values or weights that are not
-    finite, weights that are negative or sum to zero, lists of different lengths, or none at all.
+    finite, weights that are negative or sum to zero, and lists that are empty or of different lengths.
     """
     x = np.asarray(values, dtype=np.float64)
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)
     if x.ndim != 1 or w.shape != x.shape or len(x) == 0:
-        raise ValueError(f"values {x.shape} and weights {w.shape} must be lists of one length, and not empty")
+        raise ValueError(f"values {x.shape} and weights {w.shape} must be non-empty lists of the same length")
     if not (np.isfinite(x).all() and np.isfinite(w).all()):
         count = int((~np.isfinite(x) | ~np.isfinite(w)).sum())
-        raise ValueError(f"{count} of {len(x)} values or weights are not finite: leave them out, and say so")
+        raise ValueError(f"{count} of {len(x)} values or weights are not finite: leave them out, and report how many")
     if (w < 0).any() or w.sum() == 0:
         raise ValueError("weights must not be negative, nor all zero")
     x, w = x[w > 0], w[w > 0]
@@ -177,22 +261,15 @@ def bootstrap(
     return Interval(mean, float(found.low), float(found.high), len(x))
 
 
-def paired_difference(
-    values: ArrayLike,
-    baseline: ArrayLike,
-    weights: ArrayLike | None = None,
-    *,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
+def paired_difference(values: ArrayLike, baseline: ArrayLike, weights: ArrayLike | None = None) -> Interval:
     """`bootstrap` of values - baseline (N,), item by item: negative where errors went down.
 
-    Raises ValueError for what `bootstrap` refuses, or when the lists' lengths differ.
+    Raises ValueError like `bootstrap`, or when the lists' lengths differ.
     """
     x, y = np.asarray(values, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if x.shape != y.shape:
         raise ValueError(f"paired values have different shapes, {x.shape} and {y.shape}")
-    return bootstrap(x - y, weights, seed=seed, confidence=confidence)
+    return bootstrap(x - y, weights)
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:

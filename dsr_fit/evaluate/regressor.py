@@ -1,16 +1,17 @@
-"""A regressor judged: its own estimates, and the fits that start from them, one value a person.
+"""Evaluation of a regressor: its estimates, and the fits that start from them, one value per person.
 
-On annotated photos both are judged against the annotation; on rendered people, seen through the whole pipeline, against
-their true bodies. The values of two regressors on the same people can be compared person by person.
+On annotated photos both are compared with the annotation; on rendered people, seen through the whole pipeline, with the
+true bodies. Two regressors' values on the same people can be compared pairwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import Weights
@@ -20,24 +21,30 @@ from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import ccp
-from dsr_fit.evaluate.estimates import Values, estimate, judge_on_cases, judge_on_photos
-from dsr_fit.evaluate.sets import KeptSource, body_of, seed_of
+from dsr_fit.evaluate.benchmark import Values, metrics_on_cases, to_columns
+from dsr_fit.evaluate.cached_source import CachedSource, row_parameters, seed_of
+from dsr_fit.evaluate.metrics import implausible_joints
+from dsr_fit.fitting import metrics as fit_metrics
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.observation import Observation
+from dsr_fit.observe.batch import Batch
+from dsr_fit.regressor.protocol import Regressor
 
-Judge = Callable[[list[int], list[Parameters]], Values]
-"""Values of the bodies of these people, by their place in the list of everybody found."""
+PHOTO_METRICS = (
+    "keypoint_error_rel", "containment", "area_ratio", "mc_iou", "silhouette_iou", "implausible_joints",
+)  # fmt: skip
+BATCH = 64
 
 
 @dataclass(frozen=True)
 class EvaluationSets:
-    """What a regressor is judged on; either may be missing."""
+    """What a regressor is evaluated on; either may be missing."""
 
-    photos: KeptSource | None = None
-    """Of Clothing Co-Parsing, see `dsr_fit.evaluate.sets.photos_of`."""
-    cases: KeptSource | None = None
-    """Rendered people, see `dsr_fit.evaluate.sets.cases_of`."""
+    photos: CachedSource | None = None
+    """Clothing Co-Parsing (`dsr_fit.evaluate.cached_source.photo_source`)."""
+    cases: CachedSource | None = None
+    """Rendered people (`dsr_fit.evaluate.cached_source.case_source`)."""
 
 
 def evaluate(
@@ -47,28 +54,27 @@ def evaluate(
     resources: Resources | None = None,
     report: Report | None = None,
 ) -> None:
-    """Judge the regressor of these settings; writes `photos.npz` and `cases.npz`, and leaves those that are there.
+    """Evaluate the regressor of these settings; writes `photos.npz` and `cases.npz` unless they exist.
 
-    `name` (P,) are the images of the people whom the detector found. `estimate_METRIC` and `fit_METRIC` (P,) are the
-    metrics of `dsr_fit.evaluate.estimates`; of fits there are `fit_iterations` besides, and `fit_energy`, all terms as
-    the configuration weighs them, with `estimate_energy`. NaN where there is nothing to judge by. Fits are kept in
-    `out`, so that a run that was stopped goes on. Raises: see `dsr_fit.dataset.run.run`.
+    `name` (P,) are the images of the people whom the detector found. `estimate_METRIC` and `fit_METRIC` (P,) are
+    `PHOTO_METRICS` or `benchmark.CASE_METRICS`, NaN where unknown; also `estimate_energy`, `fit_energy` (the weighted
+    sum of all terms) and `fit_iterations`. Fits are kept in `out`, so an interrupted run is resumed.
+    Raises: see `dsr_fit.dataset.run.run`.
     """
-    judges = {"photos": _on_photos, "cases": _on_cases}
     for kind, people in (("photos", sets.photos), ("cases", sets.cases)):
         path = out / f"{kind}.npz"
         if people is None or path.exists():
             continue
         rows = list(people.fit(settings, out / kind, resources, report))
-        umpire = settings.fitter()
-        seen = [people.observation(row["imgname"], umpire.regressor.looks_at_image) for row in rows]
-        pairs = [(row, item) for row, item in zip(rows, seen, strict=True) if item is not None]
+        fitter = settings.fitter()
+        observations = [people.observation(row["imgname"], fitter.regressor.looks_at_image) for row in rows]
+        pairs = [(row, item) for row, item in zip(rows, observations, strict=True) if item is not None]
         if not pairs:
             raise InputError(f"{people.source.images}: the detector finds nobody in its {len(rows)} images")
-        found, told = [row for row, _ in pairs], [item for _, item in pairs]
-        values = _values(umpire, found, told, judges[kind](umpire, people, found, told))
-        with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
-            np.savez(file, **values)  # type: ignore[arg-type]
+        on_photos = people is sets.photos
+        values = _values(fitter, people, on_photos, [row for row, _ in pairs], [item for _, item in pairs])
+        with replacing(path, durable=True) as temporary:
+            np.savez(temporary, **values)  # type: ignore[arg-type]
 
 
 def read_values(path: Path) -> Values:
@@ -82,50 +88,68 @@ def read_values(path: Path) -> Values:
     return values
 
 
-def _values(umpire: Fitter, rows: list[Row], told: list[Observation], judge: Judge) -> Values:
-    fits = {index: body for index, row in enumerate(rows) if (body := body_of(row)) is not None}
-    estimates = estimate(umpire.regressor, umpire.body.skeleton.keypoint_valid, told)
-    judged = {
-        "estimate": judge(list(range(len(rows))), estimates),
-        "fit": _spread_out(judge(list(fits), list(fits.values())), list(fits), len(rows)),
+def estimate(regressor: Regressor, keypoint_valid: torch.Tensor, people: Sequence[Observation]) -> list[Parameters]:
+    """The regressor's estimates, each a batch of 1 on the CPU. `keypoint_valid` (49,) is the body's."""
+    found: list[Parameters] = []
+    for start in range(0, len(people), BATCH):
+        batch = Batch(list(people[start : start + BATCH]), crop_camera=False, keypoint_valid=keypoint_valid)
+        parameters = regressor(batch).parameters
+        found += [parameters.map(lambda value, row=row: value[row : row + 1].cpu()) for row in range(len(batch))]
+    return found
+
+
+@torch.no_grad()
+def metrics_on_photos(fitter: Fitter, bodies: Sequence[Parameters | None], annotated: Sequence[Observation]) -> Values:
+    """`PHOTO_METRICS` of bodies (a batch of 1 each) against the annotation; NaN where there is no body.
+
+    The fitter's semantic prior says which parts of a body are minimally clothed.
+    """
+
+    def measured(parameters: Parameters, truth: Observation) -> dict[str, float]:
+        batch = Batch([truth], crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
+        shared = (parameters, fitter.body, batch, fitter.renderer, fitter.semantic_prior)
+        masks = fit_metrics.hard_masks(*shared)
+        return {
+            **{name: float(value) for name, value in fit_metrics.metrics(*shared).items()},
+            "area_ratio": float(masks.body.sum() / masks.person.sum()),
+            "implausible_joints": float(implausible_joints(parameters.body_pose)),
+        }
+
+    pairs = zip(bodies, annotated, strict=True)
+    return to_columns([None if body is None else measured(body, truth) for body, truth in pairs], PHOTO_METRICS)
+
+
+def _values(
+    fitter: Fitter, people: CachedSource, on_photos: bool, rows: list[Row], observations: list[Observation]
+) -> Values:
+    bodies: dict[str, Sequence[Parameters | None]] = {
+        "estimate": estimate(fitter.regressor, fitter.body.skeleton.keypoint_valid, observations),
+        "fit": [row_parameters(row) for row in rows],
     }
-    judged["estimate"]["energy"] = np.array([_energy(row, umpire.config.weights, "_initial") for row in rows])
-    judged["fit"]["energy"] = np.array([_energy(row, umpire.config.weights, "") for row in rows])
-    judged["fit"]["iterations"] = np.array([row["iterations"] for row in rows], np.float64)
-    named = {f"{who}_{name}": array for who, values in judged.items() for name, array in values.items()}
-    return {"name": np.array([row["imgname"] for row in rows]), **named}
-
-
-def _on_photos(umpire: Fitter, people: KeptSource, rows: list[Row], told: list[Observation]) -> Judge:
-    folder = people.source.images.parent
-    numbers = [Path(row["imgname"]).stem for row in rows]
-    labels = [
-        ccp.read_annotation(folder, number, item.detection.keypoints)
-        for number, item in zip(numbers, told, strict=True)
-    ]
-    truth = [replace(item, labels=each, labels_source="annotation") for item, each in zip(told, labels, strict=True)]
-    return lambda which, bodies: judge_on_photos(umpire, bodies, [truth[index] for index in which])
-
-
-def _on_cases(umpire: Fitter, people: KeptSource, rows: list[Row], told: list[Observation]) -> Judge:
-    def judge(which: list[int], bodies: list[Parameters]) -> Values:
-        seeds = [seed_of(rows[index]["imgname"]) for index in which]
-        focal_lengths = [told[index].focal_length for index in which]
-        return judge_on_cases(umpire, people.source.images, seeds, bodies, focal_lengths)
-
-    return judge
+    names = [row["imgname"] for row in rows]
+    if on_photos:
+        folder = people.source.images.parent
+        labels = [
+            ccp.read_annotation(folder, Path(name).stem, item.detection.keypoints)
+            for name, item in zip(names, observations, strict=True)
+        ]
+        truth = [
+            replace(item, labels=each, labels_source="annotation")
+            for item, each in zip(observations, labels, strict=True)
+        ]
+        measured = {who: metrics_on_photos(fitter, each, truth) for who, each in bodies.items()}
+    else:
+        folder, seeds = people.source.images, [seed_of(name) for name in names]
+        focal_lengths = [item.focal_length for item in observations]
+        measured = {who: metrics_on_cases(fitter, folder, seeds, each, focal_lengths) for who, each in bodies.items()}
+    measured["estimate"]["energy"] = np.array([_energy(row, fitter.config.weights, "_initial") for row in rows])
+    measured["fit"]["energy"] = np.array([_energy(row, fitter.config.weights, "") for row in rows])
+    measured["fit"]["iterations"] = np.array([row["iterations"] for row in rows], np.float64)
+    columns = {f"{who}_{name}": array for who, values in measured.items() for name, array in values.items()}
+    return {"name": np.array(names), **columns}
 
 
 def _energy(row: Row, weights: Weights, when: str) -> float:
-    """All terms of a row as the weights have them; NaN without a fit."""
+    """The weighted sum of all terms of a row; NaN without a fit."""
     terms = [(weight, row[f"energy_{name}{when}"]) for name, weight in vars(weights).items() if weight > 0]
     return float(sum(weight * (np.nan if value is None else value) for weight, value in terms))
-
-
-def _spread_out(values: Values, where: Sequence[int], count: int) -> Values:
-    """(N,) -> (count,), NaN elsewhere."""
-    spread = {}
-    for name, array in values.items():
-        spread[name] = np.full(count, np.nan)
-        spread[name][list(where)] = array
-    return spread

@@ -1,8 +1,8 @@
-"""Joint and vertex errors under the protocols of SPIN (Kolotouros et al. 2019, section 5), row by row of its files.
+"""Joint and vertex errors of the rows of a file in SPIN's format, by SPIN's protocols (Kolotouros et al. 2019, section 5).
 
-Joints are compared about the pelvis. From vertices of SMPL, 17 joints come from `J_regressor_h36m.npy`, the pelvis
-being its first row. From stored joints (`S`) they are picked from SPIN's 24; a body that is not SMPL gives them by its
-own keypoints of the same names. The first 14 of the 17 are those that the LSP, Human3.6M and 3DPW protocols share.
+Errors are about the pelvis. For SMPL, `J_regressor_h36m.npy` gives 17 joints from the vertices, the pelvis first. Stored
+joints (`S`) and the keypoints of other bodies are picked by name from SPIN's 24. The first 14 of the 17 are those of the
+LSP and 3DPW protocols.
 """
 
 from __future__ import annotations
@@ -32,21 +32,24 @@ J17_OF_H36M: tuple[int, ...] = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10,
 """Row of J_regressor_h36m of each of the 17 joints: legs, arms, neck, top of the head; pelvis, spine, jaw."""
 
 J17_OF_24: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 18, 14, 16, 17)
-"""Slot among SPIN's 24 joints of each of the 17; the head is Human3.6M's (18), not LSP's (13)."""
+"""Indices of the 17 joints among SPIN's 24; the head is Human3.6M's (18), not LSP's (13)."""
 
 PELVIS_OF_H36M = 0
 PELVIS_OF_24 = SPIN_24.index("Pelvis (MPII)")
 _HIPS_OF_24 = [SPIN_24.index("Right Hip"), SPIN_24.index("Left Hip")]
 
 PELVIS_TOLERANCE = 0.3
-"""Metres from the origin within which the middle of the hips must lie where `S` doesn't hold the pelvis."""
+"""Metres: largest distance of the mid-hip from the origin if `S` lacks the pelvis."""
 
 Protocol = Literal[14, 17]
 Kind = Literal["missing image", "not observed", "no ground truth", "fit failed"]
 
 
+Fit = Callable[[list[Observation]], list[FitResult]]
+
+
 class RowError(Exception):
-    """A row that can't be evaluated: of which kind, and why."""
+    """A row that can't be evaluated, and why."""
 
     def __init__(self, kind: Kind, reason: str) -> None:
         super().__init__(reason)
@@ -54,11 +57,37 @@ class RowError(Exception):
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One person's joints and surface about the pelvis, float64 metres, camera axes."""
+class CentredBody:
+    """One person's joints and vertices about the pelvis, float64 metres, camera axes."""
 
     joints: Tensor  # (17, 3), NaN where unknown
     vertices: Tensor | None = None  # (6890, 3)
+
+    @classmethod
+    def from_vertices(cls, vertices: Tensor, regressor: Tensor) -> CentredBody:
+        """From SMPL's vertices (6890, 3), metres, by the regressor (17, 6890)."""
+        joints = regressor @ vertices
+        pelvis = joints[PELVIS_OF_H36M]
+        return cls(joints[list(J17_OF_H36M)] - pelvis, vertices - pelvis)
+
+    @classmethod
+    def from_spin_24(cls, joints: Tensor, known: Tensor) -> CentredBody:
+        """From SPIN's 24 joints (24, 3), metres, and which of them are known (24,) bool.
+
+        Joints are centred on the pelvis; without it they must be centred already, as SPIN's files are, else raises
+        RowError.
+        """
+        if known[PELVIS_OF_24]:
+            pelvis = joints[PELVIS_OF_24]
+        else:
+            pelvis = torch.zeros_like(joints[0])
+            distance = float(joints[_HIPS_OF_24].mean(0).norm())
+            if bool(known[_HIPS_OF_24].all()) and distance > PELVIS_TOLERANCE:
+                raise RowError(
+                    "no ground truth",
+                    f"S doesn't hold the pelvis and is not centred on it, the hips are {distance:.2f} m away",
+                )
+        return cls(torch.where(known[:, None], joints - pelvis, torch.nan)[list(J17_OF_24)])
 
 
 class Errors(NamedTuple):
@@ -67,17 +96,17 @@ class Errors(NamedTuple):
     mpjpe: float
     pa_mpjpe: float
     pve: float | None
-    """None where a side has no SMPL surface."""
+    """None where one of them has no SMPL vertices."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row that was evaluated: errors in millimetres."""
+class EvaluatedRow:
+    """A row's errors in millimetres."""
 
     row: int
     imgname: str
     keypoints: str
-    """Whose keypoints the fit saw: `part`, or the detector's name."""
+    """Source of the fit's keypoints: `part`, or the detector's name."""
     stop_reason: str
     mpjpe: float
     pa_mpjpe: float
@@ -85,8 +114,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A row that could not be evaluated."""
+class FailedRow:
+    """A row that can't be evaluated."""
 
     row: int
     imgname: str
@@ -94,35 +123,8 @@ class Failure:
     reason: str
 
 
-def figure_from_vertices(vertices: Tensor, regressor: Tensor) -> Figure:
-    """SMPL's vertices (6890, 3), metres, by the regressor (17, 6890)."""
-    joints = regressor @ vertices
-    pelvis = joints[PELVIS_OF_H36M]
-    return Figure(joints[list(J17_OF_H36M)] - pelvis, vertices - pelvis)
-
-
-def figure_from_24(joints: Tensor, known: Tensor) -> Figure:
-    """SPIN's 24 joints (24, 3), metres, and which of them are known (24,) bool.
-
-    SPIN's files are centred on the pelvis; so is what comes back, also where a file isn't and holds the pelvis.
-    Raises RowError where it isn't and doesn't.
-    """
-    if known[PELVIS_OF_24]:
-        pelvis = joints[PELVIS_OF_24]
-    else:
-        pelvis = torch.zeros_like(joints[0])
-        hips = joints[_HIPS_OF_24].mean(0)
-        if bool(known[_HIPS_OF_24].all()) and float(hips.norm()) > PELVIS_TOLERANCE:
-            raise RowError(
-                "no ground truth",
-                f"S doesn't hold the pelvis and is not centred on it, the hips are {float(hips.norm()):.2f} m away",
-            )
-    centred = torch.where(known[:, None], joints - pelvis, torch.nan)
-    return Figure(centred[list(J17_OF_24)])
-
-
-def errors(found: Figure, true: Figure, protocol: Protocol) -> Errors:
-    """The errors of one person: MPJPE and PVE with the pelvises on each other, PA-MPJPE after Procrustes alignment."""
+def errors(found: CentredBody, true: CentredBody, protocol: Protocol) -> Errors:
+    """Errors of one person: MPJPE and PVE about the pelvis, PA-MPJPE after Procrustes alignment."""
     joints, true_joints = found.joints[None, :protocol], true.joints[None, :protocol]
     surface = None
     if found.vertices is not None and true.vertices is not None:
@@ -133,21 +135,21 @@ def errors(found: Figure, true: Figure, protocol: Protocol) -> Errors:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Knows the ground truth of a file's rows, and the protocol's joints of a fit."""
+class RowEvaluator:
+    """Ground truth of a file's rows, and the protocol's joints of fits."""
 
     file: SpinFile
     protocol: Protocol
     from_bodies: bool
-    """True joints from posed SMPL by the regressor, as for 3DPW; else the stored ones, `S`."""
+    """True joints are regressed from posed SMPL, as for 3DPW; else they are the stored `S`."""
     regressor: Tensor | None  # (17, 6890) float64; None where the fitted body isn't SMPL and `S` is the truth
     bodies: dict[str, Body]
-    """SMPL by gender, `m` and `f`; under the empty name the body for files without genders."""
+    """SMPL by gender, `m` and `f`; the empty key is for files without genders."""
     smpl: bool
-    """The fitted body is SMPL: its joints come from its vertices."""
+    """Whether the fitted body is SMPL, whose joints are regressed from its vertices."""
 
-    def truth(self, row: int) -> Figure:
-        """Raises RowError where the file doesn't hold all of the protocol's joints of this row."""
+    def truth(self, row: int) -> CentredBody:
+        """Raises RowError where the file lacks any of the protocol's joints."""
         surface = self._true_surface(row)
         if self.from_bodies:
             if surface is None:
@@ -156,35 +158,34 @@ class Judge:
         else:
             assert self.file.joints is not None
             stored = torch.from_numpy(self.file.joints[row])
-            figure = figure_from_24(stored[:, :3], (stored[:, 3] > 0) & stored.isfinite().all(1))
-            figure = Figure(figure.joints, None if surface is None else surface.vertices)
+            figure = CentredBody.from_spin_24(stored[:, :3], (stored[:, 3] > 0) & stored.isfinite().all(1))
+            figure = CentredBody(figure.joints, None if surface is None else surface.vertices)
         unknown = (~figure.joints[: self.protocol].isfinite().all(1)).nonzero()[:, 0].tolist()
         if unknown:
             names = ", ".join(SPIN_24[J17_OF_24[joint]] for joint in unknown)
             raise RowError("no ground truth", f"the true place of {names} is unknown")
         return figure
 
-    def found(self, result: FitResult) -> Figure:
-        """The fit's joints, and its surface where it is SMPL."""
+    def found(self, result: FitResult) -> CentredBody:
+        """The fit's joints, and its vertices if it is SMPL."""
         if self.smpl:
             assert self.regressor is not None
-            return figure_from_vertices(torch.from_numpy(result.vertices).double(), self.regressor)
+            return CentredBody.from_vertices(torch.from_numpy(result.vertices).double(), self.regressor)
         joints = torch.from_numpy(result.joints[-len(SPIN_24) :]).double()
-        return figure_from_24(joints, torch.ones(len(joints), dtype=torch.bool))
+        return CentredBody.from_spin_24(joints, torch.ones(len(joints), dtype=torch.bool))
 
-    def _true_surface(self, row: int) -> Figure | None:
+    def _true_surface(self, row: int) -> CentredBody | None:
         file = self.file
         gender = file.gender[row] if file.gender is not None else ""
         body = self.bodies.get(gender[:1].lower())
         if body is None or self.regressor is None or file.pose is None or file.betas is None:
             return None
-        values = (torch.from_numpy(each[row]).float()[None] for each in (file.pose, file.betas))
-        pose, betas = values
+        pose, betas = (torch.from_numpy(each[row]).float()[None] for each in (file.pose, file.betas))
         if not (file.has_smpl[row] and bool(pose.isfinite().all() and betas.isfinite().all())):
             return None
         with torch.no_grad():
             posed = body(pose[:, :3], pose[:, 3:], betas, torch.zeros(1, 3))
-            return figure_from_vertices(posed.vertices()[0].double(), self.regressor)
+            return CentredBody.from_vertices(posed.vertices()[0].double(), self.regressor)
 
     def _why_no_body(self, row: int) -> str:
         if not self.file.has_smpl[row]:
@@ -194,72 +195,66 @@ class Judge:
         return "its pose or shape isn't finite"
 
 
+_Waiting = tuple[int, CentredBody, Observation]
+
+
 def evaluate_rows(
-    judge: Judge,
-    rows: Iterable[int],
-    observe: Callable[[int], Observation],
-    fit: Callable[[list[Observation]], list[FitResult]],
-) -> Iterator[Row | Failure]:
-    """Fit and judge rows in batches. Each row comes back once, as a `Row` or as a `Failure`; the order may differ."""
-    names = judge.file.imgname
-    waiting: list[tuple[int, Figure, Observation]] = []
+    evaluator: RowEvaluator, rows: Iterable[int], observe: Callable[[int], Observation], fit: Fit
+) -> Iterator[EvaluatedRow | FailedRow]:
+    """Fit and evaluate rows in batches; each is yielded once, in any order."""
+    names = evaluator.file.imgname
+    waiting: list[_Waiting] = []
     for row in rows:
         try:
-            waiting.append((row, judge.truth(row), observe(row)))
+            waiting.append((row, evaluator.truth(row), observe(row)))
         except RowError as error:
-            yield Failure(row, names[row], error.kind, str(error))
+            yield FailedRow(row, names[row], error.kind, str(error))
         if len(waiting) == BATCH_SIZE:
-            yield from _judged(judge, waiting, fit)
+            yield from _evaluate_batch(evaluator, waiting, fit)
             waiting = []
-    yield from _judged(judge, waiting, fit)
+    yield from _evaluate_batch(evaluator, waiting, fit)
 
 
-def _judged(
-    judge: Judge,
-    waiting: list[tuple[int, Figure, Observation]],
-    fit: Callable[[list[Observation]], list[FitResult]],
-) -> Iterator[Row | Failure]:
+def _evaluate_batch(evaluator: RowEvaluator, waiting: list[_Waiting], fit: Fit) -> Iterator[EvaluatedRow | FailedRow]:
     results = _fit_each(fit, [observation for _, _, observation in waiting])
     for (row, truth, observation), result in zip(waiting, results, strict=True):
-        name = judge.file.imgname[row]
+        name = evaluator.file.imgname[row]
         if isinstance(result, str):
-            yield Failure(row, name, "fit failed", result)
+            yield FailedRow(row, name, "fit failed", result)
             continue
-        measured = errors(judge.found(result), truth, judge.protocol)
+        measured = errors(evaluator.found(result), truth, evaluator.protocol)
         if not all(value is None or np.isfinite(value) for value in measured):
-            yield Failure(row, name, "fit failed", "the fitted body isn't finite")
+            yield FailedRow(row, name, "fit failed", "the fitted body isn't finite")
             continue
-        yield Row(row, name, observation.detection.source, result.stop_reason, *measured)
+        yield EvaluatedRow(row, name, observation.detection.source, result.stop_reason, *measured)
 
 
-def _fit_each(
-    fit: Callable[[list[Observation]], list[FitResult]], observations: list[Observation]
-) -> list[FitResult | str]:
-    """Results in order, a reason in place of those that fail: then the batch is tried one by one."""
+def _fit_each(fit: Fit, observations: list[Observation]) -> list[FitResult | str]:
+    """Results in order, with a reason in place of failed ones; a failed batch is retried one by one."""
     if not observations:
         return []
     try:
         return list(fit(observations))
-    except Exception as error:  # whatever it is, it must not cost the other people of a long run
+    except Exception as error:  # no error may end a long run
         if len(observations) == 1:
             return [_reason(error)]
     return [result for observation in observations for result in _fit_each(fit, [observation])]
 
 
 @dataclass(frozen=True)
-class RowObserver:
-    """Looks at the images of a file's rows."""
+class RowPerception:
+    """Perceives the images of a file's rows."""
 
     file: SpinFile
     images: Path
     """Folder that `imgname` is relative to."""
     perception: Perception
     use_part: bool = True
-    """Take the keypoints of `part` where it has enough of them; else the detector's in the row's box."""
+    """Use the keypoints of `part` where there are enough; else the detector's in the row's box."""
     focal: float | None = None
 
     def __call__(self, row: int) -> Observation:
-        """Raises RowError where the image is missing or shows nobody in the box."""
+        """Raises RowError where the image is missing or nobody is found in the box."""
         name = self.file.imgname[row]
         relative = PurePosixPath(name.replace("\\", "/"))
         if relative.is_absolute() or ".." in relative.parts:
@@ -268,18 +263,14 @@ class RowObserver:
         if not path.is_file():
             raise RowError("missing image", f"no such image: {path}")
         given = self._part(row)
-        inputs = (
-            Inputs(bbox=self.file.box(row), focal=self.focal)
-            if given is None
-            else Inputs(keypoints=given, focal=self.focal)
-        )
+        inputs = Inputs(keypoints=given, bbox=None if given else self.file.box(row), focal=self.focal)
         try:
             return self.perception.observe(path, inputs)
         except Exception as error:  # see _fit_each
             raise RowError("not observed", _reason(error)) from None
 
     def _part(self, row: int) -> Detection | None:
-        """The row's own keypoints, if they are enough for a fit."""
+        """The row's own keypoints, if there are enough for a fit."""
         if self.file.part is None or not self.use_part:
             return None
         part = self.file.part[row]

@@ -14,7 +14,7 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import CROP_MARGIN, SPIN_RESOLUTION, crop_camera
 from dsr_fit.config import FitConfig, Stage
-from dsr_fit.errors import UsageError
+from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fitting.metrics import RESOLUTION, keypoint_errors, metrics
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
@@ -29,6 +29,8 @@ from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.threads import one_torch_thread
+
+NOT_FINITE = "the fit has values that are not finite"
 
 OnIteration = Callable[[int, Tensor], None] | None
 
@@ -111,6 +113,16 @@ class Fitter:
         course = fit(batch, estimate, anchor, on_iteration)
         timings = {"regress": regressed - started, "fit": time.perf_counter() - regressed}
         return self._results(batch, estimate, anchor, course, timings)
+
+    def fit_each(self, observations: list[Observation]) -> list[FitResult | Exception]:
+        """The same, and an exception in the place of those who can't be fitted: nobody costs the others their fit."""
+        try:
+            results = self.fit(observations)
+        except Exception as error:
+            if len(observations) == 1:
+                return [error]
+            return [outcome for observation in observations for outcome in self.fit_each([observation])]
+        return [result if result.is_finite() else InputError(NOT_FINITE) for result in results]
 
     @one_torch_thread()
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:

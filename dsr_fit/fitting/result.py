@@ -12,6 +12,7 @@ import torch
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop
 from dsr_fit.config import FitConfig
+from dsr_fit.io.files import BESIDE_MESH
 from dsr_fit.observation import Observation
 
 ObjFrame = Literal["upright", "camera"]
@@ -76,6 +77,10 @@ class FitResult:
         values = (self.global_orient, self.body_pose, self.betas, self.cam_t)
         return Parameters(*(torch.from_numpy(value)[None] for value in values))
 
+    def is_finite(self) -> bool:
+        parts = (self.joints, self.global_orient, self.body_pose, self.betas, self.cam_t)
+        return all(bool(np.isfinite(part).all()) for part in parts)
+
     def overlay(self) -> np.ndarray:
         """(448, 2240, 3) uint8 RGB: photo, labels, the body over the photo, and the body from both sides."""
         from dsr_fit.view.overlay import draw
@@ -85,11 +90,16 @@ class FitResult:
         return draw(seen.image, seen.labels, self.vertices, self.faces, *camera, self.crop)
 
     def save(self, out: str | Path, obj_frame: ObjFrame = "upright") -> None:
-        """Write the mesh (`.obj`, `.ply`, `.stl` or `.glb`), and its `.npz`, `.json` and `.png` beside it.
+        """Write the mesh (`.obj`, `.ply`, `.stl` or `.glb`) with its `.npz`, `.json` and `.png` beside it, or one of
+        these three alone; the folder is made if need be.
 
         `upright` is metres, y up, z towards the viewer, the pelvis at the origin; `camera` the image's frame.
         Raises UsageError for another suffix, InputError when the files can't be written.
         """
-        from dsr_fit.fitting.saving import write_result
+        from dsr_fit.fitting.saving import write_beside, write_result
 
-        write_result(Path(out), self, obj_frame)
+        out = Path(out)
+        if out.suffix in BESIDE_MESH:
+            write_beside(out, self)
+        else:
+            write_result(out, self, obj_frame)

@@ -6,7 +6,8 @@ import json
 import math
 import platform
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 
 from dsr_fit.config import to_dict
 from dsr_fit.fitting.result import FitResult, ObjFrame
-from dsr_fit.io.files import BESIDE_MESH, check_mesh_path, replacing
+from dsr_fit.io.files import check_mesh_path, replacing
 from dsr_fit.joints import SMPL_JOINTS
 
 
@@ -27,17 +28,32 @@ def write_result(out: Path, result: FitResult, obj_frame: ObjFrame = "upright") 
     Raises UsageError for another suffix, InputError when they can't be written.
     """
     check_mesh_path(out)
-    started = time.perf_counter()
-    picture = result.overlay()
-    timings = {**result.timings_s, "export": time.perf_counter() - started}
-    text = json.dumps(_finite(report(result, timings)), indent=2, allow_nan=False)
     with ExitStack() as files:
-        paths = {suffix: files.enter_context(replacing(out.with_suffix(suffix))) for suffix in BESIDE_MESH}
-        mesh = files.enter_context(replacing(out))
-        np.savez_compressed(paths[".npz"], **arrays(result))
-        paths[".json"].write_text(text + "\n", encoding="utf-8")
-        Image.fromarray(picture).save(paths[".png"], compress_level=1)
-        write_mesh(mesh, result, obj_frame)
+        for suffix in (".npz", ".png", ".json"):  # the report last: it says how long the picture took
+            files.enter_context(_written(out.with_suffix(suffix), result))
+        write_mesh(files.enter_context(replacing(out)), result, obj_frame)
+
+
+def write_beside(out: Path, result: FitResult) -> None:
+    """Write the one of the other three files that the suffix names."""
+    with _written(out, result):
+        pass
+
+
+@contextmanager
+def _written(out: Path, result: FitResult) -> Iterator[None]:
+    """A file of `BESIDE_MESH`, written at once and given its name at the block's end."""
+    with replacing(out) as path:
+        if out.suffix == ".npz":
+            np.savez_compressed(path, **arrays(result))
+        elif out.suffix == ".png":
+            started = time.perf_counter()
+            Image.fromarray(result.overlay()).save(path, compress_level=1)
+            result.timings_s["export"] = time.perf_counter() - started
+        else:
+            text = json.dumps(_finite(report(result)), indent=2, allow_nan=False)
+            path.write_text(text + "\n", encoding="utf-8")
+        yield
 
 
 def write_mesh(path: Path, result: FitResult, frame: ObjFrame) -> None:
@@ -75,7 +91,7 @@ def arrays(result: FitResult) -> dict[str, np.ndarray]:
     }
 
 
-def report(result: FitResult, timings_s: dict[str, float]) -> dict[str, Any]:
+def report(result: FitResult) -> dict[str, Any]:
     """The content of `mesh.json`. `quality` and `accepted` are null where the gate isn't calibrated."""
     return {
         "energies": result.energies,
@@ -91,7 +107,7 @@ def report(result: FitResult, timings_s: dict[str, float]) -> dict[str, Any]:
         "reasons": list(result.verdict.reasons),
         "iterations": result.iterations,
         "stop_reason": result.stop_reason,
-        "timings_s": {name: round(seconds, 4) for name, seconds in timings_s.items()},
+        "timings_s": {name: round(seconds, 4) for name, seconds in result.timings_s.items()},
         "config": to_dict(result.config),
         "body": {"name": result.body_name, "sha256": result.body_sha256},
         "device": result.device,

@@ -1,7 +1,7 @@
-"""What the quality gate's numbers are learnt by: evidence and true errors of fits in, `gate.json` out.
+"""Calibration of the quality gate: evidence and true errors of fits in, the content of `gate.json` out.
 
-Logistic regression of "the mean vertex error is under 80 mm" on costs that never fall (`dsr_fit.gate.gate`). It is
-validated on fits that it has not seen, by cross-validation, and on a separate table where there is one.
+Logistic regression of "the mean vertex error is under 80 mm" with non-decreasing costs (`dsr_fit.gate.gate`), validated
+by cross-validation and, if given, on a separate set of fits.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dsr_fit.errors import InputError
-from dsr_fit.gate.gate import EVIDENCE, hinges
+from dsr_fit.gate.evidence import EVIDENCE
+from dsr_fit.gate.gate import hinges
 
 LIMIT_MM = 80.0
 PRECISION = 0.9
 KNOTS = (0.02, 0.25, 0.5, 0.75, 0.98)
-"""Quantiles of each evidence where its cost may bend."""
+"""Quantiles of each evidence that its cost has knots at."""
 
 RIDGES = (0.3, 1.0, 3.0, 10.0)
 FOLDS = 8
 LEAST_ACCEPTED = 0.03
-"""Share of the fits that the threshold must accept."""
+"""Smallest share of fits that the threshold may accept."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Table:
     values: np.ndarray  # (N, evidence)
     pve: np.ndarray  # (N,) mm
     missed: int
-    """People without a fit, who take no part."""
+    """People without a fit, left out."""
 
     @property
     def right(self) -> np.ndarray:
@@ -43,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Model:
-    """The gate's numbers."""
+    """The gate's parameters."""
 
     knots: np.ndarray  # (evidence, K)
     bias: float
@@ -59,9 +60,9 @@ class Model:
 
 
 def learn(values: np.ndarray, right: np.ndarray, ridge: float) -> Model:
-    """Logistic regression with costs that never fall, the rises held small by `ridge`."""
-    there = np.where(np.isnan(values).all(0), 0, values)  # evidence that no fit has costs nothing
-    knots = np.nanquantile(there, KNOTS, axis=0).T
+    """Logistic regression with non-decreasing costs and an L2 penalty `ridge` on their rises."""
+    known = np.where(np.isnan(values).all(0), 0, values)  # evidence that no fit has costs nothing
+    knots = np.nanquantile(known, KNOTS, axis=0).T
     knots = knots + 1e-9 * np.arange(len(KNOTS)) * np.maximum(1, np.abs(knots))
     start = Model(knots, 0.0, np.zeros((len(knots), len(KNOTS) - 1)))
     features = start.features(values).reshape(len(values), -1)
@@ -78,7 +79,7 @@ def learn(values: np.ndarray, right: np.ndarray, ridge: float) -> Model:
 
 
 def held_out(table: Table, ridge: float) -> np.ndarray:
-    """(N,) quality of each fit by a model that hasn't seen it."""
+    """(N,) cross-validated quality: each fit's by a model trained without its fold."""
     quality = np.zeros(len(table.pve))
     fold = np.arange(len(quality)) % FOLDS
     for number in range(FOLDS):
@@ -94,7 +95,7 @@ def roc(quality: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def auc(quality: np.ndarray, right: np.ndarray) -> float:
-    """Area under the ROC: the chance that a right fit has the higher quality; ties count half."""
+    """Area under the ROC curve; ties count half."""
     good, bad = quality[right][:, None], quality[~right]
     return float((good > bad).mean() + 0.5 * (good == bad).mean())
 
@@ -108,7 +109,7 @@ def interval(quality: np.ndarray, right: np.ndarray, draws: int = 1000) -> list[
 
 
 def threshold_for(quality: np.ndarray, right: np.ndarray, precision: float) -> tuple[float, bool]:
-    """The most generous threshold with that precision, and True; else the most precise one, and False.
+    """The lowest threshold with that precision, and True; if there is none, the most precise one, and False.
 
     Either accepts at least `LEAST_ACCEPTED` of the fits.
     """
@@ -121,7 +122,7 @@ def threshold_for(quality: np.ndarray, right: np.ndarray, precision: float) -> t
 
 
 def at(quality: np.ndarray, right: np.ndarray, threshold: float) -> dict[str, float | None]:
-    """What a threshold does."""
+    """Share accepted, precision and recall of a threshold."""
     taken = quality >= threshold
     return {
         "accepted": float(taken.mean()),
@@ -131,15 +132,14 @@ def at(quality: np.ndarray, right: np.ndarray, threshold: float) -> dict[str, fl
 
 
 def calibrate(learnt: Table, bound_to: Mapping[str, Any], reported: Table | None = None) -> dict[str, Any]:
-    """The content of `gate.json`: learnt from one table of fits, `reported` on another that it hasn't seen.
+    """The content of `gate.json`, learnt from one table of fits and, if given, `reported` on another.
 
-    `bound_to` says what it holds for (`dsr_fit.gate.gate.binding`).
-    Raises InputError where all fits are right, or none: there is nothing to tell apart then.
+    `bound_to` is what it holds for (`dsr_fit.gate.gate.binding`). Raises InputError where all fits or none are right.
     """
     if learnt.right.all() or not learnt.right.any():
         raise InputError(
-            f"{learnt.right.sum()} of {len(learnt.pve)} fits of rendered people are right; a gate needs some that "
-            "are and some that are not to learn from: give it more people"
+            f"{learnt.right.sum()} of {len(learnt.pve)} fits of rendered people are right; calibrating a gate needs "
+            "both right and wrong fits: give it more people"
         )
     by_ridge = {ridge: held_out(learnt, ridge) for ridge in RIDGES}
     ridge = max(RIDGES, key=lambda one: auc(by_ridge[one], learnt.right))
@@ -172,19 +172,19 @@ def calibrate(learnt: Table, bound_to: Mapping[str, Any], reported: Table | None
 
 
 def report(model: Model, threshold: float, table: Table) -> dict[str, Any]:
-    """What a model does on fits that nothing was chosen on."""
-    seen, right = model.quality(table.values), table.right
-    false, true = roc(seen, right)
+    """Evaluate a model on fits that it was neither trained nor tuned on."""
+    quality, right = model.quality(table.values), table.right
+    false, true = roc(quality, right)
     steps = np.linspace(0, len(false) - 1, 51).astype(int)
     return {
         "fits": len(table.pve),
         "missed": table.missed,
         "right": float(right.mean()),
-        "auc": auc(seen, right),
-        "auc_interval": interval(seen, right),
-        "at_threshold": at(seen, right, threshold),
+        "auc": auc(quality, right),
+        "auc_interval": interval(quality, right),
+        "at_threshold": at(quality, right, threshold),
         "auc_at_other_limits": {
-            f"{limit} mm": auc(seen, table.pve < limit)
+            f"{limit} mm": auc(quality, table.pve < limit)
             for limit in (60, 100, 120, 150, 200)
             if 0 < (table.pve < limit).sum() < len(table.pve)
         },

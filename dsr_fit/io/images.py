@@ -12,6 +12,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dsr_fit.errors import InputError
 
+ImageSource = str | Path | np.ndarray | Image.Image
+
 FILM_DIAGONAL_MM = 43.27
 """Diagonal of 35 mm film (36 x 24 mm), which `FocalLengthIn35mmFilm` refers to."""
 
@@ -36,8 +38,32 @@ def read_image(path: str | Path) -> tuple[np.ndarray, float | None]:
         return to_rgb(ImageOps.exif_transpose(picture)), focal
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open and decode an image file with Pillow; every way that can fail is an InputError of one line."""
+def image_of(source: ImageSource) -> tuple[np.ndarray, float | None]:
+    """The same of a file, a Pillow image, or an array: (H, W, 3) RGB or (H, W) grey, uint8.
+
+    Raises InputError for an array of another shape or type.
+    """
+    if isinstance(source, (str, Path)):
+        return read_image(source)
+    if isinstance(source, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(source)), exif_focal_length(source)
+    if source.dtype != np.uint8 or source.size == 0 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,)):
+        shape = " x ".join(map(str, source.shape))
+        raise InputError(f"the image array is {shape} of {source.dtype}; H x W x 3 RGB (or H x W) of uint8 works")
+    return (source if source.ndim == 3 else np.repeat(source[..., None], 3, 2)), None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height that `read_image` gives, from the file's header. Raises InputError as `read_image`."""
+    with open_image(path, decode=False) as picture:
+        width, height = picture.size
+        # Pillow gives the upright size of a TIFF already.
+        turned = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def open_image(path: Path, *, decode: bool = True) -> Image.Image:
+    """Open an image file with Pillow, and decode it; every way that can fail is an InputError of one line."""
     if not path.exists():
         raise InputError(f"no such image: {path}")
     if path.is_dir():
@@ -50,7 +76,8 @@ def open_image(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with ExitStack() as on_failure:
                 picture = on_failure.enter_context(Image.open(path))
-                picture.load()
+                if decode:
+                    picture.load()
                 on_failure.pop_all()
     except UnidentifiedImageError:
         raise InputError(f"{path} is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work") from None

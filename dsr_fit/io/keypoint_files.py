@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,6 +33,26 @@ _NORMALISED_LIMIT = 2.0
 
 _POINT_KEYS = ("keypoints", "pose_keypoints_2d", "pose_landmarks", "landmarks")
 _WORLD_KEYS = ("world_landmarks", "pose_world_landmarks")
+
+
+Layout = Literal["coco17", "openpose18", "openpose25", "mediapipe33", "dsr-fit49"]
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """One person's keypoints as an array, in a layout of the field."""
+
+    points: np.ndarray
+    """(N, 3) x, y in pixels of the image and confidence 0..1."""
+    layout: Layout = "openpose25"
+
+    def detection(self, image_size: tuple[int, int]) -> Detection:
+        """In the 49 slots. Raises InputError for an array that is not of the layout."""
+        count = int(self.layout[-2:])
+        if self.points.shape != (count, 3):
+            shape = " x ".join(map(str, self.points.shape))
+            raise InputError(f"keypoints of layout {self.layout} must be {count} x 3 (x, y, confidence), not {shape}")
+        return _detection("the keypoints", self.points.tolist(), None, image_size, {})
 
 
 def read_keypoints(path: str | Path, image_size: tuple[int, int], image_name: str | None = None) -> list[Detection]:
@@ -121,7 +142,9 @@ def _fields(path: Path, entry: Any) -> tuple[Mapping[str, Any], Any, Any]:
     raise InputError(f"{path} has a person without keypoints; each needs one of {', '.join(_POINT_KEYS)}")
 
 
-def _detection(path: Path, points: Any, world: Any, image_size: tuple[int, int], entry: Mapping[str, Any]) -> Detection:
+def _detection(
+    path: str | Path, points: Any, world: Any, image_size: tuple[int, int], entry: Mapping[str, Any]
+) -> Detection:
     """One person's `Detection` from points in any of the layouts."""
     table = _table(path, points)
     source, slots = _LAYOUTS[len(table)]
@@ -151,7 +174,7 @@ def _detection(path: Path, points: Any, world: Any, image_size: tuple[int, int],
     return Detection(keypoints, world_landmarks, None, source)
 
 
-def _table(path: Path, points: Any) -> np.ndarray:
+def _table(path: str | Path, points: Any) -> np.ndarray:
     """(n, 3 or 4) float64 of points given flat, nested or as dicts; the last column is the confidence."""
     try:
         if isinstance(points, list) and points and isinstance(points[0], dict):

@@ -26,8 +26,10 @@ LabelScheme = Literal["lip", "atr"]
 _INDICES: dict[LabelScheme, np.ndarray] = {"lip": np.arange(len(LABELS), dtype=np.uint8), "atr": ATR_TO_LABEL}
 
 
-def read_labels(path: str | Path, image_size: tuple[int, int] | None, scheme: LabelScheme = "lip") -> np.ndarray:
-    """A label map for an image of `image_size` = (width, height); None takes any size.
+def read_labels(
+    source: str | Path | np.ndarray, image_size: tuple[int, int] | None, scheme: LabelScheme = "lip"
+) -> np.ndarray:
+    """A label map, from a file or an array of indices, for an image of `image_size` = (width, height), or of any.
 
     Reads greyscale and palette PNGs whose values are label indices (0..19, 254 occluder, 255 unknown), PNGs
     in Graphonomy's exact colours (occluder grey 128, unknown white; alpha is ignored), and integer `.npy`
@@ -36,8 +38,11 @@ def read_labels(path: str | Path, image_size: tuple[int, int] | None, scheme: La
     Returns: (H, W) uint8.
     Raises: InputError where the file can't be read, is no label map, or has another size than the image.
     """
-    path = Path(path)
-    labels = _read_npy(path, scheme) if path.suffix == ".npy" else _read_picture(path, scheme)
+    if isinstance(source, np.ndarray):
+        path, labels = "array", _from_array("the label map array", source, scheme)
+    else:
+        path = Path(source)
+        labels = _read_npy(path, scheme) if path.suffix == ".npy" else _read_picture(path, scheme)
     if image_size is not None and labels.shape != image_size[::-1]:
         raise InputError(
             f"the label map {path} is {labels.shape[1]} x {labels.shape[0]} pixels, "
@@ -95,6 +100,10 @@ def _read_npy(path: Path, scheme: LabelScheme) -> np.ndarray:
         raise InputError(f"{path} can't be read as a .npy array ({error})") from None
     if not isinstance(labels, np.ndarray):
         raise InputError(f"{path} holds {len(labels)} arrays; a label map is one of (height, width) integers")
+    return _from_array(path, labels, scheme)
+
+
+def _from_array(path: str | Path, labels: np.ndarray, scheme: LabelScheme) -> np.ndarray:
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path} is {labels.dtype} of shape {labels.shape}; a label map is (height, width) integers")
     return _from_indices(path, labels, scheme)
@@ -109,7 +118,7 @@ def _read_picture(path: Path, scheme: LabelScheme) -> np.ndarray:
         raise InputError(f"{path} has Pillow mode {picture.mode}; label maps are index or colour PNGs, or .npy arrays")
 
 
-def _from_indices(path: Path, indices: np.ndarray, scheme: LabelScheme) -> np.ndarray:
+def _from_indices(path: str | Path, indices: np.ndarray, scheme: LabelScheme) -> np.ndarray:
     meaning = _INDICES[scheme]
     table = np.arange(256, dtype=np.uint8)
     table[: len(meaning)] = meaning

@@ -11,8 +11,8 @@ import numpy as np
 from dsr_fit.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.camera import Crop
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.io.images import read_image
-from dsr_fit.io.keypoint_files import read_keypoints
+from dsr_fit.io.images import ImageSource, image_of
+from dsr_fit.io.keypoint_files import Keypoints, read_keypoints
 from dsr_fit.io.label_files import LabelScheme, keep_own_labels, read_labels
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
@@ -30,11 +30,12 @@ MIN_KEYPOINTS = 4
 class Inputs:
     """What the user says about one image, besides the image."""
 
-    keypoints: Path | Detection | None = None
-    """A keypoint file, or the person of interest as somebody else has found it."""
-    labels: Path | None = None
+    keypoints: Path | Keypoints | Detection | None = None
+    """A keypoint file, one person's keypoints, or a person whom another detector has found."""
+    labels: Path | np.ndarray | None = None
+    """A label map's file, or (H, W) indices."""
     label_scheme: LabelScheme = "lip"
-    """What the indices of a label map's file mean."""
+    """What the indices of a label map mean."""
     bbox: tuple[float, float, float, float] | None = None
     """x, y, width, height in pixels."""
     person: int = 0
@@ -50,36 +51,44 @@ class Perception:
     detector: KeypointDetector | None = None
     parser: HumanParser | None = None
 
-    def observe(self, path: Path, inputs: Inputs | None = None) -> Observation:
-        """Look at one image. Raises InputError when it, or a file that goes with it, can't be used."""
+    def observe(self, source: ImageSource, inputs: Inputs | None = None) -> Observation:
+        """Detect and parse one person of an image: a file, an RGB array or a Pillow image.
+
+        Raises InputError when the image, or an input that goes with it, can't be used.
+        """
         inputs = inputs or Inputs()
-        image, exif_focal = read_image(path)
+        image, exif_focal = image_of(source)
+        name = str(source) if isinstance(source, (str, Path)) else "the image"
         size = (image.shape[1], image.shape[0])
         started = time.perf_counter()
-        detection = self._detect(path, image, inputs)
+        detection = self._detect(name, image, inputs)
         detected = time.perf_counter()
         if inputs.labels is None:
             self.parser = self.parser or load_parser()
-            labels, source = self.parser.parse(image, detection), self.parser.name
+            labels, labels_source = self.parser.parse(image, detection), self.parser.name
         else:
-            labels, source = read_labels(inputs.labels, size, inputs.label_scheme), inputs.labels.name
+            labels = read_labels(inputs.labels, size, inputs.label_scheme)
+            labels_source = "array" if isinstance(inputs.labels, np.ndarray) else inputs.labels.name
         labels = keep_own_labels(labels, detection.keypoints, Crop.around(detection.keypoints).side)
         timings = {"detect": detected - started, "parse": time.perf_counter() - detected}
         focal = inputs.focal or exif_focal or float(np.hypot(*size))
-        return Observation(image, detection, labels, source, focal, timings)
+        return Observation(image, detection, labels, labels_source, focal, timings)
 
-    def _detect(self, path: Path, image: np.ndarray, inputs: Inputs) -> Detection:
+    def _detect(self, name: str, image: np.ndarray, inputs: Inputs) -> Detection:
+        size = (image.shape[1], image.shape[0])
         if inputs.keypoints is not None:
             if inputs.bbox is not None:
                 raise UsageError("--bbox tells the detector where to look; with --keypoints choose by --person")
+            source = name
             if isinstance(inputs.keypoints, Detection):
-                people, source = [inputs.keypoints], str(path)
+                people = [inputs.keypoints]
+            elif isinstance(inputs.keypoints, Keypoints):
+                people = [inputs.keypoints.detection(size)]
             else:
-                people = read_keypoints(inputs.keypoints, (image.shape[1], image.shape[0]), path.name)
-                source = str(inputs.keypoints)
+                people, source = read_keypoints(inputs.keypoints, size, Path(name).name), str(inputs.keypoints)
         else:
             self.detector = self.detector or MediaPipeDetector()
-            people, source = self.detector.detect(image, inputs.bbox), str(path)
+            people, source = self.detector.detect(image, inputs.bbox), name
         if not people and inputs.keypoints is not None:
             raise InputError(f"{source}: holds nobody's keypoints; without --keypoints the detector looks for people")
         if not people:

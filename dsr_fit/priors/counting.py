@@ -1,34 +1,44 @@
-"""Counts of what is worn where, and the prior that they make: P(label | vertex).
+"""The semantic prior learnt from views of clothed people with known bodies: label counts, and P(label | vertex).
 
-Follows the supplementary of DSR: occurrences of a label at a vertex over those of all labels but background, a small
-probability of background everywhere, nothing that a body part can't wear. Beyond it, for data that mostly faces the
-camera: both sides of the body are counted together, vertices that were seen little follow their neighbours and the
+Follows DSR's supplementary material: the count of a label at a vertex over that of all labels but background, a small
+probability of background everywhere, zero for what a body part can't wear. In addition, since most photos show people
+from the front: both sides of the body are counted together, and vertices seen rarely follow their neighbours and the
 front of the same limb.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sparse
+import torch
 from scipy.sparse.linalg import factorized
 from scipy.spatial import KDTree
+from torch import Tensor
 
 from dsr_fit.body.body import Body
 from dsr_fit.errors import InputError
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABEL_INDEX, LABELS, MIRRORED_LABELS
+from dsr_fit.priors.outfits import SLEEVES, TRUNKS, on_arms, outfit_of
+from dsr_fit.render.renderer import Renderer
 
 BACKGROUND = 0.02
 """Probability of background at every vertex."""
 
 SMOOTHING = 20.0
-"""Observations that the mean of a vertex's neighbours counts for."""
+"""Observations that the mean of a vertex's neighbours counts as."""
 
 BORROWED = 2.0
-"""Observations that the front of the same limb counts for."""
+"""Observations that the front of the same limb counts as."""
+
+TOWARDS_AVERAGE = 3.0
+"""Observations that the average prior counts as in the prior of an outfit."""
 
 _SHARE = 0.1
-"""Least skinning weight with which a vertex belongs to a body part."""
+"""Minimum skinning weight for a vertex to belong to a body part."""
 
 _TOPS = "upperclothes dress coat jumpsuits"
 _LOWER = "pants skirt dress coat jumpsuits"
@@ -47,16 +57,34 @@ _WORN_ON: dict[str, str] = {
     "ankle": "leg shoe socks pants skirt dress jumpsuits",
     "foot": "leg shoe socks pants skirt dress jumpsuits",
 }
-"""Body part -> what can be seen there; `arm`, `leg` and `shoe` of its own side, of both in the middle."""
+"""Body part -> labels possible there; `arm`, `leg` and `shoe` are those of the part's side, or of both sides."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of a clothed person: a label map, the body's surface and the camera."""
+
+    labels: np.ndarray
+    """(H, W) uint8: 0..19 of `labels.LABELS`, 254 occluder, 255 unknown."""
+    vertices: Tensor
+    """(V, 3) metres in the camera's frame."""
+    intrinsics: Tensor
+    """(4,) fx, fy, cx, cy, pixels of `labels`."""
+
+    @torch.no_grad()
+    def rasterise(self, renderer: Renderer) -> np.ndarray:
+        """(H, W, 4) the renderer's buffer of the body: u, v, z/w, triangle + 1."""
+        height, width = self.labels.shape
+        return renderer(self.vertices[None], self.intrinsics[None], (height, width)).rast[0].cpu().numpy()
 
 
 def count_labels(
     rast: np.ndarray,  # (H, W, 4) the renderer's buffer: u, v, z/w, triangle + 1
-    labels: np.ndarray,  # (H, W) uint8; what is no label (occluder, unknown) is passed over
+    labels: np.ndarray,  # (H, W) uint8; occluder and unknown are skipped
     faces: np.ndarray,  # (F, 3)
     num_vertices: int,
 ) -> np.ndarray:
-    """(V, 20) pixels of each label at each vertex: every pixel is shared by its triangle's corners."""
+    """(V, 20) pixels of each label at each vertex; a pixel is split among its triangle's corners barycentrically."""
     seen = (rast[..., 3] > 0) & (labels < len(LABELS))
     u, v = rast[seen, 0].astype(np.float64), rast[seen, 1].astype(np.float64)
     corners = faces[rast[seen, 3].astype(np.int64) - 1].astype(np.int64)
@@ -67,9 +95,9 @@ def count_labels(
 
 
 def observations_of(counts: np.ndarray) -> np.ndarray:
-    """(V, 20) pixels of one view -> its say: background dropped, at most one observation a vertex, (V, 20).
+    """(V, 20) pixels of one view -> (V, 20) observations: without background, at most one per vertex.
 
-    A pixel that a vertex shares with others counts by its share, so that near cameras do not outvote far ones.
+    So close-ups don't outvote distant views.
     """
     worn = counts.copy()
     worn[:, 0] = 0
@@ -77,13 +105,13 @@ def observations_of(counts: np.ndarray) -> np.ndarray:
 
 
 def mirror_of(body: Body) -> np.ndarray:
-    """(V,) each vertex's mirror image: the vertex nearest to its place with the body's x turned over."""
+    """(V,) index of each vertex's mirror image, the nearest to its position with x negated."""
     points = body.v_template.cpu().numpy()
     return np.asarray(KDTree(points).query(points * (-1, 1, 1))[1])
 
 
 def allowed_labels(body: Body) -> np.ndarray:
-    """(V, 20) bool: what the body parts of a vertex can wear, background included."""
+    """(V, 20) bool: labels possible on a vertex's body parts, including background."""
     weights = body.weights.dense().cpu().numpy()
     parts = np.zeros((len(SMPL_JOINTS), len(LABELS)), bool)
     parts[:, 0] = True
@@ -99,7 +127,7 @@ def allowed_labels(body: Body) -> np.ndarray:
 
 
 def fronts_of(body: Body) -> np.ndarray:
-    """(V,) for vertices that face backwards in the T-pose the one before them; -1 elsewhere, on neck, head and feet."""
+    """(V,) the front vertex opposite each back vertex of the T-pose; -1 elsewhere and on neck, head and feet."""
     points, faces = body.v_template.cpu().numpy().astype(np.float64), body.faces.cpu().numpy()
     corners = points[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 2]
@@ -114,7 +142,7 @@ def fronts_of(body: Body) -> np.ndarray:
 
 
 def neighbours_of(body: Body) -> sparse.csr_matrix:
-    """(V, V) rows that average a vertex's neighbours on the mesh, near ones more; unused vertices keep their own."""
+    """(V, V) rows average a vertex's mesh neighbours by inverse distance; unused vertices keep their own value."""
     faces, points = body.faces.cpu().numpy().astype(np.int64), body.v_template.cpu().numpy().astype(np.float64)
     edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
     length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
@@ -130,26 +158,23 @@ def neighbours_of(body: Body) -> sparse.csr_matrix:
 def prior_from(
     observed: np.ndarray, body: Body, towards: np.ndarray | None = None, strength: float = 0.0
 ) -> np.ndarray:
-    """(V, 20) float32 probabilities of the observations (V, 20); rows sum to 1.
+    """(V, 20) float32 probabilities from observations (V, 20); rows sum to 1.
 
     Solves n p + SMOOTHING (p - mean of neighbours) + strength (p - towards) = counts, n the observations of a vertex;
-    then again, backs pulled to their fronts by BORROWED + strength instead. `towards` (V, 20) is what thin data fall
-    back to.
-
-    Raises:
-        InputError: nothing was observed.
+    then again with back vertices pulled to their fronts by BORROWED + strength. `towards` (V, 20) is the fallback where
+    data are sparse. Raises InputError if nothing was observed.
     """
     observed = observed * allowed_labels(body)
     observed[:, 0] = 0
     if towards is None and not observed.any():
-        raise InputError("no pixel of a body shows what it may wear: nothing to make a prior of")
+        raise InputError("no pixel on a body has a label possible there: nothing to make a prior of")
     observed = (observed + observed[mirror_of(body)][:, MIRRORED_LABELS[:20]]) / 2
     seen = observed.sum(1)
     pulled = np.zeros_like(observed)
     if towards is not None:
         pulled[:, 1:] = strength * towards[:, 1:] / towards[:, 1:].sum(1, keepdims=True)
     smooth = SMOOTHING * (sparse.identity(len(seen)) - neighbours_of(body))
-    # A little of everything: parts of a mesh that no observation reaches.
+    # A little of everything, for parts of the mesh that no observation reaches.
     anywhere = 1e-6
     somewhere = anywhere * (observed + pulled).sum(0) / (observed + pulled).sum()
 
@@ -161,13 +186,53 @@ def prior_from(
     first = solved(pulled)
     fronts = fronts_of(body)
     back = fronts >= 0
-    lent = first[np.where(back, fronts, 0)]
-    lent[:, LABEL_INDEX["face"]] = 0  # necklines are in front
-    lent *= (BORROWED + pulled.sum(1, keepdims=True)) / np.maximum(lent.sum(1, keepdims=True), 1e-9)
-    found = solved(np.where(back[:, None], lent, pulled))  # fronts have been pulled already
+    borrowed = first[np.where(back, fronts, 0)]
+    borrowed[:, LABEL_INDEX["face"]] = 0  # necklines are in front
+    borrowed *= (BORROWED + pulled.sum(1, keepdims=True)) / np.maximum(borrowed.sum(1, keepdims=True), 1e-9)
+    found = solved(np.where(back[:, None], borrowed, pulled))  # fronts were pulled already
     found = np.maximum(found, 1e-6) * allowed_labels(body)  # no row is empty
     found[:, 0] = 0
     found = (found + found[mirror_of(body)][:, MIRRORED_LABELS[:20]]) / 2
     found *= (1 - BACKGROUND) / found.sum(1, keepdims=True)
     found[:, 0] = BACKGROUND
     return found.astype(np.float32)
+
+
+def learn(views: Iterable[View], body: Body) -> dict[str, np.ndarray]:
+    """The arrays of a prior's file, including the priors of outfits, from many views.
+
+    Raises InputError when no view shows a label on the body.
+    """
+    renderer = Renderer(body.faces, body.num_vertices, device="cpu", outline="none")
+    faces = body.faces.cpu().numpy()
+    everyone = np.zeros((body.num_vertices, len(LABELS)))
+    trunks = np.zeros((len(TRUNKS), *everyone.shape))
+    sleeves = np.zeros((len(SLEEVES), *everyone.shape))
+    trunk_views, sleeve_views = np.zeros(len(TRUNKS), np.int64), np.zeros(len(SLEEVES), np.int64)
+    for view in views:
+        observed = observations_of(count_labels(view.rasterise(renderer), view.labels, faces, body.num_vertices))
+        outfit = outfit_of(view.labels)
+        everyone += observed
+        if outfit.trunk is not None:
+            trunks[outfit.trunk] += observed
+            trunk_views[outfit.trunk] += 1
+        if outfit.sleeves is not None:
+            sleeves[outfit.sleeves] += observed
+            sleeve_views[outfit.sleeves] += 1
+    average = prior_from(everyone, body)
+    shared = {"towards": average, "strength": TOWARDS_AVERAGE}
+    return {
+        "probabilities": _rounded(average),
+        "trunks": np.stack([_rounded(prior_from(seen, body, **shared)) for seen in trunks]),
+        "sleeves": np.stack([_rounded(prior_from(seen, body, **shared)) for seen in sleeves])[:, on_arms(body)],
+        "observations": everyone.sum(1).astype(np.float32),
+        "trunk_views": trunk_views,
+        "sleeve_views": sleeve_views,
+        "labels": np.array(LABELS),
+        "body_sha256": np.array(body.sha256),
+    }
+
+
+def _rounded(probabilities: np.ndarray) -> np.ndarray:
+    """Rounded to 1/4096 as float16, for small files."""
+    return (np.round(probabilities * 4096) / 4096).astype(np.float16)

@@ -1,7 +1,7 @@
-"""What a person has on, told from the areas of a label map alone: how far legs and arms are bare, how long the top is.
+"""A person's outfit from the areas in a label map: bare or covered legs, length of the top, length of the sleeves.
 
-Vertices of a prior are independent, so that an average wardrobe can't know that whoever shows one bare knee shows
-two. Legs and trunk are chosen apart from sleeves: few classes, each seen often.
+An average prior treats vertices independently; it can't express that if one knee is bare, so is the other. Legs and
+trunk are classified apart from sleeves, so that there are few classes, each with much data.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABEL_INDEX, LABELS, MIN_PIXELS_AT_224
 
 BARE_LEGS = 0.05
-"""Share of the person, head and hands' gloves left out, that bare legs take from here on."""
+"""Bare legs from this share of the person on; head and gloves are left out."""
 
 TOPS = (0.45, 0.60)
-"""Share that upper clothes, coat, dress and jumpsuits take: short, middle, long."""
+"""Bounds of the share of upper clothes, coat, dress and jumpsuits: short, middle, long."""
 
 BARE_ARMS = (0.06, 0.15)
-"""Share of bare arms in arms and tops together: long, middling, short sleeves."""
+"""Bounds of the share of bare arms in arms and tops together: long, middling, short sleeves."""
 
 TRUNKS: tuple[str, ...] = (
     "legs covered, short top",
@@ -49,20 +49,20 @@ _SHOES = _members("leftShoe rightShoe")
 
 @dataclass(frozen=True)
 class Outfit:
-    """Numbers of `TRUNKS` and `SLEEVES`; None where the image shows too little to tell."""
+    """Indices into `TRUNKS` and `SLEEVES`; None where too little is visible."""
 
     trunk: int | None
     sleeves: int | None
 
 
 def outfit_of(labels: np.ndarray) -> Outfit:
-    """The outfit that a label map (H, W) of one person shows, best cut to the crop."""
+    """Classify the label map (H, W) of one person, preferably of the crop."""
     areas = np.bincount(labels.ravel(), minlength=256)[: len(LABELS)]
     top, bottom, arms, legs, shoes = (int(areas[group].sum()) for group in (_TOP, _BOTTOM, _ARMS, _LEGS, _SHOES))
     least = MIN_PIXELS_AT_224 * labels.size / 224**2
     person = top + bottom + arms + legs + shoes
     trunk = sleeves = None
-    if bottom + legs + shoes >= least:  # else the image ends at the waist
+    if bottom + legs + shoes >= least:  # else the image is cut at the waist
         length = int(np.digitize(top / person, TOPS))
         trunk = length + 3 * int(legs >= BARE_LEGS * person)
     if top + arms >= least:
@@ -71,7 +71,7 @@ def outfit_of(labels: np.ndarray) -> Outfit:
 
 
 def on_arms(body: Body) -> np.ndarray:
-    """(V,) bool: vertices whose clothing is the sleeves'."""
+    """(V,) bool: vertices of shoulders, elbows, wrists and hands, which sleeves cover."""
     part = body.weights.dense().cpu().numpy().argmax(1)
     arms = [name.endswith(("shoulder", "elbow", "wrist", "hand")) for name in SMPL_JOINTS]
     return np.array(arms)[part]

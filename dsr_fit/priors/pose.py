@@ -1,11 +1,12 @@
-"""How joints bend: a mixture of Gaussians over the rotation vectors of SMPL's 23 body joints.
+"""The pose prior: a mixture of Gaussians over the rotation vectors of SMPL's 23 body joints.
 
-Vectors are measured from the T-pose, the middle of the shoulders' range, so that no human pose comes near their
-discontinuity at half a turn; beyond it they are wrapped, and the energy depends on the rotation alone.
+Rotations are relative to the T-pose, which is in the middle of the shoulders' range, so human poses stay clear of the
+discontinuity at half a turn. Longer vectors are wrapped, so the energy depends on the rotation alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,43 +27,48 @@ PosePriorKind = Literal["learned", "ranges"]
 
 @dataclass(frozen=True)
 class PosePrior:
-    """K Gaussians over `body_pose`, each as what turns a deviation into independent unit normals."""
+    """K Gaussians over `body_pose`."""
 
     mean: Tensor  # (K, 69) radians
-    whitening: Tensor  # (K, 69, 69), its square is the inverse covariance
-    offset: Tensor  # (K,) cost of a component's mean, in squared units; 0 for the likeliest
+    whitening: Tensor  # (K, 69, 69) maps deviations to unit normals; W^T W is the inverse covariance
+    offset: Tensor  # (K,) -2 log of a component's peak, relative to the highest peak
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PosePrior:
         return PosePrior(*(value.to(device, dtype) for value in (self.mean, self.whitening, self.offset)))
 
+    def fingerprint(self) -> str:
+        """SHA-256 of its values."""
+        tensors = (self.mean, self.whitening, self.offset)
+        return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
+
     @property
     def center(self) -> Tensor:
-        """(69,) the likeliest component's mean: where a fit starts."""
+        """(69,) mean of the component with the highest peak: the initial pose of fits."""
         return self.mean[self.offset.argmin()]
 
     @property
     def std(self) -> Tensor:
-        """(69,) radians, of the likeliest component."""
+        """(69,) radians, standard deviation of the component with the highest peak."""
         whitening = self.whitening[self.offset.argmin()]
         return torch.linalg.inv(whitening.T @ whitening).diagonal().sqrt()
 
     def component_weights(self) -> Tensor:
-        """(K,) how likely each component is."""
+        """(K,) mixture weights."""
         return torch.softmax(-self.offset / 2 - torch.linalg.slogdet(self.whitening)[1], 0)
 
     def deviations(self, body_pose: Tensor) -> Tensor:
-        """(B, 69) -> (B, K, 69) in units of each component's own spread."""
+        """(B, 69) -> (B, K, 69) whitened deviations from each component's mean."""
         off = wrapped(body_pose)[:, None] - self.mean
         # Person by person, so that nobody's sums are rounded by how many others there are.
         return torch.stack([(self.whitening @ row[..., None])[..., 0] for row in off.unbind(0)])
 
     def energy(self, body_pose: Tensor) -> Tensor:
-        """(B, 69) -> (B,) twice the negative log-density over 69, from the highest peak: about 1 for a usual pose."""
+        """(B, 69) -> (B,) -2 log density relative to the highest peak, over 69: about 1 for a usual pose."""
         cost = self.deviations(body_pose).square().sum(-1) + self.offset
         return -2 / body_pose.shape[1] * torch.logsumexp(-cost / 2, 1)
 
     def nearest(self, body_pose: Tensor) -> tuple[Tensor, Tensor]:
-        """The component that explains each pose best: its deviations (B, 69) and its whitening (B, 69, 69)."""
+        """Deviations (B, 69) and whitening (B, 69, 69) of each pose's best component."""
         deviations = self.deviations(body_pose)
         best = (deviations.square().sum(-1) + self.offset).argmin(1)
         return deviations[torch.arange(len(best), device=best.device), best], self.whitening[best]
@@ -80,12 +86,12 @@ def wrapped(body_pose: Tensor) -> Tensor:
 
 
 def load_pose_prior(kind: PosePriorKind = "ranges") -> PosePrior:
-    """The prior learned from motion capture and photos, or the one written by hand."""
+    """The prior learned from motion capture and photos, or the hand-written joint ranges."""
     return _ranges() if kind == "ranges" else read_pose_prior(shipped("priors/pose/density.npz"))
 
 
 def read_pose_prior(path: Path) -> PosePrior:
-    """A mixture from a file of `tools/build_pose_prior.py`; raises InputError for any other."""
+    """Read a file written by `tools/build_pose_prior.py`. Raises InputError for any other."""
     try:
         arrays = read_arrays(path)
     except ValueError as error:

@@ -1,8 +1,7 @@
-"""The poses that ship: people in motion, retargeted to SMPL's joints, and which of them are held out."""
+"""The shipped poses: motion capture retargeted to SMPL's joints, and which clips are held out."""
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError
+from dsr_fit.io.files import read_arrays
 
 _DIMENSIONS = {"full_pose": 2, "clip": 1, "clip_names": 1, "held_out": 1}
 
@@ -19,13 +19,13 @@ class PoseSet:
     """N poses out of clips; `priors/pose/poses.md` says where they come from."""
 
     full_pose: np.ndarray
-    """(N, 72) float32 rotation vectors, radians; the first three are `global_orient` in a world with y up, in
-    which the body faces z with its left at x when they are zero."""
+    """(N, 72) float32 rotation vectors, radians, `global_orient` first. World: y up; at zero the body faces +z, its
+    left towards +x."""
     clip: np.ndarray
     """(N,) index into `clip_names`."""
     clip_names: tuple[str, ...]
     held_out: np.ndarray
-    """(N,) bool: the pose's whole clip is held out; measure on it, never train or tune on it."""
+    """(N,) bool: the pose's clip is held out for evaluation; never train or tune on it."""
 
     def __len__(self) -> int:
         return len(self.full_pose)
@@ -37,19 +37,19 @@ class PoseSet:
 
 
 def load_poses(path: Path | None = None) -> PoseSet:
-    """The poses that ship, or those of another file of the same format, read without running code from it.
+    """The shipped poses, or another file of the same format.
 
     Raises InputError for a file that is missing, damaged or of another format.
     """
     path = shipped("priors/pose/poses.npz") if path is None else path
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _DIMENSIONS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        loaded = read_arrays(path)
+        arrays = {name: loaded[name] for name in _DIMENSIONS} if isinstance(loaded, dict) else {}
+    except (ValueError, KeyError) as error:
         raise InputError(f"{path}: not a readable pose file ({error})") from None
-    full_pose, clip, names, held_out = arrays.values()
-    if any(arrays[name].ndim != count for name, count in _DIMENSIONS.items()) or full_pose.shape[1] != 72:
+    if [array.ndim for array in arrays.values()] != [*_DIMENSIONS.values()] or arrays["full_pose"].shape[1] != 72:
         raise InputError(f"{path}: not a pose file, `full_pose` must be (N, 72) and the others lists")
+    full_pose, clip, names, held_out = arrays.values()
     if len(clip) != len(full_pose) or len(held_out) != len(names) or not _indexes(clip, len(names)):
         raise InputError(f"{path}: poses and clips don't match")
     index = clip.astype(np.int64)

@@ -1,8 +1,7 @@
-"""A folder of clothed people whose bodies are fitted, renders or scans, as views to count labels in.
+"""Views for counting labels, from a folder of renders or scans of clothed people with fitted bodies.
 
-One `.npz` a person or render with the body's parameters, and beside it, of the same name, either a label map (`.png`,
-`.npy`; or `labels` in the `.npz`, as a fit writes it) or a mesh with a label for each vertex. `docs/command_line.md`
-lists the arrays.
+Each has an `.npz` with the body's parameters, and beside it a file of the same name: a label map (`.png` or `.npy`; or
+`labels` inside the `.npz`, as fits write it), or a mesh with a label per vertex. Arrays: `docs/command_line.md`.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from dsr_fit.errors import InputError
 from dsr_fit.io.files import MESH_SUFFIXES, read_arrays
 from dsr_fit.io.label_files import read_labels
 from dsr_fit.labels import LABELS
-from dsr_fit.priors.views import View
+from dsr_fit.priors.counting import View
 from dsr_fit.render.renderer import Renderer
 
 _SIZES = {"global_orient": 3, "body_pose": 69, "betas": 10, "cam_t": 3}
 _MAP_SUFFIXES = (".png", ".npy")
 MARGIN = 1.15
-"""Side of a scan's picture over the scan's diameter."""
+"""Side of a rendered view relative to the scan's diameter."""
 
 
 def scan_paths(folder: Path) -> list[Path]:
-    """The `.npz` files of a folder and those below it, sorted. Raises InputError where there is none."""
+    """All `.npz` files in a folder and its subfolders, sorted. Raises InputError if there are none."""
     paths = sorted(folder.rglob("*.npz"))
     if not paths:
         raise InputError(f"{folder}: no .npz with a body's parameters in it; see `prior build` in docs/command_line.md")
@@ -40,9 +39,9 @@ def scan_paths(folder: Path) -> list[Path]:
 
 
 def read_views(path: Path, body: Body, views: int, resolution: int) -> Iterator[View]:
-    """The views of one `.npz`: one of a render, `views` around a scan, (resolution, resolution) each.
+    """The views of one `.npz`: one for a render, `views` around a scan, (resolution, resolution) each.
 
-    Raises InputError for files that are missing, damaged or do not belong together.
+    Raises InputError for files that are missing, damaged or don't match.
     """
     try:
         arrays = read_arrays(path)
@@ -64,7 +63,7 @@ def read_views(path: Path, body: Body, views: int, resolution: int) -> Iterator[
 
 
 def _row(path: Path, arrays: dict[str, np.ndarray], name: str, size: int) -> Tensor:
-    """(1, size) float32 of an array of that many numbers."""
+    """(1, size) float32 of a named array."""
     if name not in arrays:
         raise InputError(f"{path}: lacks `{name}`, {size} numbers")
     values = arrays[name]

@@ -1,4 +1,4 @@
-"""Rendered clothed people with known truth: a generator by seed, and sets of its cases on disk."""
+"""Synthetic images of clothed people with ground truth: a generator by seed, and sets of cases on disk."""
 
 from dsr_fit.synthetic.dataset import read_cases, write_cases
 from dsr_fit.synthetic.people import ClothedCase, generate

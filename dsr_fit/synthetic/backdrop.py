@@ -1,20 +1,19 @@
-"""Cluttered backgrounds: a floor and a wall behind the person, painted by chance, and a shadow."""
+"""Random cluttered backgrounds: a wall and a floor behind the person, with a shadow."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from dsr_fit.synthetic.camera_frame import View
 from dsr_fit.synthetic.paint import garment_colour
 from dsr_fit.synthetic.shading import ShadowMap, lit
+from dsr_fit.synthetic.staging import Camera
 
 CANVAS = (640, 1280)  # rows, columns of a painted wall
-KINDS = ("room", "shelves", "street", "park", "studio", "clutter")
 
 
 def cloud(rng: np.random.Generator, shape: tuple[int, int], slope: float = 1.6) -> np.ndarray:
-    """Smooth noise (H, W) float32 with a 1/f spectrum, zero mean and unit deviation."""
+    """Smooth noise (H, W) float32 with a 1/f spectrum, zero mean and unit standard deviation."""
     height, width = shape
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     power = 1 / np.maximum(np.hypot(fy * height / 64, fx * width / 64), 0.02) ** slope
@@ -28,9 +27,7 @@ def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
     return r, g, b
 
 
-def _rectangle(
-    canvas: np.ndarray, left: float, top: float, width: float, height: float, colour, thick: int = -1
-) -> None:
+def _rectangle(canvas: np.ndarray, left: float, top: float, width: float, height: float, colour, thick=-1) -> None:
     corners = (int(left), int(top)), (int(left + width), int(top + height))
     cv2.rectangle(canvas, *corners, colour, thick, cv2.LINE_AA)
 
@@ -47,16 +44,13 @@ def _room(rng: np.random.Generator, canvas: np.ndarray) -> None:
         x, y = rng.uniform(0, columns - w), rng.uniform(30, rows * 0.55)
         if rng.uniform() < 0.3:
             _rectangle(canvas, x, y, w, h * 1.4, (215.0, 228.0, 240.0))
-            for k in (0.5,):
-                _rectangle(canvas, x + k * w - 3, y, 6, h * 1.4, (240.0, 240.0, 238.0))
+            _rectangle(canvas, x + 0.5 * w - 3, y, 6, h * 1.4, (240.0, 240.0, 238.0))
             _rectangle(canvas, x, y, w, h * 1.4, (240.0, 240.0, 236.0), 7)
         else:
             _rectangle(canvas, x, y, w, h, _colour(rng))
             for _ in range(4):
-                cv2.circle(
-                    canvas, (int(x + rng.uniform(0.2, 0.8) * w), int(y + rng.uniform(0.2, 0.8) * h)),
-                    int(rng.uniform(0.05, 0.2) * min(w, h)), _colour(rng), -1, cv2.LINE_AA,
-                )  # fmt: skip
+                centre = int(x + rng.uniform(0.2, 0.8) * w), int(y + rng.uniform(0.2, 0.8) * h)
+                cv2.circle(canvas, centre, int(rng.uniform(0.05, 0.2) * min(w, h)), _colour(rng), -1, cv2.LINE_AA)
             _rectangle(canvas, x, y, w, h, _colour(rng), int(rng.integers(3, 9)))
     for _ in range(int(rng.integers(1, 5))):
         w, h = rng.uniform(80, 320), rng.uniform(70, 330)
@@ -84,7 +78,7 @@ def _shelves(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 
 def _street(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """House fronts under a sky, parked boxes before them."""
+    """House fronts under a sky, parked cars in front."""
     rows, columns = canvas.shape[:2]
     shade = np.linspace(1, 0, rows)[:, None, None]
     canvas[:] = shade * np.array([140.0, 175.0, 220.0]) + (1 - shade) * np.array([222.0, 226.0, 230.0])
@@ -104,17 +98,8 @@ def _street(rng: np.random.Generator, canvas: np.ndarray) -> None:
     for _ in range(int(rng.integers(1, 5))):
         cx, w = rng.uniform(0, columns), rng.uniform(110, 190)
         colour = _colour(rng)
-        cv2.ellipse(
-            canvas,
-            (int(cx), rows - 40),
-            (int(w * 0.32), 34),
-            0,
-            180,
-            360,
-            (50.0, 60.0, 70.0),
-            -1,
-            cv2.LINE_AA,
-        )
+        roof = (int(cx), rows - 40), (int(w * 0.32), 34)
+        cv2.ellipse(canvas, *roof, 0, 180, 360, (50.0, 60.0, 70.0), -1, cv2.LINE_AA)
         _rectangle(canvas, cx - w / 2, rows - 44, w, 32, colour)
         for side in (-0.3, 0.3):
             cv2.circle(canvas, (int(cx + side * w), rows - 12), 13, (25.0, 25.0, 28.0), -1, cv2.LINE_AA)
@@ -144,7 +129,7 @@ def _studio(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 
 def _clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """Overlapping shapes of every size, as a shop window or a crowded desk gives."""
+    """Overlapping shapes of all sizes, like a shop window or a crowded desk."""
     rows, columns = canvas.shape[:2]
     canvas[:] = _colour(rng)
     for k in range(150):
@@ -153,23 +138,22 @@ def _clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
         w, h = size * rng.uniform(0.3, 1.2, 2)
         kind = rng.integers(0, 3)
         if kind == 0:
-            cv2.ellipse(
-                canvas, (int(x), int(y)), (int(w / 2), int(h / 2)), rng.uniform(0, 180), 0, 360,
-                _colour(rng), -1, cv2.LINE_AA,
-            )  # fmt: skip
+            place = (int(x), int(y)), (int(w / 2), int(h / 2)), rng.uniform(0, 180)
+            cv2.ellipse(canvas, *place, 0, 360, _colour(rng), -1, cv2.LINE_AA)
         else:
             box = cv2.boxPoints(((x, y), (w, h), rng.normal(0, 8) if kind == 1 else rng.uniform(0, 90)))
             cv2.fillPoly(canvas, [box.astype(np.int32)], _colour(rng), cv2.LINE_AA)
 
 
 _PAINTERS = {
-    "room": _room, "shelves": _shelves, "street": _street, "park": _park, "studio": _studio,
-    "clutter": _clutter,
+    "room": (_room, 0.22), "shelves": (_shelves, 0.14), "street": (_street, 0.2), "park": (_park, 0.16),
+    "studio": (_studio, 0.12), "clutter": (_clutter, 0.16),
 }  # fmt: skip
+"""Kind -> its painter and its probability."""
 
 
 def _floor_tile(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """(512, 512, 3) float32 of four metres of floor."""
+    """(512, 512, 3) float32, four metres of floor."""
     base = np.array(_colour(rng)) * 0.35 + rng.uniform(60, 130)
     if kind == "park":
         base = np.array([92.0, 118.0, 62.0]) + rng.normal(0, 12, 3)
@@ -189,49 +173,48 @@ def _floor_tile(rng: np.random.Generator, kind: str) -> np.ndarray:
     return tile.clip(0, 255).astype(np.float32)
 
 
-def paint_backdrop(view: View, rng: np.random.Generator, shadow: ShadowMap, key_share: float) -> tuple[np.ndarray, str]:
-    """The picture (H, W, 3) float32 behind the people, 0..255, and its kind.
-
-    `key_share` 0..1 is how dark the shadow on the floor is.
-    """
-    kind = str(rng.choice(KINDS, p=[0.22, 0.14, 0.2, 0.16, 0.12, 0.16]))
+def paint_backdrop(
+    camera: Camera, rng: np.random.Generator, shadow: ShadowMap, key_share: float
+) -> tuple[np.ndarray, str]:
+    """Background (H, W, 3) float32, 0..255, and its kind. `key_share` 0..1 is the strength of the floor's shadow."""
+    kind = str(rng.choice(list(_PAINTERS), p=[share for _, share in _PAINTERS.values()]))
     canvas = np.zeros((*CANVAS, 3), np.float32)
-    _PAINTERS[kind](rng, canvas)
+    _PAINTERS[kind][0](rng, canvas)
     canvas += 2.5 * cloud(rng, (CANVAS[0] // 2, CANVAS[1] // 2), 0.8).repeat(2, 0).repeat(2, 1)[..., None]
     far = float(rng.uniform(4, 14) if kind in ("street", "park") else rng.uniform(1.0, 3.5))
     tall = float(rng.uniform(5, 10) if kind in ("street", "park") else rng.uniform(2.6, 4.5))
 
     step = 2
-    rays = view.rays(step)
-    up, ahead = view.rotation[:, 1], -view.rotation[:, 2]
-    right = view.rotation[:, 0]
+    rays = camera.rays(step)
+    up, ahead = camera.rotation[:, 1], -camera.rotation[:, 2]
+    right = camera.rotation[:, 0]
     turn = rng.normal(0, 0.3)
     normal = np.cos(turn) * ahead + np.sin(turn) * right
     across = np.cos(turn) * right - np.sin(turn) * ahead
-    wall_distance = float(view.floor @ normal) + far
+    wall_distance = float(camera.floor @ normal) + far
     towards = rays @ normal
     t_wall = np.where(towards > 1e-3, wall_distance / np.maximum(towards, 1e-3), 1e3)
     sinking = -(rays @ up)
-    t_floor = np.where(sinking > 1e-4, -(view.floor @ up) / np.maximum(sinking, 1e-4), 1e3)
+    t_floor = np.where(sinking > 1e-4, -(camera.floor @ up) / np.maximum(sinking, 1e-4), 1e3)
     on_floor = t_floor < t_wall
 
-    wall = rays * t_wall[..., None] - view.floor
+    wall = rays * t_wall[..., None] - camera.floor
     scale = CANVAS[0] / tall
     column = ((wall @ across) * scale + CANVAS[1] * rng.uniform(0.3, 0.7)).astype(np.float32)
     row = (CANVAS[0] - (wall @ up) * scale).astype(np.float32)
     picture = cv2.remap(canvas, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    floor = rays * np.minimum(t_floor, 60)[..., None] - view.floor
+    floor = rays * np.minimum(t_floor, 60)[..., None] - camera.floor
     tile = _floor_tile(rng, kind)
     fx, fz = (floor @ across) * 128, (floor @ normal) * 128
     ground = tile[fz.astype(int) % 512, fx.astype(int) % 512]
-    light = 1 - key_share * (1 - lit((floor + view.floor).reshape(-1, 3), shadow, 5, 0.02).reshape(t_floor.shape))
+    light = 1 - key_share * (1 - lit((floor + camera.floor).reshape(-1, 3), shadow, 5, 0.02).reshape(t_floor.shape))
     contact = np.exp(-np.maximum((floor**2).sum(-1), 0) / 0.25)
     ground = ground * (light * (1 - 0.25 * contact))[..., None]
     picture[on_floor] = ground[on_floor]
     picture *= np.float32(rng.uniform(0.75, 1.1))
 
     blur = float(rng.choice([0.0, 0.7, 1.6, 3.0], p=[0.3, 0.3, 0.25, 0.15]))
-    picture = cv2.resize(picture, (view.width, view.height), interpolation=cv2.INTER_LINEAR)
+    picture = cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
     if blur:
         picture = cv2.GaussianBlur(picture, (0, 0), blur)
     return picture, kind

@@ -1,4 +1,4 @@
-"""Cloth that hangs free of the body's surface: sheets of rings, settled under gravity (skirts, hair)."""
+"""Cloth that hangs off the body, skirts and long hair: sheets of rings, simulated under gravity."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numba import njit
 from scipy.spatial import KDTree
 
 AROUND = 72
-ROUNDS, STEPS = 5, 8  # collisions are looked up once a round
-GRAVITY = 0.0011  # metres a step
+ROUNDS, STEPS = 5, 8  # nearest obstacle points are found once per round
+GRAVITY = 0.0011  # metres per step
 DAMPING = 0.85
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """R rings of C points each; the last column joins the first where `closed`."""
+    """R rings of C points each; `closed` joins the last column to the first."""
 
     points: np.ndarray  # (R, C, 3)
     closed: bool
@@ -32,7 +32,7 @@ class Sheet:
         return np.concatenate([np.stack([a, d, b], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)])
 
     def coordinates(self) -> np.ndarray:
-        """(R * C, 2) metres along each ring from its middle column, and down."""
+        """(R * C, 2) texture coordinates, metres along each ring from its middle column, and down."""
         around = np.linalg.norm(np.diff(self.points, axis=1), axis=-1).mean(0)
         around = np.concatenate([[0], np.cumsum(around)])
         down = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(self.points, axis=0), axis=-1).mean(1))])
@@ -44,14 +44,8 @@ class Sheet:
         rings, columns = self.points.shape[:2]
         index = np.arange(rings * columns).reshape(rings, columns)
         pairs, stiffness = [], []
-        for dr, dc, strength in (
-            (0, 1, 0.8),
-            (1, 0, 0.8),
-            (1, 1, 0.25),
-            (1, -1, 0.25),
-            (2, 0, 0.15),
-            (0, 2, 0.15),
-        ):
+        offsets = (0, 1, 0.8), (1, 0, 0.8), (1, 1, 0.25), (1, -1, 0.25), (2, 0, 0.15), (0, 2, 0.15)
+        for dr, dc, strength in offsets:
             other = np.roll(index, -dc, axis=1)[dr:]
             pair = np.stack([index[: rings - dr], other], -1)
             if not self.closed and dc:
@@ -64,12 +58,12 @@ class Sheet:
 
 
 def support(points: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """How far points (N, 2) reach in the directions (sin a, cos a): (len(angles),)."""
+    """(len(angles),) support function of points (N, 2) in the directions (sin a, cos a)."""
     return (points @ np.stack([np.sin(angles), np.cos(angles)])).max(0)
 
 
 def hull_ring(reach: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """The convex curve (C, 2) that reaches that far at each of the evenly spread angles of a full turn.
+    """The convex curve (C, 2) with this support function at evenly spaced angles of a full turn.
 
     A convex set with support function h has the boundary h d + h' d', d the direction and d' its derivative
     (Schneider, Convex Bodies, section 1.7).
@@ -121,11 +115,11 @@ def settle(
     sheet: Sheet, posed: np.ndarray, pinned: np.ndarray, obstacle: np.ndarray, normals: np.ndarray,
     down: np.ndarray, ease: float, held: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Let a sheet fall onto an obstacle: position based dynamics (Mueller et al. 2007), few steps.
+    """Drop a sheet onto an obstacle by position based dynamics (Mueller et al. 2007): its points (R, C, 3).
 
-    `sheet` gives the cut (rest lengths), `posed` (R, C, 3) where it starts, `pinned` (R, C) bool what stays.
-    `held` (R, C) 0..1 is how far the lengths of the start replace those of the cut: gathers, a waistband. The
-    `obstacle` (N, 3), points with outward `normals`, stays `ease` metres below the cloth. Returns (R, C, 3).
+    `sheet` gives the rest lengths, `posed` (R, C, 3) the initial points, `pinned` (R, C) bool those that don't move.
+    `held` (R, C) 0..1 blends the rest lengths towards those of `posed`, for gathers and waistbands. The cloth stays
+    `ease` metres outside the `obstacle` (N, 3), points with outward `normals`.
     """
     edges, length, stiffness = sheet.springs()
     x = posed.reshape(-1, 3).copy()

@@ -1,4 +1,4 @@
-"""Sets of clothed cases on disk: one picture, one label map and one archive a case."""
+"""Sets of clothed cases on disk: an image, a label map and an archive per case."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ _TAGS = tuple(f.name for f in fields(ClothedCase) if f.name not in _PICTURES + _
 
 
 def write_case(folder: Path, case: ClothedCase) -> None:
-    """Write `<seed>.png`, `<seed>_labels.png` and, last, `<seed>.npz` into an existing folder.
-
-    Raises InputError when it can't be written.
-    """
+    """Write `<seed>.png`, `<seed>_labels.png` and, last, `<seed>.npz`. Raises InputError when it can't be written."""
     stem = f"{case.seed:06d}"
     with replacing(folder / f"{stem}.png") as path:
         Image.fromarray(case.image).save(path, compress_level=3)
@@ -38,21 +35,14 @@ def write_case(folder: Path, case: ClothedCase) -> None:
 
 
 def write_cases(folder: Path, seeds: Iterable[int]) -> None:
-    """Generate and write the cases of these seeds; those that are there already are left alone.
-
-    Raises InputError when the folder can't be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: can't make this folder ({error.strerror}); choose another") from None
+    """Generate the cases of these seeds that the folder lacks. Raises InputError when they can't be written."""
     for seed in seeds:
         if not (folder / f"{seed:06d}.npz").exists():
             write_case(folder, generate(seed))
 
 
 def read_case(folder: Path, seed: int) -> ClothedCase:
-    """Raises InputError when the case is missing or damaged."""
+    """One case. Raises InputError when it is missing or damaged."""
     stem = f"{seed:06d}"
     try:
         with Image.open(folder / f"{stem}.png") as picture:
@@ -73,9 +63,9 @@ def read_case(folder: Path, seed: int) -> ClothedCase:
 
 
 def read_cases(folder: Path) -> Iterator[ClothedCase]:
-    """The folder's cases in the order of their seeds. Raises InputError when it holds none."""
+    """The folder's cases, sorted by seed. Raises InputError if there are none."""
     seeds = sorted(int(path.stem) for path in folder.glob("[0-9]*.npz"))
     if not seeds:
-        raise InputError(f"{folder}: no clothed cases there; generate them first")
+        raise InputError(f"{folder}: no clothed cases in this folder; generate them first")
     for seed in seeds:
         yield read_case(folder, seed)

@@ -1,4 +1,4 @@
-"""Garments as surfaces: shells pushed out from the body's own surface, and sheets that hang from it."""
+"""Garments: shells offset from the body's surface, and sheets that hang from it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from dsr_fit.labels import LABEL_INDEX
 from dsr_fit.synthetic import regions
 from dsr_fit.synthetic.cloth import AROUND, Sheet, hull_ring, settle, support
 from dsr_fit.synthetic.regions import CROTCH, KNEE, ramp
-from dsr_fit.synthetic.surface import cut, vertex_normals
+from dsr_fit.synthetic.surface import Wearer, cut, vertex_normals
 from dsr_fit.synthetic.wardrobe import Skirt, Top, Trousers
-from dsr_fit.synthetic.wearer import Wearer
 
 JOINT = {name: number for number, name in enumerate(SMPL_JOINTS)}
 ARMS = [JOINT[side + part] for side in ("left_", "right_") for part in ("shoulder", "elbow", "wrist", "hand")]
@@ -24,16 +23,15 @@ MIN_GAP = 0.003  # metres between layers
 
 @dataclass(frozen=True)
 class Piece:
-    """A surface ready to be drawn."""
+    """A mesh ready to render."""
 
     name: str
     material: str
-    label: int | None  # None: by the place on the body (skin, shoes)
+    label: int | None  # None: by the position on the body (skin, shoes)
     vertices: np.ndarray  # (N, 3) camera frame
     faces: np.ndarray  # (F, 3)
-    rest: np.ndarray  # (N, 3) the place on the T-posed mean body
+    rest: np.ndarray  # (N, 3) position on the T-posed mean body
     uv: np.ndarray  # (N, 2) metres
-    folds: np.ndarray | None = None
 
 
 Inside = Callable[[np.ndarray], np.ndarray]
@@ -43,16 +41,15 @@ def shell(
     wearer: Wearer, inside: Inside, offset: np.ndarray, smooth: np.ndarray, droop: float, folds: np.ndarray,
     *, name: str, material: str, label: int | None, opening: Inside | None = None,
 ) -> Piece:  # fmt: skip
-    """The body's surface where `inside` > 0, pushed out by `offset` (V,) metres over what is worn already.
+    """The body's surface where `inside` > 0, offset by `offset` (V,) metres over the clothes already worn.
 
-    `smooth` (V,) 0..1 lets the cloth span hollows, `droop` lets it hang below limbs, `folds` (W,) metres are
-    added on the finer mesh. The wearer's outside becomes this garment; `opening` < 0 cuts it open after that.
+    `smooth` (V,) 0..1 lets the cloth span hollows, `droop` lets it hang below limbs, `folds` (W,) metres are added on
+    the finer mesh. The garment becomes the wearer's outer surface; then it is cut open where `opening` < 0.
     """
     surface = wearer.surface
     bridged = surface.smoothed(wearer.vertices, smooth, 25)
     normal = vertex_normals(bridged, surface.faces)
-    # Of the smoothing only what lifts the cloth off hollows is kept: sideways it would warp hems and patterns,
-    # inwards it would sink into what sticks out.
+    # Only outward smoothing: sideways it would warp hems and patterns, inwards it would sink into bulges.
     lift = np.einsum("vc,vc->v", bridged - wearer.vertices, normal).clip(0)
     bridged = wearer.vertices + lift[:, None] * normal
     thickness = offset * (1 + droop * (normal @ wearer.down)).clip(0.25)
@@ -66,7 +63,7 @@ def shell(
     if opening is not None:
         within = np.minimum(within, opening(surface.fine_rest))
     values, faces, _ = cut(np.concatenate([fine, surface.fine_rest], 1), surface.fine_faces, within)
-    worn = inside(surface.rest) > -0.015  # to the far side of the triangles that the hem cuts
+    worn = inside(surface.rest) > -0.015  # includes the triangles that the hem cuts
     # The finer mesh's first V vertices are these ones.
     ridges = (folds[: len(laid)].clip(0) + 0.001)[:, None] * normal
     wearer.outer = np.where(worn[:, None], laid + ridges, wearer.outer)
@@ -75,13 +72,13 @@ def shell(
 
 
 def _clear(points: np.ndarray, inner: np.ndarray, normal: np.ndarray, gap: float) -> np.ndarray:
-    """Points moved along `normal` until they lie `gap` outside of `inner`."""
+    """Points moved along `normal` to lie at least `gap` outside of `inner`."""
     short = gap - np.einsum("vc,vc->v", points - inner, normal)
     return points + short.clip(0)[:, None] * normal
 
 
 def cloth_folds(rest: np.ndarray, offset: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Metres (N,) of folds along limbs and torso, the deeper the looser; wrinkles at bends."""
+    """Metres (N,) of folds along limbs and torso, deeper in looser cloth, and wrinkles at bends."""
     on_arm = regions.arm(rest) > 0
     stretched = np.where(on_arm[:, None], rest * np.array([0.35, 1, 1]), rest * np.array([1, 0.35, 1]))
     long = np.abs(regions.waves(stretched, 0.09, rng)) - 0.35
@@ -105,7 +102,7 @@ def top(wearer: Wearer, spec: Top, rng: np.random.Generator, name: str = "top") 
         body = spec.looseness * (0.55 + 0.45 * ramp(0.38 - y, 0.3))
         if spec.gathered:
             body = np.minimum(body, 0.003 + spec.looseness * ramp(y - spec.hem - 0.03, 0.09))
-        # The yoke rests on shoulders and neck, whatever the cut.
+        # Every cut rests on shoulders and neck.
         seat = np.maximum(ramp(0.50 - y, 0.12), ramp(x - 0.16, 0.1))
         cuff = 0.55 + 0.45 * ramp(0.655 - x, 0.06)
         return MIN_GAP + (body * (1 - sleeve) + spec.sleeve_looseness * cuff * sleeve) * (0.15 + 0.85 * seat)
@@ -133,8 +130,8 @@ def trousers(wearer: Wearer, spec: Trousers, rng: np.random.Generator) -> Piece:
     def looseness(rest: np.ndarray) -> np.ndarray:
         y = rest[:, 1]
         hips = 0.004 + (spec.looseness - 0.004) * ramp(0.02 - y, 0.2)
-        # Room between the legs is scarce.
-        inner = 0.4 + 0.6 * ramp(np.abs(np.abs(rest[:, 0]) - 0.0) - 0.02, 0.08)
+        # Little room between the legs.
+        inner = 0.4 + 0.6 * ramp(np.abs(rest[:, 0]) - 0.02, 0.08)
         return (hips + spec.flare * ramp(KNEE - y, 0.4)) * np.where(y > -0.3, inner, 1)
 
     def inside(rest: np.ndarray) -> np.ndarray:
@@ -151,7 +148,7 @@ def trousers(wearer: Wearer, spec: Trousers, rng: np.random.Generator) -> Piece:
 
 
 def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "skirt") -> Piece:
-    """A skirt, or the tails of a dress or coat: rings around hips and legs that settle on the posed body."""
+    """A skirt, or the lower part of a dress or coat: rings around hips and legs, dropped onto the posed body."""
     surface = wearer.surface
     rest, shaped = surface.rest, wearer.shaped
     rings = max(6, round((spec.waist - spec.hem) / 0.02) + 1)
@@ -169,7 +166,7 @@ def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "sk
     radius = reach + spec.looseness
     step = -np.diff(heights, prepend=heights[0])
     for i in range(1, rings):
-        # Cloth falls from the widest place; only a flare leads it farther out.
+        # Cloth hangs from the widest ring; only flare widens it further.
         grow = spec.flare * step[i] * ramp(np.array(0.05 - levels[i]), 0.1)
         radius[i] = np.maximum(radius[i], radius[i - 1] + grow)
         if levels[i] < KNEE:
@@ -185,7 +182,7 @@ def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "sk
         points[i] = np.stack([ring[:, 0], np.full(AROUND, heights[i]), ring[:, 1] + middle[i]], 1)
     closed = spec.open_front == 0
     if not closed:
-        points = np.concatenate([points, points[:, :1]], 1)  # a seam at the back, to be opened at the front
+        points = np.concatenate([points, points[:, :1]], 1)  # a seam at the back, opened at the front
         points = np.roll(points[:, :-1], AROUND // 2, axis=1)
         points = points[:, 1:AROUND] if spec.open_front < 0.08 else points[:, 2 : AROUND - 1]
     sheet = Sheet(points, closed)
@@ -208,14 +205,14 @@ def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "sk
 
 
 def _hugging(points: np.ndarray, obstacle: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Points (R, C, 3) moved onto the obstacle's surface, a waistband's thickness off it."""
+    """Points (R, C, 3) moved to a waistband's thickness off the obstacle's surface."""
     _, nearest = KDTree(obstacle).query(points)
     off = np.einsum("rcx,rcx->rc", points - obstacle[nearest], normals[nearest])
     return points + (0.006 - off)[..., None] * normals[nearest]
 
 
 def _skirt_weights(points: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """(N, 24): the pelvis above, below it both thighs, shared across the middle; the knees a little."""
+    """(N, 24): pelvis above; thighs below, blended across the middle; a share of the knees."""
     half = np.abs(points[..., 0]).max(1, keepdims=True)
     left = ramp(points[..., 0] / half + 0.8, 1.6)
     thigh = 0.85 * ramp(0.0 - levels, 0.25)[:, None]

@@ -1,12 +1,12 @@
-"""Things that stand in front of a person: a box, a pole, a table, a potted plant."""
+"""Occluders in front of a person: a box, a pole, a table, a potted plant."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dsr_fit.labels import OCCLUDER
-from dsr_fit.synthetic.camera_frame import View
 from dsr_fit.synthetic.garments import Piece
+from dsr_fit.synthetic.staging import Camera
 
 KINDS = ("box", "pole", "table", "plant")
 
@@ -17,7 +17,7 @@ _BOX_FACES = np.array([
 
 
 def _box(centre: tuple[float, float, float], size: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """A box with corners of its own for each face: (36, 3), (12, 3). x right, y up, z towards the camera."""
+    """A box, (36, 3) corners repeated for each face and (12, 3) faces. x right, y up, z towards the camera."""
     signs = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
     corners = np.array(centre) + signs * np.array(size)
     return corners[_BOX_FACES].reshape(-1, 3), np.arange(36).reshape(12, 3)
@@ -54,7 +54,7 @@ def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
 
 
 def _shape(kind: str, tall: float, rng: np.random.Generator) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Parts (material, points, faces) standing on y = 0 around x = z = 0, for a person so tall."""
+    """Parts (material, points, faces) standing on y = 0 around x = z = 0, for a person of height `tall`."""
     if kind == "box":
         size = (rng.uniform(0.3, 0.6), rng.uniform(0.25, 0.5) * tall, rng.uniform(0.2, 0.4))
         return [("occluder", *_box((0, size[1] / 2, 0), size))]
@@ -77,28 +77,28 @@ def _shape(kind: str, tall: float, rng: np.random.Generator) -> list[tuple[str, 
     ]
 
 
-def occluder(view: View, body: np.ndarray, rng: np.random.Generator) -> tuple[list[Piece], str]:
-    """A thing between the camera and the body (V, 3), over part of it but not over its head; and its kind."""
+def occluder(camera: Camera, body: np.ndarray, rng: np.random.Generator) -> tuple[list[Piece], str]:
+    """An occluder between the camera and part of the body (V, 3), below the head, and its kind."""
     kind = str(rng.choice(KINDS))
-    up = -view.down
-    height = (body - view.floor) @ up
+    up = -camera.down
+    height = (body - camera.floor) @ up
     tall = float(height.max())
-    right = view.rotation[:, 0]
-    towards = view.rotation[:, 2]
-    side = (body - view.floor) @ right
-    forward = (body - view.floor) @ towards
+    right = camera.rotation[:, 0]
+    towards = camera.rotation[:, 2]
+    side = (body - camera.floor) @ right
+    forward = (body - camera.floor) @ towards
     gap = rng.uniform(0.1, 0.25) + 0.3
-    nearness = min(float(forward.max()) + gap, 0.75 * float(-(view.floor @ towards)))
+    nearness = min(float(forward.max()) + gap, 0.75 * float(-(camera.floor @ towards)))
     place = float(rng.uniform(*np.quantile(side, [0.2, 0.8])))
     if kind == "pole":
         place += 0.16 * (1 if place > np.median(side) else -1)
-    # The same viewing ray, nearer to the camera.
-    distance = float(-(view.floor @ towards))
-    lateral = float(view.floor @ right)
+    # On the same viewing ray, nearer to the camera.
+    distance = float(-(camera.floor @ towards))
+    lateral = float(camera.floor @ right)
     place = (lateral + place) * (distance - nearness) / distance - lateral
     turn = rng.uniform(-0.5, 0.5)
     axes = np.stack([np.cos(turn) * right + np.sin(turn) * towards, up, np.cos(turn) * towards - np.sin(turn) * right])
-    origin = view.floor + place * right + nearness * towards
+    origin = camera.floor + place * right + nearness * towards
     pieces = []
     for material, points, faces in _shape(kind, min(tall, 1.7), rng):
         uv = np.stack([points[:, 0] + points[:, 2], points[:, 1]], 1)

@@ -1,12 +1,9 @@
-"""What surfaces look like before light falls on them: cloth patterns as tiles, skin and a face by formula.
-
-Colours are sRGB, 0..255.
-"""
+"""Surface colours before lighting: cloth patterns as tiles, procedural skin and face. sRGB, 0..255."""
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -43,6 +40,14 @@ class Skin:
     iris: np.ndarray  # (3,)
 
 
+@dataclass(frozen=True)
+class Look:
+    """Materials and skin of one person or occluder."""
+
+    materials: dict[str, Material]
+    skin: Skin | None
+
+
 def garment_colour(rng: np.random.Generator) -> np.ndarray:
     """Mostly muted: black, white, grey, navy, beige; sometimes bright."""
     if rng.uniform() < 0.35:
@@ -53,14 +58,14 @@ def garment_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def _tileable_noise(rng: np.random.Generator, smooth: float) -> np.ndarray:
-    """(TILE, TILE) of zero mean and unit deviation, smooth over that many pixels, wrapping around."""
+    """(TILE, TILE) tileable noise with zero mean and unit standard deviation, blurred by `smooth` pixels."""
     field = cv2.GaussianBlur(np.tile(rng.normal(size=(TILE, TILE)).astype(np.float32), (2, 2)), (0, 0), smooth)
     field = np.roll(field, TILE // 2, (0, 1))[:TILE, :TILE] if smooth < TILE / 8 else field[:TILE, :TILE]
     return (field - field.mean()) / (field.std() + 1e-6)
 
 
 def cloth(rng: np.random.Generator, pattern: str) -> Material:
-    """A cloth of one of the PATTERNS."""
+    """A random cloth with one of the PATTERNS."""
     base, other = garment_colour(rng), garment_colour(rng)
     if np.abs(base - other).sum() < 120:
         other = np.where(base.mean() > 128, base * 0.45, base * 0.4 + 150)
@@ -125,7 +130,7 @@ def strands(rng: np.random.Generator, tone: np.ndarray) -> Material:
 
 
 def plain(colour: np.ndarray, gloss: float, rng: np.random.Generator, noise: float = 4.0) -> Material:
-    """One colour with a little unevenness: leather, rubber, wood."""
+    """One slightly uneven colour: leather, rubber, wood."""
     tile = colour + (noise * (_tileable_noise(rng, 6.0) + 0.5 * _tileable_noise(rng, 1.0)))[..., None]
     return Material(tile.clip(4, 250).astype(np.float32), 0.3, gloss)
 
@@ -144,7 +149,7 @@ def random_skin(rng: np.random.Generator) -> tuple[Skin, np.ndarray]:
 
 
 def paint_skin(rest: np.ndarray, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (N, 3) and gloss (N,) of bare skin at places (N, 3) of the T-pose."""
+    """Colours (N, 3) and gloss (N,) of bare skin at positions (N, 3) of the T-pose."""
     blotch = waves(rest, 0.05, np.random.default_rng(4))
     colour = skin.tone * (1 + 0.03 * blotch)[:, None]
     gloss = np.full(len(rest), 0.10)
@@ -181,7 +186,7 @@ def _paint_face(colour: np.ndarray, gloss: np.ndarray, rest: np.ndarray, skin: S
 
 
 def _edge(distance: np.ndarray) -> np.ndarray:
-    """An outline that is soft over a millimetre and a half."""
+    """A soft outline, 1.5 mm wide."""
     return (distance / 0.0015 + 0.5).clip(0.0, 1.0)
 
 
@@ -191,7 +196,7 @@ def _blend(colour: np.ndarray, other: np.ndarray, share: np.ndarray) -> None:
 
 @njit(cache=True, nogil=True)
 def sample_tile(tile, metres, uv, out):
-    """Nearest texel of a repeating tile at (N, 2) metres into out (N, 3)."""
+    """Nearest texel of a repeating tile at (N, 2) metres, into out (N, 3)."""
     size = tile.shape[0]
     scale = size / metres
     for k in range(len(uv)):
@@ -202,7 +207,7 @@ def sample_tile(tile, metres, uv, out):
 
 
 def paint_cloth(uv: np.ndarray, rest: np.ndarray, material: Material) -> np.ndarray:
-    """Colours (N, 3) float32 at pattern coordinates (N, 2) metres; the badge by the place (N, 3)."""
+    """Colours (N, 3) float32 at texture coordinates (N, 2) metres; the badge is placed by `rest` (N, 3)."""
     out = np.empty((len(uv), 3), np.float32)
     sample_tile(material.tile, material.metres, uv, out)
     if material.badge is not None:
@@ -215,6 +220,23 @@ def paint_cloth(uv: np.ndarray, rest: np.ndarray, material: Material) -> np.ndar
     return out
 
 
-def without_badge(material: Material) -> Material:
-    """Same cloth, no print."""
-    return material if material.badge is None else replace(material, badge=None)
+def random_look(rng: np.random.Generator) -> Look:
+    """A person's."""
+    skin, hair_tone = random_skin(rng)
+    patterns = {
+        "top": rng.choice(PATTERNS, p=[0.36, 0.18, 0.12, 0.14, 0.12, 0.08]),
+        "lower": rng.choice(PATTERNS, p=[0.45, 0.06, 0.08, 0.31, 0.06, 0.04]),
+        "coat": rng.choice(PATTERNS, p=[0.5, 0.0, 0.15, 0.35, 0.0, 0.0]),
+        "hat": rng.choice(PATTERNS, p=[0.6, 0.1, 0.1, 0.2, 0.0, 0.0]),
+        "socks": rng.choice(PATTERNS, p=[0.6, 0.3, 0.0, 0.1, 0.0, 0.0]),
+    }
+    materials = {name: cloth(rng, str(pattern)) for name, pattern in patterns.items()}
+    materials["shoes"] = plain(garment_colour(rng), float(rng.uniform(0.05, 0.35)), rng)
+    materials["hair"] = strands(rng, hair_tone)
+    return Look(materials, skin)
+
+
+def random_occluder_look(rng: np.random.Generator) -> Look:
+    pattern = str(rng.choice(PATTERNS, p=[0.4, 0.15, 0.1, 0.25, 0.05, 0.05]))
+    green = np.array([58.0, 104.0, 46.0]) + rng.normal(0, 14, 3)
+    return Look({"occluder": cloth(rng, pattern), "leaves": plain(green, 0.15, rng, 9.0)}, None)

@@ -1,6 +1,6 @@
-"""Where things lie on the body: distances inside garments' outlines, skin's labels, pattern coordinates.
+"""Regions of the body: signed distances inside garments' outlines, labels of skin, texture coordinates.
 
-All functions take points (N, 3) of the mean body's T-pose (see `surface`) and are roughly metric.
+All functions take points (N, 3) on the mean body's T-pose (see `surface`); distances are roughly metric.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from dsr_fit.labels import LABEL_INDEX, UNKNOWN
 
 WAIST, CROTCH, KNEE, ANKLE = 0.075, -0.075, -0.40, -0.83  # heights
 SHOULDER, ELBOW, WRIST = 0.18, 0.43, 0.655  # |x| along the stretched arm
-HAIRLINE = (  # height of the hair's edge by depth z, from the nape past the ear to the forehead
+HAIRLINE = (  # height of the hairline by depth z, from the nape past the ear to the forehead
     np.array([-0.10, 0.010, 0.030, 0.062, 0.070, 0.100, 0.130, 0.160]),
     np.array([0.585, 0.600, 0.640, 0.645, 0.690, 0.728, 0.742, 0.745]),
 )
 
 
 def ramp(distance: np.ndarray, width: float) -> np.ndarray:
-    """0 where the distance is negative, 1 beyond the width, smooth between."""
+    """Smoothstep: 0 at negative distances, 1 beyond the width."""
     t = (distance / width).clip(0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
 def waves(rest: np.ndarray, length: float | tuple[float, float, float], rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise (N,), standard deviation about 0.5: a few waves of about that length."""
+    """Smooth noise (N,) of about this wavelength, standard deviation about 0.5."""
     frequency = 2 * np.pi / (1.7 * np.asarray(length)) * rng.normal(size=(10, 3))
     return np.sin(rest @ frequency.T + rng.uniform(0, 2 * np.pi, 10)).sum(1) / np.sqrt(20)
 
 
 def arm(rest: np.ndarray) -> np.ndarray:
-    """How far along the arm (N,): 0 at the shoulder's seam, negative on the torso."""
+    """Distance along the arm (N,): 0 at the shoulder seam, negative on the torso."""
     return np.where(rest[:, 1] > 0.25, np.abs(rest[:, 0]) - SHOULDER, -0.2)
 
 
 def top(rest: np.ndarray, sleeve_end: float, hem: float, neck: tuple[float, float]) -> np.ndarray:
-    """A top down to height `hem`, sleeves to |x| = `sleeve_end`; `neck` its neckline's depth and V-ness."""
+    """A top down to height `hem` with sleeves to |x| = `sleeve_end`; `neck` is the neckline's depth and V-ness."""
     x, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
     depth, vee = neck
     collar = 0.525 - 0.35 * z.clip(-0.1, 0.02) - depth * ramp(z, 0.05)
     neckline = y - collar - (1.1 + 1.2 * vee) * np.maximum(x - 0.055 * (1 - vee), 0.0)
     strap = 0.3 * np.minimum(y - 0.30, 0.1).clip(0, None) if sleeve_end < SHOULDER else 0.0
-    side = np.maximum(0.40 - y, 0.0)  # below the armpit a sleeve's end means nothing
+    side = np.maximum(0.40 - y, 0.0)  # the sleeve's end doesn't apply below the armpit
     return np.minimum.reduce([sleeve_end - strap - x + 2 * side, y - hem, -neckline, 0.575 - y])
 
 
@@ -55,7 +55,7 @@ def shoes(rest: np.ndarray, height: float) -> np.ndarray:
 
 
 def hair(rest: np.ndarray, recede: float = 0.0) -> np.ndarray:
-    """The scalp; a positive `recede` lifts the hairline on the forehead, a negative one covers more."""
+    """The scalp; positive `recede` raises the hairline on the forehead, negative lowers it."""
     x, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
     ear = (x > 0.0685) & (y < 0.69) & (y > 0.615) & (z > 0.015) & (z < 0.07)
     edge = np.interp(z, *HAIRLINE) + recede * ramp(z - 0.05, 0.06)
@@ -74,10 +74,7 @@ def skin_labels(rest: np.ndarray) -> np.ndarray:
 
 
 def pattern_coordinates(rest: np.ndarray) -> np.ndarray:
-    """(N, 2) metres: around and along the limb or torso a point lies on, mirrored from front to back.
-
-    Mirroring keeps the pattern continuous at the sides, where the cloth is sewn.
-    """
+    """(N, 2) metres around and along the limb or torso; front and back mirror each other, so side seams match."""
     x, y, z = rest.T
     side = np.abs(x)
     on_arm = arm(rest) > 0

@@ -1,8 +1,8 @@
-"""From pieces to pixels: which piece is seen where, its colour in the light, its label."""
+"""Rendering of pieces: the piece, label and lit colour at each pixel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,24 +11,16 @@ from numba import njit
 from dsr_fit.labels import LABEL_INDEX
 from dsr_fit.render.raster_kernels import project_screen, visible_triangles
 from dsr_fit.synthetic import paint, regions, shading
-from dsr_fit.synthetic.camera_frame import View
 from dsr_fit.synthetic.garments import Piece
+from dsr_fit.synthetic.staging import Camera
 from dsr_fit.synthetic.surface import vertex_normals
 
 SUPERSAMPLING = 2
 
 
 @dataclass(frozen=True)
-class Look:
-    """The materials and the skin of one person, or of a thing."""
-
-    materials: dict[str, paint.Material]
-    skin: paint.Skin | None
-
-
-@dataclass(frozen=True)
 class Scene:
-    """All pieces as one mesh; each piece belongs to a figure (0 the main person, 1 the second, 2 a thing)."""
+    """All pieces as one mesh; each belongs to a figure (0 the main person, 1 the second person, 2 the occluder)."""
 
     pieces: list[Piece]
     figure: np.ndarray  # (P,) int
@@ -39,7 +31,7 @@ class Scene:
 
 
 def assemble(groups: list[list[Piece]]) -> Scene:
-    """One mesh of the figures' pieces."""
+    """Combine the pieces of each figure into one mesh."""
     pieces = [piece for group in groups for piece in group]
     figure = np.concatenate([np.full(len(group), k) for k, group in enumerate(groups)])
     starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
@@ -56,10 +48,10 @@ def assemble(groups: list[list[Piece]]) -> Scene:
     )  # fmt: skip
 
 
-def triangle_ids(view: View, vertices: np.ndarray, faces: np.ndarray, scale: int) -> np.ndarray:
-    """(H, W) int32: index + 1 of the triangle seen at each pixel's centre, `scale` times as fine."""
-    pos = view.clip(vertices)
-    height, width = scale * view.height, scale * view.width
+def triangle_ids(camera: Camera, vertices: np.ndarray, faces: np.ndarray, scale: int) -> np.ndarray:
+    """(scale * H, scale * W) int32: index + 1 of the triangle visible at each pixel's centre, 0 for none."""
+    pos = camera.clip(vertices)
+    height, width = scale * camera.height, scale * camera.width
     screen = np.empty((len(pos), 3))
     project_screen(pos, height, width, screen)
     ids = np.empty((height, width), np.int32)
@@ -69,7 +61,7 @@ def triangle_ids(view: View, vertices: np.ndarray, faces: np.ndarray, scale: int
 
 @njit(cache=True, nogil=True)
 def _gather(ids, height, width, scale, focal, faces, attributes, pixel, out, facing):
-    """Attributes of the covered pixels (flat indices `pixel`) into out (P, 11); facing: 1 towards the eye."""
+    """Interpolate attributes at covered pixels (flat indices `pixel`) into out (P, 11); facing: 1 for front faces."""
     cx, cy, f = 0.5 * scale * width, 0.5 * scale * height, focal * scale
     columns = ids.shape[1]
     for k in range(len(pixel)):
@@ -95,7 +87,7 @@ def _gather(ids, height, width, scale, focal, faces, attributes, pixel, out, fac
 
 @dataclass(frozen=True)
 class Pixels:
-    """The covered pixels of an image of ids: flat index, piece, and attributes there."""
+    """The covered pixels of an id image: flat index, piece, and interpolated attributes."""
 
     index: np.ndarray  # (P,)
     piece: np.ndarray  # (P,)
@@ -106,17 +98,17 @@ class Pixels:
     facing: np.ndarray  # (P,)
 
 
-def look_up(view: View, scene: Scene, ids: np.ndarray, scale: int) -> Pixels:
+def look_up(camera: Camera, scene: Scene, ids: np.ndarray, scale: int) -> Pixels:
     index = np.flatnonzero(ids)
     out = np.empty((len(index), 11), np.float32)
     facing = np.empty(len(index), np.float32)
-    _gather(ids, view.height, view.width, scale, view.focal, scene.faces, scene.attributes, index, out, facing)
+    _gather(ids, camera.height, camera.width, scale, camera.focal, scene.faces, scene.attributes, index, out, facing)
     piece = scene.piece_of_face[ids.ravel()[index] - 1]
     return Pixels(index, piece, out[:, :3], out[:, 3:5], out[:, 5:8], out[:, 8:11], facing)
 
 
 def labels_of(scene: Scene, pixels: Pixels) -> np.ndarray:
-    """(P,) uint8: what each covered pixel shows, whoever's it is."""
+    """(P,) uint8 label of each covered pixel, whichever figure it belongs to."""
     labels = np.zeros(len(pixels.index), np.uint8)
     for number, piece in enumerate(scene.pieces):
         on = pixels.piece == number
@@ -130,8 +122,8 @@ def labels_of(scene: Scene, pixels: Pixels) -> np.ndarray:
     return labels
 
 
-def albedo(scene: Scene, pixels: Pixels, looks: list[Look]) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (P, 3) float32 and gloss (P,) before the light."""
+def albedo(scene: Scene, pixels: Pixels, looks: list[paint.Look]) -> tuple[np.ndarray, np.ndarray]:
+    """Unlit colours (P, 3) float32 and gloss (P,)."""
     colour = np.empty((len(pixels.index), 3), np.float32)
     gloss = np.zeros(len(pixels.index), np.float32)
     order = np.argsort(pixels.piece, kind="stable")
@@ -146,26 +138,26 @@ def albedo(scene: Scene, pixels: Pixels, looks: list[Look]) -> tuple[np.ndarray,
             colour[on], gloss[on] = paint.paint_skin(pixels.place[on].astype(np.float64), look.skin)
         else:
             material = look.materials[piece.material]
-            # A print is on the shirt, not on what hangs over or under it.
-            badge = material if piece.name == "top" else paint.without_badge(material)
-            colour[on] = paint.paint_cloth(pixels.uv[on], pixels.place[on], badge)
+            # Only the top itself has a print.
+            printed = material if piece.name == "top" else replace(material, badge=None)
+            colour[on] = paint.paint_cloth(pixels.uv[on], pixels.place[on], printed)
             gloss[on] = material.gloss
     return colour, gloss
 
 
 def compose(
-    view: View, scene: Scene, looks: list[Look], lights: shading.Lights, shadow: shading.ShadowMap,
+    camera: Camera, scene: Scene, looks: list[paint.Look], lights: shading.Lights, shadow: shading.ShadowMap,
     background: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """The picture (H, W, 3) float32, 0..255, of the lit scene before the background (H, W, 3)."""
-    ids = triangle_ids(view, scene.vertices, scene.faces, SUPERSAMPLING)
-    pixels = look_up(view, scene, ids, SUPERSAMPLING)
+    """The image (H, W, 3) float32, 0..255, of the lit scene in front of the background (H, W, 3)."""
+    ids = triangle_ids(camera, scene.vertices, scene.faces, SUPERSAMPLING)
+    pixels = look_up(camera, scene, ids, SUPERSAMPLING)
     colour, gloss = albedo(scene, pixels, looks)
 
     depth = np.zeros(ids.size, np.float32)
     depth[pixels.index] = pixels.position[:, 2]
     coarse = depth.reshape(ids.shape)[::4, ::4]
-    nearness = view.focal * SUPERSAMPLING / 4 / float(np.median(pixels.position[:, 2]))
+    nearness = camera.focal * SUPERSAMPLING / 4 / float(np.median(pixels.position[:, 2]))
     hollow = shading.ambient_occlusion(coarse, coarse > 0, nearness)
     hollow = cv2.resize(hollow, (ids.shape[1], ids.shape[0]), interpolation=cv2.INTER_LINEAR)
     reached = shading.lit(pixels.position, shadow)
@@ -177,5 +169,5 @@ def compose(
     )  # fmt: skip
     layer = np.zeros((ids.size, 4), np.float32)
     layer[pixels.index, :3], layer[pixels.index, 3] = lit_colour, 1
-    layer = cv2.resize(layer.reshape(*ids.shape, 4), (view.width, view.height), interpolation=cv2.INTER_AREA)
+    layer = cv2.resize(layer.reshape(*ids.shape, 4), (camera.width, camera.height), interpolation=cv2.INTER_AREA)
     return layer[..., :3] + (1 - layer[..., 3:]) * background

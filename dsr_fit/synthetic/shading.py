@@ -1,4 +1,4 @@
-"""Light: a key light with a shadow map, a fill, a hemispheric sky, ambient occlusion from the depth buffer."""
+"""Lighting: a key light with a shadow map, a fill light, a hemispheric sky, and screen-space ambient occlusion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHADOW_SIZE = 512
 
 @dataclass(frozen=True)
 class Lights:
-    """Directions point from the scene to the light, camera frame, unit length; radiances are linear."""
+    """Directions are unit vectors towards the light, camera frame; radiances are linear."""
 
     key: np.ndarray  # (3,)
     key_colour: np.ndarray  # (3,)
@@ -36,7 +36,7 @@ class ShadowMap:
 
 
 def random_lights(rng: np.random.Generator, down: np.ndarray) -> Lights:
-    """A key light from above on the camera's side, mostly."""
+    """Random lights, the key light mostly from above on the camera's side."""
     up = -down
     away = np.array([0.0, 0.0, 1.0]) - up * up[2]
     away /= np.linalg.norm(away)
@@ -57,7 +57,7 @@ def random_lights(rng: np.random.Generator, down: np.ndarray) -> Lights:
 
 
 def shadow_map(vertices: np.ndarray, faces: np.ndarray, light: np.ndarray) -> ShadowMap:
-    """Depth seen from the light of (V, 3), (F, 3) int32, over the box that they fill."""
+    """Depth of a mesh (V, 3), (F, 3) int32 from the light, over its bounding box."""
     centre = (vertices.min(0) + vertices.max(0)) / 2
     helper = np.array([0.0, 0.0, 1.0]) if abs(light[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
     right = np.cross(light, helper)
@@ -96,14 +96,14 @@ def _lit(points, axes, centre, half, depth, bias, radius, out):
 
 
 def lit(points: np.ndarray, shadow: ShadowMap, radius: int = 1, bias: float = 0.012) -> np.ndarray:
-    """Share (N,) float32 of the key light that reaches points (N, 3); `radius` in texels softens the edge."""
+    """Fraction (N,) float32 of the key light reaching points (N, 3); `radius` in texels softens shadow edges."""
     out = np.empty(len(points), np.float32)
     _lit(points, shadow.axes, shadow.centre, shadow.half, shadow.depth, bias / shadow.half, radius, out)
     return out
 
 
 def ambient_occlusion(depth: np.ndarray, covered: np.ndarray, scale: float) -> np.ndarray:
-    """(H, W) float32, 1 in the open and less in hollows, from depth in metres; `scale` is px per metre."""
+    """(H, W) float32, 1 in the open and lower in hollows, from depth in metres; `scale` is px per metre."""
     mask = covered.astype(np.float32)
     z = np.where(covered, depth, 0).astype(np.float32)
     out = np.ones(depth.shape, np.float32)
@@ -117,7 +117,7 @@ def ambient_occlusion(depth: np.ndarray, covered: np.ndarray, scale: float) -> n
 
 @njit(cache=True, nogil=True)
 def shade(colour, gloss, normal, view, facing, lit, occlusion, lights, out):
-    """sRGB colours (N, 3) of lit surfaces into out (N, 3).
+    """Lit sRGB colours into out (N, 3).
 
     `lights` (8, 3): key direction and radiance, fill direction and radiance, up, sky, ground, exposure.
     `facing` is negative for the inside of a garment.
@@ -145,7 +145,7 @@ def shade(colour, gloss, normal, view, facing, lit, occlusion, lights, out):
 
 
 def light_table(lights: Lights) -> np.ndarray:
-    """(8, 3) float64, as `shade` reads it."""
+    """(8, 3) float64 for `shade`."""
     return np.stack([
         lights.key, lights.key_colour, lights.fill, lights.fill_colour, lights.up, lights.sky, lights.ground,
         np.full(3, lights.exposure),

@@ -1,4 +1,4 @@
-"""Who stands where: a held-out pose, a direction, a camera, the person's place in the frame."""
+"""The pose, orientation, camera and position in the frame of a person."""
 
 from __future__ import annotations
 
@@ -11,14 +11,60 @@ from scipy.spatial.transform import Rotation
 
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.priors.recorded_poses import PoseSet, load_poses
-from dsr_fit.synthetic.camera_frame import View, camera_rotation
-from dsr_fit.synthetic.surface import open_surface
-from dsr_fit.synthetic.wearer import Wearer, wearer_of
+from dsr_fit.synthetic.surface import Wearer, open_surface, wearer_of
 
-ROOMY_LIFT = np.deg2rad(58)  # thighs lifted higher wear no skirts
-FARTHEST_TILT = np.deg2rad(50)  # of the pelvis; poses beyond are drawn anew
+ROOMY_LIFT = np.deg2rad(58)  # no skirts on poses with thighs lifted higher
+FARTHEST_TILT = np.deg2rad(50)  # of the pelvis; other poses are rejected
 MIN_IN_FRAME = 0.4  # of a cropped body's vertices
 ViewName = Literal["front", "side", "back"]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera and the floor. World frame: y up; camera frame: x right, y down, z forward; metres."""
+
+    width: int
+    height: int
+    focal: float  # px
+    rotation: np.ndarray  # (3, 3) world to camera
+    floor: np.ndarray  # (3,) point of the floor below the person, camera frame
+
+    @property
+    def down(self) -> np.ndarray:
+        """(3,) gravity in the camera frame."""
+        return -self.rotation[:, 1]
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) camera frame -> (N, 2) px."""
+        return points[:, :2] / points[:, 2:] * self.focal + np.array([self.width / 2, self.height / 2])
+
+    def clip(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) camera frame -> (N, 4) float32 clip space, row 0 at y/w = -1, near 0.1 m, far 60 m."""
+        near, far = 0.1, 60.0
+        z = points[:, 2]
+        out = np.empty((len(points), 4), np.float32)
+        out[:, 0] = 2 * self.focal / self.width * points[:, 0]
+        out[:, 1] = 2 * self.focal / self.height * points[:, 1]
+        out[:, 2] = (far + near) / (far - near) * z - 2 * far * near / (far - near)
+        out[:, 3] = z
+        return out
+
+    def rays(self, step: int) -> np.ndarray:
+        """(H / step, W / step, 3) viewing rays of depth 1 through blocks of step x step pixels."""
+        x = (np.arange(step / 2, self.width, step) - self.width / 2) / self.focal
+        y = (np.arange(step / 2, self.height, step) - self.height / 2) / self.focal
+        grid = np.ones((len(y), len(x), 3))
+        grid[..., 0], grid[..., 1] = x, y[:, None]
+        return grid
+
+
+def camera_rotation(pitch: float, roll: float) -> np.ndarray:
+    """(3, 3) world to camera; radians. The camera looks along -z of the world; positive pitch looks down."""
+    flip = np.diag([1.0, -1.0, -1.0])
+    cp, sp, cr, sr = np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    tilt = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    turn = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return turn @ tilt @ flip
 
 
 @cache
@@ -28,11 +74,11 @@ def held_out_poses() -> PoseSet:
 
 @dataclass(frozen=True)
 class Casting:
-    """Who may stand before the camera, and how it is held: that of the benchmark's cases by default."""
+    """Distribution of poses and cameras; the default is the benchmark's."""
 
     poses: PoseSet = field(default_factory=held_out_poses)
     pose_noise: float = 0.0
-    """Standard deviation of what each joint is turned further, radians an axis."""
+    """Standard deviation of noise on each joint's rotation vector, radians per axis."""
     pitch: tuple[float, float] = (0.08, 0.10)
     """Mean and standard deviation, radians, downwards."""
     roll: float = 0.04
@@ -41,7 +87,7 @@ class Casting:
 
 @dataclass(frozen=True)
 class Stance:
-    """A pose in the world, turned to where it faces."""
+    """A pose in the world frame with its heading."""
 
     clip: str
     global_orient: np.ndarray  # (3,) world
@@ -51,7 +97,7 @@ class Stance:
 
 
 def thigh_lift(body_pose: np.ndarray) -> float:
-    """Largest angle between a thigh and the pelvis's own downward axis, radians."""
+    """Largest angle between a thigh and the pelvis's downward axis, radians."""
     down = np.array([0.0, -1.0, 0.0])
     hips = body_pose.reshape(-1, 3)[[SMPL_JOINTS.index("left_hip") - 1, SMPL_JOINTS.index("right_hip") - 1]]
     return float(np.arccos((Rotation.from_rotvec(hips).apply(down) @ down).clip(-1, 1)).max())
@@ -60,7 +106,7 @@ def thigh_lift(body_pose: np.ndarray) -> float:
 def random_stance(rng: np.random.Generator, casting: Casting) -> Stance:
     """One of the poses, facing the camera (55 %), sideways (25 %) or away (20 %)."""
     poses = casting.poses
-    by_clip = rng.uniform() < 0.5  # half of them evenly over clips, so that long clips don't rule
+    by_clip = rng.uniform() < 0.5  # half of them uniformly over clips, so that long clips don't dominate
     while True:
         if by_clip:
             clip = rng.choice(np.unique(poses.clip))
@@ -94,7 +140,7 @@ class Placed:
 
 
 def place(stance: Stance, betas: np.ndarray, rotation: np.ndarray, cam_t: np.ndarray) -> Placed:
-    """`rotation` (3, 3) world to camera. Rounded to float32 first, so that what is kept is the exact truth."""
+    """`rotation` (3, 3) world to camera. Rounds to float32 first, so the stored parameters are exact."""
     orient = (Rotation.from_matrix(rotation) * Rotation.from_rotvec(stance.global_orient)).as_rotvec()
     orient, cam_t = orient.astype(np.float32), cam_t.astype(np.float32)
     wearer, keypoints = wearer_of(orient, stance.body_pose, betas, cam_t, -rotation[:, 1])
@@ -102,27 +148,27 @@ def place(stance: Stance, betas: np.ndarray, rotation: np.ndarray, cam_t: np.nda
 
 
 def _on_floor(vertices: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """The point of the floor below the body's middle, the floor at its lowest point."""
+    """The floor point below the body's centre; the floor touches its lowest point."""
     middle = vertices.mean(0)
     return middle + ((vertices - middle) @ down).max() * down
 
 
 def stage(
     stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator, casting: Casting
-) -> tuple[Placed, View]:
-    """Choose camera and distance so that the body fills 55 to 92 % of the frame, or is cut by it when `cropped`."""
+) -> tuple[Placed, Camera]:
+    """A camera and distance so that the body fills 55 to 92 % of the frame, or extends beyond it if `cropped`."""
     while True:
-        placed, view = _framed(stance, betas, cropped, rng, casting)
-        pixels = view.project(placed.wearer.vertices)
-        inside = float(((pixels >= 0) & (pixels <= [view.width, view.height])).all(1).mean())
+        placed, camera = _framed(stance, betas, cropped, rng, casting)
+        pixels = camera.project(placed.wearer.vertices)
+        inside = float(((pixels >= 0) & (pixels <= [camera.width, camera.height])).all(1).mean())
         if MIN_IN_FRAME < inside < 1 if cropped else inside == 1:
-            return placed, view
+            return placed, camera
 
 
 def _framed(
     stance: Stance, betas: np.ndarray, cropped: bool, rng: np.random.Generator, casting: Casting
-) -> tuple[Placed, View]:
-    """A camera by chance; very near bodies may miss the frame."""
+) -> tuple[Placed, Camera]:
+    """A random camera; the body may still miss the frame."""
     width, height = int(rng.integers(480, 641)), int(rng.integers(640, 901))
     focal = float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.8), np.log(2.0))))
     rotation = camera_rotation(float(rng.normal(*casting.pitch)), float(rng.normal(0, casting.roll)))
@@ -138,7 +184,7 @@ def _framed(
 
     cam_t = np.array([0.0, 0.0, 3.5])
     for _ in range(12):
-        seen = View(width, height, focal, rotation, np.zeros(3)).project(centred + cam_t)
+        seen = Camera(width, height, focal, rotation, np.zeros(3)).project(centred + cam_t)
         lowest, highest = seen.min(0), seen.max(0)
         extent = highest - lowest
         size = extent[1] / (fill * height)
@@ -147,7 +193,7 @@ def _framed(
         cam_t[2] = max(cam_t[2] * size**0.9, 0.4 - centred[:, 2].min())
         room = np.array([width, height]) - extent
         target = lowest.copy()
-        # Hair and hats need some pixels above the head, skirts some beside it.
+        # Margins for hair and hats above the head, and for skirts.
         margin = np.array([0.05 * width, 0.045 * height])
         target[0] = margin[0] + across * (room[0] - 2 * margin[0]) if room[0] > 2 * margin[0] else room[0] / 2
         target[1] = margin[1] + low * (room[1] - 1.6 * margin[1]) if room[1] > 1.6 * margin[1] else margin[1]
@@ -156,21 +202,21 @@ def _framed(
             target[0] = -cut if side < 0 else width - extent[0] + cut
         cam_t[:2] += (target - lowest) * cam_t[2] / focal
     placed = place(stance, betas, rotation, cam_t)
-    return placed, View(width, height, focal, rotation, _on_floor(placed.wearer.vertices, -rotation[:, 1]))
+    return placed, Camera(width, height, focal, rotation, _on_floor(placed.wearer.vertices, -rotation[:, 1]))
 
 
-def companion(view: View, main: Placed, rng: np.random.Generator, casting: Casting) -> tuple[Placed, Stance]:
-    """A second person on the same floor, beside the first, a little nearer or farther."""
+def companion(camera: Camera, main: Placed, rng: np.random.Generator, casting: Casting) -> tuple[Placed, Stance]:
+    """A second person on the same floor, beside the first and slightly nearer or farther."""
     stance, betas = random_stance(rng, casting), rng.normal(size=10).astype(np.float32)
-    right, towards = view.rotation[:, 0], view.rotation[:, 2]
+    right, towards = camera.rotation[:, 0], camera.rotation[:, 2]
     near = rng.uniform() < 0.35
     beside = rng.choice([-1, 1]) * rng.uniform(0.45, 0.8 if near else 1.0)
     depth = rng.uniform(0.35, 0.6) if near else -rng.uniform(0.35, 2.0)
     depth = min(depth, 0.35 * float(main.cam_t[2]))
     cam_t = main.cam_t + beside * right + depth * towards
-    body = place(stance, betas, view.rotation, cam_t).wearer.vertices
-    cam_t = cam_t + (float(view.floor @ view.down) - float((body @ view.down).max())) * view.down
-    return place(stance, betas, view.rotation, cam_t), stance
+    body = place(stance, betas, camera.rotation, cam_t).wearer.vertices
+    cam_t = cam_t + (float(camera.floor @ camera.down) - float((body @ camera.down).max())) * camera.down
+    return place(stance, betas, camera.rotation, cam_t), stance
 
 
 def body_faces() -> np.ndarray:

@@ -1,16 +1,16 @@
-"""The body's surface as something to cut cloth from: finer meshes, smoothing, normals, cuts along a curve.
+"""The body's surface as a base for garments: subdivision, smoothing, normals, cutting; and a posed, dressed body.
 
-Everything that does not depend on a person is laid out once, on the mean body in its T-pose ("rest": x to the
-body's left, y up, z forward, metres, the pelvis at the origin).
+What doesn't depend on the person is computed once on the mean body in T-pose ("rest": x to the body's left, y up, z
+forward, metres, origin at the pelvis).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-from numba import njit
+import torch
 from scipy import sparse
 
 from dsr_fit.body.body import Body
@@ -19,7 +19,7 @@ from dsr_fit.body.files import load_body
 
 @dataclass(frozen=True)
 class Surface:
-    """The open body's surface, V vertices, and a mesh twice as fine, W vertices, for the cloth on it."""
+    """The open body's surface (V vertices) and its subdivision (W vertices) for cloth."""
 
     body: Body
     rest: np.ndarray  # (V, 3) float64
@@ -31,7 +31,7 @@ class Surface:
     fine_faces: np.ndarray  # (4 F, 3) int64
 
     def smoothed(self, positions: np.ndarray, share: np.ndarray, steps: int) -> np.ndarray:
-        """Laplacian smoothing of (V, 3), each vertex by its share (V,) of the way to its neighbours' mean."""
+        """Laplacian smoothing of (V, 3): each step moves a vertex by `share` (V,) towards its neighbours' mean."""
         weight = share[:, None]
         for _ in range(steps):
             positions = positions + weight * (self.average @ positions - positions)
@@ -40,7 +40,7 @@ class Surface:
 
 @cache
 def open_surface() -> Surface:
-    """The layout of the body that ships."""
+    """The shipped body's surface."""
     body = load_body("open")
     faces = body.faces.numpy().astype(np.int64)
     rest = body.v_template.numpy().astype(np.float64)
@@ -80,7 +80,7 @@ def subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, np.nd
     new = count + np.arange(len(edges))
     shape = (count + len(edges), count)
     valence = np.bincount(edges.ravel(), minlength=count)
-    beta = np.where(valence == 3, 9 / 16, 3 / 8)  # of an old vertex, what its neighbours' mean replaces
+    beta = np.where(valence == 3, 9 / 16, 3 / 8)  # weight of the neighbours' mean at an old vertex
     rows = np.concatenate([own, edges[:, 0], edges[:, 1], new, new, count + edge_of])
     columns = np.concatenate([own, edges[:, 1], edges[:, 0], edges[:, 0], edges[:, 1], across])
     values = np.concatenate([
@@ -90,45 +90,25 @@ def subdivision(faces: np.ndarray, count: int) -> tuple[sparse.csr_matrix, np.nd
     return sparse.csr_matrix((values, (rows, columns)), shape), fine_faces
 
 
-@njit(cache=True, nogil=True)
-def _add_normals(vertices, faces, total):
-    for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ux, uy, uz = (
-            vertices[b, 0] - vertices[a, 0],
-            vertices[b, 1] - vertices[a, 1],
-            vertices[b, 2] - vertices[a, 2],
-        )
-        vx, vy, vz = (
-            vertices[c, 0] - vertices[a, 0],
-            vertices[c, 1] - vertices[a, 1],
-            vertices[c, 2] - vertices[a, 2],
-        )
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        for v in (a, b, c):
-            total[v, 0] += nx
-            total[v, 1] += ny
-            total[v, 2] += nz
-
-
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals (V, 3), area weighted, on the side from which a face's corners turn counter-clockwise."""
-    total = np.zeros((len(vertices), 3))
-    _add_normals(np.ascontiguousarray(vertices, np.float64), faces, total)
+    """Area-weighted unit normals (V, 3), on the side from which a face's corners are counter-clockwise."""
+    a, b, c = (vertices[column].astype(np.float64) for column in faces.T)
+    normals = np.repeat(np.cross(b - a, c - a), 3, axis=0)
+    total = np.stack([np.bincount(faces.ravel(), axis, len(vertices)) for axis in normals.T], 1)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
 def cut(values: np.ndarray, faces: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The part of a mesh where `inside` > 0, with new vertices where its edges cross zero.
+    """The part of a mesh where `inside` > 0, with new vertices where edges cross zero.
 
-    `values` (N, C) any quantities of the vertices, `faces` (F, 3), `inside` (N,) -> values (M, C), faces (G, 3)
-    and `inside` (M,) of the part; each vertex is kept once.
+    `values` (N, C) are any vertex attributes, `faces` (F, 3), `inside` (N,); returns the part's values (M, C), faces
+    (G, 3) and `inside` (M,), without unused vertices.
     """
     inside = np.where(inside == 0, 1e-9, inside)
     positive = inside[faces] > 0
     count = positive.sum(1)
     kept = [faces[count == 3]]
-    # Turn each crossed face so that its odd one out comes first.
+    # Rotate each crossed face so that the odd vertex out comes first.
     crossed = faces[(count == 1) | (count == 2)]
     odd_positive = (count == 1)[(count == 1) | (count == 2)]
     sign = (inside[crossed] > 0) == odd_positive[:, None]
@@ -150,3 +130,52 @@ def cut(values: np.ndarray, faces: np.ndarray, inside: np.ndarray) -> tuple[np.n
     used[all_faces] = True
     number = np.cumsum(used) - 1
     return values[used], number[all_faces], inside[used]
+
+
+@dataclass
+class Wearer:
+    """One person's posed body in the camera frame, and the outer surface of the clothes put on so far."""
+
+    surface: Surface
+    shaped: np.ndarray  # (V, 3) T-pose of this shape, metres
+    transforms: np.ndarray  # (24, 3, 4) from the T-pose to the camera frame
+    vertices: np.ndarray  # (V, 3) camera frame
+    normals: np.ndarray  # (V, 3)
+    down: np.ndarray  # (3,) gravity
+    outer: np.ndarray  # (V, 3) outermost cloth over each vertex, the body itself where bare
+    hanging: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))  # points and normals of skirts worn
+
+    def obstacle(self, without: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Collision points and unit normals (N, 3) for cloth, without those moving with the joints `without`."""
+        solid = self.surface.weights[:, without].sum(1) < 0.5
+        normals = vertex_normals(self.outer, self.surface.faces)
+        points, hung = np.split(self.hanging, 2, axis=1)
+        return np.concatenate([self.outer[solid], points]), np.concatenate([normals[solid], hung])
+
+    def carried(self, offsets: np.ndarray) -> np.ndarray:
+        """Offsets (V, 3) rotated from the T-pose to the camera frame with the skin."""
+        turned = np.einsum("jrc,vc->vjr", self.transforms[..., :3], offsets)
+        return np.einsum("vj,vjr->vr", self.surface.weights, turned)
+
+    def posed(self, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """T-pose points (N, 3) with skinning weights (N, 24), in the camera frame."""
+        blended = np.einsum("nj,jrc->nrc", weights, self.transforms)
+        return np.einsum("nrc,nc->nr", blended[..., :3], points) + blended[..., 3]
+
+
+def wearer_of(
+    global_orient: np.ndarray, body_pose: np.ndarray, betas: np.ndarray, cam_t: np.ndarray, down: np.ndarray
+) -> tuple[Wearer, np.ndarray]:
+    """The undressed wearer, and its keypoints (49, 3) in the camera frame."""
+    surface = open_surface()
+    body = surface.body
+    with torch.no_grad():
+        arrays = (torch.from_numpy(np.asarray(a, np.float32))[None] for a in (global_orient, body_pose, betas, cam_t))
+        posed = body(*arrays)
+        vertices = posed.vertices()[0].numpy().astype(np.float64)
+        shaped = (body.v_template + body.shapedirs @ torch.from_numpy(np.asarray(betas, np.float32))).numpy()
+        transforms = posed.transforms[0].numpy().astype(np.float64)
+        keypoints = posed.keypoints[0].numpy()
+    transforms[..., 3] += cam_t
+    normals = vertex_normals(vertices, surface.faces)
+    return Wearer(surface, shaped.astype(np.float64), transforms, vertices, normals, down, vertices.copy()), keypoints

@@ -1,4 +1,4 @@
-"""What a person wears, drawn at random: which garments, how long, how loose, in which material."""
+"""Random outfits: garments, their lengths, looseness and materials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Top:
-    """Cloth on torso and arms; of a dress or a coat its upper part."""
+    """A top, or the upper part of a dress or coat."""
 
     label: str
     material: str
@@ -36,12 +36,12 @@ class Trousers:
     waist: float
     hem: float
     looseness: float  # at the thigh
-    flare: float  # more of it, at the hem
+    flare: float  # additional looseness at the hem
 
 
 @dataclass(frozen=True)
 class Skirt:
-    """A shell around hips and legs: a skirt, or the lower part of a dress or a coat."""
+    """A skirt, or the lower part of a dress or coat."""
 
     label: str
     material: str
@@ -79,8 +79,8 @@ class Outfit:
     kinds: tuple[str, ...] = field(default=())
 
 
-def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
-    """An outfit. Without `roomy` (the thighs are lifted high) nothing that spans both legs is chosen."""
+def random_outfit(rng: np.random.Generator, roomy: bool) -> Outfit:
+    """A random outfit; without `roomy` (thighs lifted high) nothing that spans both legs."""
     kinds: set[str] = {"shoes"}
     lower = rng.choice(
         ["tight_trousers", "loose_trousers", "shorts", "skirt", "dress"],
@@ -119,11 +119,7 @@ def dress_up(rng: np.random.Generator, roomy: bool) -> Outfit:
     else:
         hem, looseness, flare = {
             "tight_trousers": (rng.uniform(ANKLE, -0.72), rng.uniform(0.004, 0.011), 0.004),
-            "loose_trousers": (
-                rng.uniform(ANKLE - 0.025, -0.78),
-                rng.uniform(0.02, 0.05),
-                rng.uniform(-0.005, 0.035),
-            ),
+            "loose_trousers": (rng.uniform(ANKLE - 0.025, -0.78), rng.uniform(0.02, 0.05), rng.uniform(-0.005, 0.035)),
             "shorts": (rng.uniform(-0.42, -0.2), rng.uniform(0.008, 0.045), rng.uniform(0, 0.015)),
         }[str(lower)]
         trousers = Trousers("lower", float(rng.uniform(0.02, 0.075)), float(hem), float(looseness), float(flare))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
@@ -20,7 +19,7 @@ from dsr_fit.dataset.run import open_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import beneath
-from dsr_fit.io.images import read_image
+from dsr_fit.io.images import image_size, read_image
 from dsr_fit.io.label_files import keep_own_labels, read_labels
 from dsr_fit.io.spin_file import SCALE_PIXELS, FullCamera, SpinFile, read_spin
 from dsr_fit.labels import UNKNOWN
@@ -33,9 +32,6 @@ LABEL_FOLDER = "grph_sequences"
 
 SMPL_VERTICES = 6890
 BATCH = 256
-
-_TURNED = 0x0112  # EXIF's orientation
-_SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -288,13 +284,9 @@ def _sizes(images: Path, names: tuple[str, ...]) -> np.ndarray:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(_TURNED) in _SIDEWAYS
-    except Exception as error:  # whatever a damaged file makes Pillow raise
-        reason = "no such image" if not path.is_file() else " ".join(str(error).split())
-        raise InputError(f"{path}: can't be read ({reason}); name the folder of the images with --images") from None
-    return (height, width) if turned else (width, height)
+        return image_size(path)
+    except InputError as error:
+        raise InputError(f"{error}; name the folder of the images with --images") from None
 
 
 def _numbered(names: tuple[str, ...]) -> np.ndarray:

@@ -29,10 +29,10 @@ from dsr_fit.dataset.schema import STATUSES, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import locked
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.evaluate.calibrate_gate import calibrate_gate, write_gate
+from dsr_fit.evaluate.cached_source import CachedSource
+from dsr_fit.evaluate.calibrate_gate import calibrate_gate
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate
-from dsr_fit.evaluate.sets import KeptSource
-from dsr_fit.gate.gate import read_gate
+from dsr_fit.gate.gate import read_gate, write_gate
 from dsr_fit.io.files import replacing
 from dsr_fit.training.arms import ARMS, ROUNDS, Arm
 from dsr_fit.training.marks import read_marks, write_json, write_marks
@@ -53,7 +53,7 @@ ELSEWHERE = ("device", "devices", "threads")
 class Plan:
     """All that rounds are made from."""
 
-    photos: KeptSource
+    photos: CachedSource
     """What is fitted and trained on."""
     fit: Settings
     """Of the fits of the first round; its regressor is where the rounds start."""
@@ -65,7 +65,7 @@ class Plan:
     arm_rounds: int = 1
     """So many rounds of each arm."""
     sets: EvaluationSets = EvaluationSets()
-    calibration: KeptSource | None = None
+    calibration: CachedSource | None = None
     """Rendered people that each regressor's gate is calibrated on; None: no gate, all fits
     are learnt from alike."""
     accept: float | None = 0.5
@@ -158,7 +158,7 @@ class Course:
 
         self._stage(where, folder, "evaluation", judged)
 
-    def _calibrated(self, settings: Settings, people: KeptSource, folder: Path) -> dict[str, Any]:
+    def _calibrated(self, settings: Settings, people: CachedSource, folder: Path) -> dict[str, Any]:
         found = calibrate_gate(settings, people, folder / "calibration", self.resources, self.report)
         write_gate(folder / "gate.json", found)
         return found["calibration"]

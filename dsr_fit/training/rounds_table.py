@@ -13,7 +13,7 @@ import numpy as np
 
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import tables
-from dsr_fit.evaluate.estimates import Values
+from dsr_fit.evaluate.benchmark import Values
 from dsr_fit.evaluate.metrics import bootstrap, paired_difference
 from dsr_fit.evaluate.regressor import read_values
 from dsr_fit.fitting.saving import versions

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated import LEAST_CONTAINMENT, WORST_KEYPOINTS, AnnotatedPhotos
 from torch import Tensor
 
 from dsr_fit.body.body import Body
@@ -21,8 +22,7 @@ from dsr_fit.camera import crop_intrinsics
 from dsr_fit.dataset.run import read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.evaluate import ccp
-from dsr_fit.evaluate.annotated import LEAST_CONTAINMENT, WORST_KEYPOINTS, AnnotatedPhotos
-from dsr_fit.evaluate.sets import body_of
+from dsr_fit.evaluate.cached_source import row_parameters
 from dsr_fit.io.images import read_image
 from dsr_fit.labels import LABELS, OCCLUDER, UNKNOWN
 from dsr_fit.observe.crop import put_back, window_around
@@ -46,7 +46,7 @@ def load_fitted_photos(folder: Path, fits: Path, findings: Path | None) -> list[
     labeller = Labeller(body, load_semantic_prior(body))
     seen, photos = AnnotatedPhotos(folder, findings), []
     for row in read_results(fits):
-        number, fit = Path(row["imgname"]).stem, body_of(row)
+        number, fit = Path(row["imgname"]).stem, row_parameters(row)
         if number not in numbers or row["person"] > 0 or fit is None or not trusted(row, body):
             continue
         found = seen.detection(number)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dsr_fit.evaluate.parsing import Confusion
+from dsr_fit.evaluate.metrics import Confusion
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observe.network_parser import SIZE
 from dsr_fit.observe.parser_network import CLASSES, ParserNetwork, prepare

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from annotated import AnnotatedPhotos
 
 from dsr_fit.evaluate import ccp
-from dsr_fit.evaluate.annotated import AnnotatedPhotos
 from dsr_fit.io.images import read_image
 from dsr_fit.labels import OCCLUDER
 from dsr_fit.observation import Detection

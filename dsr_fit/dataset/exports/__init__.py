@@ -1,1 +1,1 @@
-"""Label formats of other projects, one module each; every writer takes labels, the output path and the images' folder."""
+"""Label formats of other projects, one module each; a writer takes labels, the output path and the images' folder."""

@@ -23,7 +23,7 @@ from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
 from dsr_fit.priors.recorded_poses import PoseSet
 from dsr_fit.regressor.open_network import LABEL_PIXELS, Sight
 from dsr_fit.rotation import axis_angle_to_matrix
-from dsr_fit.synthetic.camera_frame import camera_rotation
+from dsr_fit.synthetic.staging import camera_rotation
 from dsr_fit.training.synthetic.lenders import Lenders, box, turns_to
 from dsr_fit.training.synthetic.limbs import crossed
 from dsr_fit.training.synthetic.people import People

@@ -1,4 +1,4 @@
-"""Annotated photos as observations, and their fits, kept in a folder so that counting can be repeated in a minute."""
+"""Annotated photos as observations, and a cache of their fits, so that counting can be repeated in a minute."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from dsr_fit.io.images import read_image
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import crop_labels
 from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
-from dsr_fit.priors.views import View
+from dsr_fit.priors.counting import View
 
 RESOLUTION = 448
-"""Pixels of the crop that labels are counted and judged in."""
+"""Pixels of the crop that labels are counted in."""
 
 WORST_KEYPOINTS, LEAST_CONTAINMENT = 0.02, 0.85
-"""A fit that misses the keypoints by more (share of the box), or lies less inside the person, is not used."""
+"""Fits with a larger keypoint error (share of the box) or less containment are rejected."""
 
 _JUDGED = ("keypoint_error_rel", "containment", "silhouette_iou")
 
 
 class AnnotatedPhotos:
-    """Photos of Clothing Co-Parsing, the largest detected person of each, and the annotation as its label map."""
+    """Photos of Clothing Co-Parsing: the largest detected person of each, with the annotation as label map."""
 
-    def __init__(self, folder: Path, findings: Path | None = None) -> None:
-        """`findings` keeps what the detector finds, NNNN.npz a photo."""
-        self.folder, self.findings = folder, findings
+    def __init__(self, folder: Path, cache: Path | None = None) -> None:
+        """`cache` is a folder for the detections, NNNN.npz per photo."""
+        self.folder, self.cache = folder, cache
         self.detector: KeypointDetector | None = None
 
     def observe(self, number: str) -> Observation | None:
-        """One photo, its picture left blank; None where the detector finds nobody."""
+        """One photo, its image left blank; None where nobody is detected."""
         detection = self.detection(number)
         if detection is None:
             return None
@@ -52,33 +52,34 @@ class AnnotatedPhotos:
         return Observation(blank, detection, labels, "annotation", float(np.hypot(labels.shape[0], labels.shape[1])))
 
     def detection(self, number: str) -> Detection | None:
-        """What the detector finds, as it was kept or anew."""
-        kept = self.findings / f"{number}.npz" if self.findings else None
-        if kept is not None and kept.exists():
-            found = _arrays(kept)
+        """The cached detection, or a new one."""
+        path = self.cache / f"{number}.npz" if self.cache else None
+        if path is not None and path.exists():
+            found = _arrays(path)
             if "missing" in found:
                 return None
             return Detection(found["keypoints"], found["world"], found["mask"].astype(np.float32) / 255, "mediapipe")
         self.detector = self.detector or MediaPipeDetector()
         image, _ = read_image(ccp.photo_path(self.folder, number))
         people = self.detector.detect(image)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
+        if path is not None:
             values: dict[str, Any] = {"missing": 1}
             if people and people[0].person_mask is not None:
                 mask = np.rint(255 * people[0].person_mask).astype(np.uint8)
                 values = {"keypoints": people[0].keypoints, "world": people[0].world_landmarks, "mask": mask}
-            with replacing(kept) as path:
-                np.savez_compressed(path, **values)
+            with replacing(path) as temporary:
+                np.savez_compressed(temporary, **values)
         return people[0] if people else None
 
 
 def fit_photos(photos: AnnotatedPhotos, numbers: Sequence[str], fitter: Fitter, folder: Path, batch: int = 16) -> Path:
-    """Fits of the photos as NNNN.npz, parameters and metrics; those that lie there already are kept.
+    """Fit the photos that aren't cached: parameters and metrics as NNNN.npz.
 
-    Returns: where they are, a folder in `folder` for this body, configuration and prior alone.
+    Returns: the cache, a folder in `folder` for this body, regressor, configuration and prior.
     """
-    folder = folder / _mark(fitter)
+    identity = [fitter.body.sha256, fitter.regressor.fingerprint, to_dict(fitter.config)]
+    decided = json.dumps([*identity, fitter.semantic_prior.fingerprint()])
+    folder = folder / hashlib.sha256(decided.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in numbers if not (folder / f"{number}.npz").exists()]
     for start in range(0, len(missing), batch):
@@ -92,25 +93,14 @@ def fit_photos(photos: AnnotatedPhotos, numbers: Sequence[str], fitter: Fitter, 
     return folder
 
 
-def _mark(fitter: Fitter) -> str:
-    """Short hash of what decides a fit, apart from the photo."""
-    prior = fitter.semantic_prior
-    hashed = hashlib.sha256(
-        json.dumps([fitter.body.sha256, fitter.regressor.fingerprint, to_dict(fitter.config)]).encode()
-    )
-    for tensor in (prior.probabilities, *(vars(prior.outfits).values() if prior.outfits else ())):
-        hashed.update(tensor.cpu().numpy().tobytes())
-    return hashed.hexdigest()[:12]
-
-
 def fitted_parameters(folder: Path, number: str) -> Parameters:
-    """The body that `fit_photos` found, a batch of 1."""
+    """The parameters that `fit_photos` found, a batch of 1."""
     found = _arrays(folder / f"{number}.npz")
     return Parameters(*(torch.from_numpy(found[field.name])[None] for field in fields(Parameters)))
 
 
 def fitted_view(photos: AnnotatedPhotos, number: str, folder: Path, body: Body) -> View | None:
-    """The crop's annotation and the body that `fit_photos` found; None without a fit that can be trusted."""
+    """The crop's annotation with the body that `fit_photos` found; None if its fit is missing or rejected."""
     if not (folder / f"{number}.npz").exists():
         return None
     found = _arrays(folder / f"{number}.npz")

@@ -1,4 +1,4 @@
-"""Hair, hats, shoes and socks."""
+"""Hair, hats, shoes and socks, and dressing a person in a whole outfit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from functools import cache
 import numpy as np
 
 from dsr_fit.labels import LABEL_INDEX
-from dsr_fit.synthetic import regions
+from dsr_fit.synthetic import garments, regions
 from dsr_fit.synthetic.cloth import AROUND, Sheet, hull_ring, settle, support
 from dsr_fit.synthetic.garments import ARMS, JOINT, Piece, shell
 from dsr_fit.synthetic.regions import ramp
-from dsr_fit.synthetic.surface import open_surface, vertex_normals
-from dsr_fit.synthetic.wardrobe import Hair, Outfit
-from dsr_fit.synthetic.wearer import Wearer
+from dsr_fit.synthetic.surface import Wearer, open_surface, vertex_normals
+from dsr_fit.synthetic.wardrobe import Hair, Outfit, Top
 
 HAT_BAND = {"beanie": 0.700, "cap": 0.715, "brim": 0.715}
+BURIED = 0.03  # metres inside a garment's outline, beyond which the skin below is never visible
 HEAD_BACK = np.array([0.0, 0.715, -0.085])  # where a ponytail is tied, on the mean body
 
 
@@ -24,7 +24,7 @@ def hat_inside(rest: np.ndarray, style: str) -> np.ndarray:
 
 
 def hair(wearer: Wearer, spec: Hair, hat: str | None, rng: np.random.Generator) -> list[Piece]:
-    """The scalp's hair as a shell, and long hair as a sheet that hangs from it."""
+    """Hair on the scalp as a shell, and long hair as a hanging sheet."""
     if spec.style == "bald":
         return []
     surface = wearer.surface
@@ -53,7 +53,7 @@ def hair(wearer: Wearer, spec: Hair, hat: str | None, rng: np.random.Generator) 
 
 
 def _head_rings(wearer: Wearer, levels: np.ndarray, extra: float) -> np.ndarray:
-    """Rings (R, AROUND, 3) around the head of this shape, starting at the back; below the ears they fall."""
+    """Rings (R, AROUND, 3) around the shaped head, starting at the back; they hang straight below the ears."""
     rest, shaped = wearer.surface.rest, wearer.shaped
     angles = np.linspace(-np.pi, np.pi, AROUND, endpoint=False)
     head = wearer.surface.weights[:, JOINT["head"]] > 0.5
@@ -160,14 +160,14 @@ def hat(wearer: Wearer, style: str, over_hair: float, rng: np.random.Generator) 
 
 @cache
 def _shoe_offsets() -> np.ndarray:
-    """(V, 3) from the mean body's bare feet to shoes: toes melt into a tip, soles are flat."""
+    """(V, 3) from the mean body's bare feet to shoes, with a smooth tip and a flat sole."""
     surface = open_surface()
     rest = surface.rest
     low = ramp(-0.80 - rest[:, 1], 0.03)
     toes = low * ramp(rest[:, 2] - 0.05, 0.05)
     shape = surface.smoothed(rest, np.maximum(0.95 * toes, 0.4 * low), 60)
     normal = vertex_normals(shape, surface.faces)
-    # Room for what smoothing cut off, spread so far that toes don't show through the leather.
+    # Offset by what smoothing removed, spread out so that toes don't poke through.
     room = np.einsum("vc,vc->v", rest - shape, normal).clip(0)
     corners = surface.faces
     for _ in range(2):
@@ -182,7 +182,7 @@ def _shoe_offsets() -> np.ndarray:
 
 
 def shoes(wearer: Wearer, outfit: Outfit) -> Piece:
-    """Shoes or boots over whatever the leg wears; the label follows from the side."""
+    """Shoes or boots over the leg's clothes; labelled by side."""
     surface = wearer.surface
     target = wearer.vertices + wearer.carried(_shoe_offsets())
     bare = wearer.vertices
@@ -212,3 +212,51 @@ def socks(wearer: Wearer, height: float, shoe_height: float) -> Piece:
         wearer, inside, np.full(len(surface.rest), 0.003), np.zeros(len(surface.rest)), 0.0,
         np.zeros(len(surface.fine_rest)), name="socks", material="socks", label=LABEL_INDEX["socks"],
     )  # fmt: skip
+
+
+def dress(wearer: Wearer, outfit: Outfit, rng: np.random.Generator) -> list[Piece]:
+    """The pieces of a dressed person, skin first."""
+    bare = wearer.vertices
+    worn: list[Piece] = []
+    if outfit.socks is not None and (outfit.trousers is None or outfit.trousers.hem > outfit.socks):
+        worn.append(socks(wearer, outfit.socks, outfit.shoe_height))
+    boots = outfit.shoe_height > -0.8
+    if not boots:
+        worn.append(shoes(wearer, outfit))
+    if outfit.tucked:
+        worn.append(garments.top(wearer, outfit.top, rng))
+    if outfit.trousers is not None:
+        worn.append(garments.trousers(wearer, outfit.trousers, rng))
+    if not outfit.tucked:
+        worn.append(garments.top(wearer, outfit.top, rng))
+    if boots:
+        worn.append(shoes(wearer, outfit))
+    if outfit.top_tails is not None:
+        worn.append(garments.skirt(wearer, outfit.top_tails, rng, name="top_tails"))
+    if outfit.skirt is not None:
+        worn.append(garments.skirt(wearer, outfit.skirt, rng))
+    if outfit.coat is not None and outfit.coat_tails is not None:
+        worn.append(garments.top(wearer, outfit.coat, rng, name="coat"))
+        worn.append(garments.skirt(wearer, outfit.coat_tails, rng, name="tails"))
+    worn += hair(wearer, outfit.hair, outfit.hat, rng)
+    if outfit.hat is not None:
+        over_hair = min(outfit.hair.thickness, 0.02)
+        worn += hat(wearer, outfit.hat, over_hair, rng)
+
+    surface = wearer.surface
+    faces = surface.faces[~_buried(surface.rest, outfit)[surface.faces].all(1)]
+    skin = Piece("skin", "skin", None, bare, faces, surface.rest, np.zeros((len(bare), 2)))
+    return [skin, *worn]
+
+
+def _buried(rest: np.ndarray, outfit: Outfit) -> np.ndarray:
+    """(V,) bool: skin deep under a closed garment, never visible."""
+
+    def under(spec: Top) -> np.ndarray:
+        return regions.top(rest, spec.sleeve_end, spec.hem, spec.neck)
+
+    depth = under(outfit.top)
+    if outfit.trousers is not None:
+        depth = np.maximum(depth, regions.trousers(rest, outfit.trousers.waist, outfit.trousers.hem))
+    depth = np.maximum(depth, regions.shoes(rest, outfit.shoe_height) + BURIED - 0.02)
+    return depth > BURIED
