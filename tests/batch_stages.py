@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr_fit.dataset.entries import Entry, Source
-from dsr_fit.dataset.records import Fitted, Seen
+from dsr_fit.dataset.records import FittedBatch, PersonObservation
 from dsr_fit.dataset.run import Resources, run
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.sources import Entry, Source
 
 BATCH, SHARD = 4, 4
 
@@ -31,13 +31,13 @@ class Look:
     def __init__(self, seconds: float = 0.0, *deadly: str) -> None:
         self.seconds, self.deadly = seconds, deadly
 
-    def __call__(self, entry: Entry) -> list[Seen]:
+    def __call__(self, entry: Entry) -> list[PersonObservation]:
         time.sleep(self.seconds)
         if entry.imgname in self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         number = int(entry.imgname[:5])
         reason = "nobody was found" if number % 7 == 0 else ""
-        return [Seen(entry.imgname, person, reason=reason) for person in range(1 + number % 3)]
+        return [PersonObservation(entry.imgname, person, reason=reason) for person in range(1 + number % 3)]
 
 
 class Fit:
@@ -46,7 +46,7 @@ class Fit:
     def __init__(self, seconds: float = 0.0, record: Path | None = None) -> None:
         self.seconds, self.record = seconds, record
 
-    def __call__(self, batch: list[Seen]) -> Fitted:
+    def __call__(self, batch: list[PersonObservation]) -> FittedBatch:
         if self.record is not None:
             with self.record.open("a") as file:
                 file.write(f"{int(batch[0].imgname[:5]) // BATCH}\n")
@@ -57,7 +57,7 @@ class Fit:
             fitted = {"betas": np.frombuffer(digest[:10], np.uint8).astype(np.float32), "status": "accepted"}
             failed = {"status": "failed", "reason": seen.reason}
             rows.append({"imgname": seen.imgname, "person": seen.person, **(failed if seen.reason else fitted)})
-        return Fitted(rows, {"fit": self.seconds})
+        return FittedBatch(rows, {"fit": self.seconds})
 
 
 class Loud(Look):
@@ -67,7 +67,7 @@ class Loud(Look):
         super().__init__()
         logging.getLogger("dsr_fit").warning("made from a file that lacks something")
 
-    def __call__(self, entry: Entry) -> list[Seen]:
+    def __call__(self, entry: Entry) -> list[PersonObservation]:
         logging.getLogger("dsr_fit").warning("%s is odd", entry.imgname)
         return super().__call__(entry)
 
@@ -76,8 +76,8 @@ def main(out: str, images: str, record: str, seconds: str) -> None:
     """A whole run, for a test to kill."""
     stages = partial(Look, float(seconds) / 4), partial(Fit, float(seconds), Path(record))
     rows = run(
-        source(int(images)), Path(out), Settings(batch_size=BATCH), Resources(perceivers=1, fitters=2),
-        shard_size=SHARD, perceive=stages[0], fit=stages[1],
+        source(int(images)), Path(out), Settings(batch_size=BATCH), Resources(observers=1, fitters=2),
+        shard_size=SHARD, observe=stages[0], fit=stages[1],
     )  # fmt: skip
     for _ in rows:
         pass

@@ -10,13 +10,13 @@ from scenes import observe, person
 from synthetic_smpl import synthetic_smpl
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.entries import Entry, Source
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.manifest import agree
-from dsr_fit.dataset.records import Found, Seen
+from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
+from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.observation import Observation
 
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=1, steps=2), stages=(Stage(56, 1, 0.005),))
@@ -46,8 +46,11 @@ def write_results(folder: Path, settings: Settings) -> list[Row]:
     shade = np.random.default_rng(0)
     for name in NAMES:
         Image.fromarray(shade.integers(0, 256, seen[0].image.shape, np.uint8)).save(images / name)
-    people = [Seen(*of, 100 + i, Found.of(one)) for i, (of, one) in enumerate(zip(OF_PERSON, seen, strict=True))]
-    people.append(Seen("c.png", 0, reason="nobody was found"))
+    people = [
+        PersonObservation(*of, 100 + i, PackedObservation.of(one))
+        for i, (of, one) in enumerate(zip(OF_PERSON, seen, strict=True))
+    ]
+    people.append(PersonObservation("c.png", 0, reason="nobody was found"))
     rows = BatchFitter(settings, images)(people).rows
     for row in rows[:2]:
         row.update(status="accepted", quality=0.75, reason=None)

@@ -67,5 +67,6 @@ def _labels(
         has_body=np.ones(len(truths), bool),
         quality=np.linspace(0.4, 0.8, len(truths), dtype=np.float32),
         accepted=np.ones(len(truths), bool),
+        unjudged=np.zeros(len(truths), bool),
         label_maps=tuple(pack_labels(one) for one in maps),
     )

@@ -23,7 +23,8 @@ from batch_stages import BATCH, SHARD, Fit, Look, Loud, source
 
 from dsr_fit.config import FitConfig, Weights
 from dsr_fit.dataset import shards
-from dsr_fit.dataset.run import Progress, Resources, open_results, read_results, run
+from dsr_fit.dataset.progress import RunProgress
+from dsr_fit.dataset.run import Resources, open_results, read_results, run
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store, locked
@@ -31,13 +32,13 @@ from dsr_fit.errors import InputError, UsageError
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = Settings(batch_size=BATCH)
-ONE = Resources(perceivers=1, fitters=1)
+ONE = Resources(observers=1, fitters=1)
 
 
 def _run(out: Path, images: int, look: Any = Look, fit: Any = Fit, **options: Any) -> list[Row]:
     options = {"resources": ONE, "shard_size": SHARD, "settings": SETTINGS, **options}
     settings, resources = options.pop("settings"), options.pop("resources")
-    return list(run(source(images), out, settings, resources, perceive=look, fit=fit, **options))
+    return list(run(source(images), out, settings, resources, observe=look, fit=fit, **options))
 
 
 def _same(first: list[Row], second: list[Row]) -> bool:
@@ -114,7 +115,7 @@ def test_a_finished_run_does_nothing_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("perceivers", "fitters"), [(1, 1), (3, 2)])
 def test_the_number_of_workers_changes_nothing(tmp_path: Path, whole: list[Row], perceivers: int, fitters: int) -> None:
-    resources = Resources(perceivers=perceivers, fitters=fitters)
+    resources = Resources(observers=perceivers, fitters=fitters)
     _run(tmp_path / "out", 180, partial(Look, 0.001), partial(Fit, 0.004), resources=resources)
     assert _same(list(read_results(tmp_path / "out")), whole)
 
@@ -123,7 +124,7 @@ def test_an_image_that_kills_its_process_is_a_row(tmp_path: Path) -> None:
     rows = _run(tmp_path / "out", 12, partial(Look, 0.0, "00005.jpg"))
     deadly = [row for row in rows if row["imgname"] == "00005.jpg"]
     assert [(row["status"], row["reason"]) for row in deadly] == [
-        ("failed", "looking at it failed twice: its process ended by signal 9")
+        ("failed", "observing it failed twice: its process ended by signal 9")
     ]
     assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(12)}
 
@@ -132,9 +133,9 @@ def test_an_image_that_kills_its_process_is_a_row(tmp_path: Path) -> None:
 def test_several_deadly_images_in_a_row_do_not_end_the_run(tmp_path: Path, deadly: range, perceivers: int) -> None:
     """The first of all, and two whole batches after one that went well."""
     names = [f"{number:05d}.jpg" for number in deadly]
-    resources = Resources(perceivers=perceivers, fitters=1)
+    resources = Resources(observers=perceivers, fitters=1)
     rows = _run(tmp_path / "out", 16, partial(Look, 0.0, *names), resources=resources)
-    blamed = [row["imgname"] for row in rows if row.get("reason", "").startswith("looking at it failed twice")]
+    blamed = [row["imgname"] for row in rows if row.get("reason", "").startswith("observing it failed twice")]
     assert blamed == names
     assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(16)}
 
@@ -217,9 +218,9 @@ def _alive(pid: int) -> bool:
 
 def test_progress_counts_images_and_statuses(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    kept: list[Progress] = []
+    kept: list[RunProgress] = []
 
-    def report(progress: Progress) -> None:
+    def report(progress: RunProgress) -> None:
         told.append((progress.before, progress.done))
         kept[:] = [progress]
 
@@ -295,9 +296,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 
 def test_other_settings_do_not_mix_unless_told_to(tmp_path: Path) -> None:
     record = tmp_path / "record.txt"
-    rows = run(
-        source(20), tmp_path / "out", SETTINGS, ONE, shard_size=SHARD, perceive=Look, fit=partial(Fit, 0, record)
-    )
+    rows = run(source(20), tmp_path / "out", SETTINGS, ONE, shard_size=SHARD, observe=Look, fit=partial(Fit, 0, record))
     next(rows)
     rows.close()
     begun = len(list(read_results(tmp_path / "out")))

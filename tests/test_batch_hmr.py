@@ -15,7 +15,7 @@ from synthetic_smpl import synthetic_smpl
 
 from dsr_fit.config import Eft, FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.fitting import BatchFitter
-from dsr_fit.dataset.records import Found, Seen
+from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.regressor.hmr import Hmr
@@ -43,14 +43,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     )
 
 
-def _seen(folder: Path) -> list[Seen]:
+def _seen(folder: Path) -> list[PersonObservation]:
     """One observation of two pictures that differ, but not in what perception says of them."""
-    found = Found.of(observe(person(0)))
+    found = PackedObservation.of(observe(person(0)))
     width, height = found.image_size
     shade = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     for name, picture in (("plain.png", np.full_like(shade, 90)), ("busy.png", shade)):
         Image.fromarray(picture).save(folder / name)
-    return [Seen("plain.png", 0, found=found), Seen("busy.png", 0, found=found)]
+    return [PersonObservation("plain.png", 0, found=found), PersonObservation("busy.png", 0, found=found)]
 
 
 @pytest.mark.parametrize("mode", ["smplify", "eft"])

@@ -23,8 +23,8 @@ from dsr_fit.cli.batch import sentence
 from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.fitting import BatchFitter
-from dsr_fit.dataset.observing import Perceiver, fill
-from dsr_fit.dataset.records import Found, Seen, pack_labels, unpack_labels
+from dsr_fit.dataset.observing import Observer, fill
+from dsr_fit.dataset.records import PackedObservation, PersonObservation, pack_labels, unpack_labels
 from dsr_fit.dataset.run import Resources, fit_dataset, open_results, read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PERSON = ROOT / "examples" / "person.png"
 TRUTH = json.loads(PERSON.with_suffix(".json").read_text())
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2, 0.005),))
-ONE = Resources(perceivers=1, fitters=1)
+ONE = Resources(observers=1, fitters=1)
 
 
 def _write_images(folder: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_row_holds_the_contract_of_mesh_npz(rows: dict[str, Row], tmp_path: Pa
     assert cli.main(command) == 0
     with np.load(tmp_path / "m.npz") as single:
         for name in set(single.files) - {"vertices", "faces", "labels", "body"}:
-            # Fitted in another batch: the sums' order differs.
+            # FittedBatch in another batch: the sums' order differs.
             np.testing.assert_allclose(
                 row[name], single[name], rtol=0.02, atol=0.02 * max(1, np.abs(single[name]).max())
             )
@@ -140,7 +140,7 @@ def test_rows_do_not_depend_on_workers_or_interruptions(tmp_path: Path, rows: di
     begun = fit_dataset(folder, tmp_path / "out", config=QUICK, resources=ONE, batch_size=4, shard_size=2)
     next(begun)
     begun.close()
-    more = Resources(perceivers=2, fitters=2)
+    more = Resources(observers=2, fitters=2)
     list(fit_dataset(folder, tmp_path / "out", config=QUICK, resources=more, batch_size=4, shard_size=2))
     again = {row["imgname"]: row for row in read_results(tmp_path / "out")}
     assert list(again) == sorted(rows)
@@ -239,7 +239,7 @@ def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
     assert told[3][:3] == ("c.png", 0, "mediapipe")
     elsewhere = open_source(tmp_path, keypoints=tmp_path / "out")
     assert all(entry.keypoint_file is not None for entry in elsewhere.entries)
-    missing = Perceiver(Settings(), tmp_path)(elsewhere.entries[0])
+    missing = Observer(Settings(), tmp_path)(elsewhere.entries[0])
     assert "no such keypoint file" in missing[0].reason
 
 
@@ -319,7 +319,7 @@ def test_a_picture_that_cannot_be_written_costs_no_fit(tmp_path: Path, caplog: p
     (images / "...." / "....").mkdir(parents=True)
     for name in names[1:]:
         Image.fromarray(observation.image).save(images / name)
-    seen = [Seen(name, 0, found=Found.of(observation)) for name in names]
+    seen = [PersonObservation(name, 0, found=PackedObservation.of(observation)) for name in names]
     rows = BatchFitter(Settings(config=QUICK), images, overlays)(seen).rows
     assert [row["imgname"] for row in rows] == names
     assert all(row["status"] != "failed" and row["betas"] is not None for row in rows)

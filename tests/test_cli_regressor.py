@@ -157,12 +157,12 @@ def test_another_regressor_is_another_setting(tmp_path: Path) -> None:
     )  # fmt: skip
     settings = given.settings()
     assert (settings.regressor, settings.smpl_mean_params) == (str(own), mean)
-    resources, results = Resources(perceivers=1, fitters=1), tmp_path / "results"
-    list(run(source(4), results, settings, resources, perceive=Look, fit=Fit))
-    list(run(source(4), results, settings, resources, perceive=Look, fit=Fit))
+    resources, results = Resources(observers=1, fitters=1), tmp_path / "results"
+    list(run(source(4), results, settings, resources, observe=Look, fit=Fit))
+    list(run(source(4), results, settings, resources, observe=Look, fit=Fit))
     for other in ("kinematic", "open", None):
         with pytest.raises(UsageError, match=r"regressor.*choose another --out, or add --mix"):
-            list(run(source(4), results, Settings(regressor=other), resources, perceive=Look, fit=Fit))
+            list(run(source(4), results, Settings(regressor=other), resources, observe=Look, fit=Fit))
     same.write_bytes(b"two")
     identities = [Settings(regressor=str(path)).identity()["regressor"][1] for path in (own, same)]
     assert identities[0] != identities[1]

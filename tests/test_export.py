@@ -21,17 +21,17 @@ from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, project, ray_rotation, spin_translation
 from dsr_fit.cli import main as cli
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.entries import Entry, Source
 from dsr_fit.dataset.exports.coco import write_coco
 from dsr_fit.dataset.exports.eft import _residual, orthographic, write_eft
 from dsr_fit.dataset.exports.labels import label_of
 from dsr_fit.dataset.exports.webdataset import _key
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.manifest import agree
-from dsr_fit.dataset.records import Found, Seen
+from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
+from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.fitting.convert import convert
 from dsr_fit.fitting.fitter import crop_camera
 from dsr_fit.io.safe_pickle import load_pickle
@@ -53,10 +53,10 @@ def _results(folder: Path, camera: Any = "full", smpl: bool = False) -> list[Row
     observed[0] = replace(observed[0], labels=labels)
     for name in NAMES:
         Image.fromarray(observed[0].image).save(images / name)
-    seen = [Seen(name, number, 100 + i, Found.of(observed[i])) for i, (name, number) in enumerate(
+    seen = [PersonObservation(name, number, 100 + i, PackedObservation.of(observed[i])) for i, (name, number) in enumerate(
         [("a.png", 0), ("a.png", 1), ("sub/b.png", 0)]
     )]  # fmt: skip
-    seen.append(Seen("c.png", 0, reason="nobody was found"))
+    seen.append(PersonObservation("c.png", 0, reason="nobody was found"))
     rows = BatchFitter(settings, images)(seen).rows
     for row in rows[:2]:
         row.update(status="accepted", quality=0.9, reason=None)
@@ -90,7 +90,7 @@ def smpl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def smpl_rows(smpl_folder: Path) -> list[Row]:
-    """Fitted with SPIN's camera; the open body stands in for official SMPL, which can't be in a test."""
+    """FittedBatch with SPIN's camera; the open body stands in for official SMPL, which can't be in a test."""
     return _results(smpl_folder, "crop", smpl=True)
 
 
@@ -135,7 +135,7 @@ def test_spin_holds_joints_and_no_parameters_of_the_open_body(folder: Path, rows
 
 
 def test_spin_round_trips_smpl_parameters_exactly(smpl_folder: Path, smpl_rows: list[Row]) -> None:
-    """Fitted with the crop's camera, SPIN's own projection of the file shows the fit where it is."""
+    """FittedBatch with the crop's camera, SPIN's own projection of the file shows the fit where it is."""
     assert _export(smpl_folder, "spin", "smpl.npz", "--refused") == 0
     with np.load(smpl_folder / "smpl.npz", allow_pickle=False) as spin:
         assert spin["has_smpl"].tolist() == [1, 1, 1]
@@ -199,7 +199,7 @@ def test_efts_residual_is_that_of_the_whole_camera(smpl_rows: list[Row]) -> None
 
 
 def test_efts_residual_holds_for_a_body_that_was_turned_towards_the_crop() -> None:
-    """Fitted in the full image's camera, off the axis; in SMPL, whose root is slot 8, by `crop_camera`'s own joints."""
+    """FittedBatch in the full image's camera, off the axis; in SMPL, whose root is slot 8, by `crop_camera`'s own joints."""
     truth = person(3)
     posed = truth.pose(open_body())
     joints, root = posed.keypoints[0].clone(), posed.joints()[0, 0]

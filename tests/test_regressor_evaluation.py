@@ -12,11 +12,11 @@ import torch
 from scenes import open_body
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage
-from dsr_fit.dataset.entries import Entry, Person, Source
-from dsr_fit.dataset.observation_cache import KeptPerceiver, read_seen, write_seen
-from dsr_fit.dataset.records import Found, Seen
+from dsr_fit.dataset.observing import CachedObserver, read_observations, write_observations
+from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.run import Resources, read_results
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.sources import Entry, Person, Source
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate import ccp, metrics
 from dsr_fit.evaluate.benchmark import CASE_METRICS, at_focal, case_metrics, observe_image, vertex_errors
@@ -37,7 +37,7 @@ from dsr_fit.synthetic.dataset import read_case, write_cases
 SEEDS = (3, 5, 9)
 QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=6), stages=(Stage(56, 2, 0.005),))
 SETTINGS = Settings(config=QUICK, body="open", regressor="open")
-ONE = Resources(perceivers=1, fitters=1)
+ONE = Resources(observers=1, fitters=1)
 
 
 @pytest.fixture(scope="module")
@@ -247,17 +247,21 @@ def test_people_a_gate_learns_from_are_in_no_report() -> None:
 # --- What perception found, kept ------------------------------------------------------------------
 
 
-def _found(world: bool) -> Found:
+def _found(world: bool) -> PackedObservation:
     rng = np.random.default_rng(0)
     landmarks = rng.normal(size=(49, 4)).astype(np.float32) if world else None
     keypoints = rng.normal(size=(49, 3)).astype(np.float32)
-    return Found(keypoints, landmarks, b"\0png\0", "open", "mediapipe", 812.25, (640, 480))
+    return PackedObservation(keypoints, landmarks, b"\0png\0", "open", "mediapipe", 812.25, (640, 480))
 
 
 def test_what_was_found_is_read_as_it_was_written(tmp_path: Path) -> None:
-    seen = [Seen("a/b.jpg", 0, 7, _found(True)), Seen("a/b.jpg", 1, 8, _found(False)), Seen("a/b.jpg", 2, reason="no")]
-    write_seen(tmp_path / "b.npz", seen)
-    again = read_seen(tmp_path / "b.npz", "a/b.jpg")
+    seen = [
+        PersonObservation("a/b.jpg", 0, 7, _found(True)),
+        PersonObservation("a/b.jpg", 1, 8, _found(False)),
+        PersonObservation("a/b.jpg", 2, reason="no"),
+    ]
+    write_observations(tmp_path / "b.npz", seen)
+    again = read_observations(tmp_path / "b.npz", "a/b.jpg")
     for one, other in zip(seen, again, strict=True):
         assert replace(one, found=None) == replace(other, found=None)
         assert (one.found is None) == (other.found is None)
@@ -268,12 +272,12 @@ def test_what_was_found_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_an_image_is_looked_at_once(tmp_path: Path) -> None:
     looked: list[str] = []
 
-    def look(entry: Entry) -> list[Seen]:
+    def look(entry: Entry) -> list[PersonObservation]:
         looked.append(entry.imgname)
-        return [Seen(entry.imgname, 0, found=_found(True))]
+        return [PersonObservation(entry.imgname, 0, found=_found(True))]
 
     for _ in range(2):
-        perceive = KeptPerceiver(tmp_path, tmp_path / "images", lambda: look)
+        perceive = CachedObserver(tmp_path, tmp_path / "images", lambda: look)
         assert [perceive(Entry(name))[0].imgname for name in ("x.jpg", "../x.jpg", "y/x.jpg")][0] == "x.jpg"
     assert looked == ["x.jpg", "y/x.jpg"]
 
@@ -284,12 +288,16 @@ def test_an_image_that_was_mended_is_looked_at_again(tmp_path: Path) -> None:
     image.write_bytes(b"half of a photo")
     looks = []
 
-    def look(entry: Entry) -> list[Seen]:
+    def look(entry: Entry) -> list[PersonObservation]:
         looks.append(entry.imgname)
         whole = image.read_bytes() == b"all of it"
-        return [Seen(entry.imgname, 0, found=_found(True) if whole else None, reason="" if whole else "truncated")]
+        return [
+            PersonObservation(
+                entry.imgname, 0, found=_found(True) if whole else None, reason="" if whole else "truncated"
+            )
+        ]
 
-    perceive = KeptPerceiver(tmp_path / "kept", images, lambda: look)
+    perceive = CachedObserver(tmp_path / "kept", images, lambda: look)
     assert [perceive(Entry("x.jpg"))[0].reason for _ in range(2)] == ["truncated"] * 2
     image.write_bytes(b"all of it")
     later = (tmp_path / "kept" / "x.jpg.npz").stat().st_mtime + 10
@@ -304,17 +312,17 @@ def test_an_image_that_was_mended_is_looked_at_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 nothing", b"\x93NUMPY"])
 def test_a_damaged_finding_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.jpg.npz").write_bytes(content)
-    with pytest.raises(InputError, match="not what perception found"):
-        KeptPerceiver(tmp_path, tmp_path, lambda: lambda _: [])(Entry("x.jpg"))
+    with pytest.raises(InputError, match="not the observations of an image"):
+        CachedObserver(tmp_path, tmp_path, lambda: lambda _: [])(Entry("x.jpg"))
 
 
 def test_findings_of_another_perception_or_source_are_refused(tmp_path: Path) -> None:
     def people(images: str, *persons: Person) -> CachedSource:
         return CachedSource(Source(Path(images), [Entry("a.jpg", persons or None)], "list"), tmp_path)
 
-    people("/here").perceive(SETTINGS)
-    people("/here").perceive(SETTINGS)
-    people("/here").perceive(replace(SETTINGS, regressor="other.safetensors", config=FitConfig()))
+    people("/here").observer(SETTINGS)
+    people("/here").observer(SETTINGS)
+    people("/here").observer(replace(SETTINGS, regressor="other.safetensors", config=FitConfig()))
     for source, settings, said in (
         (people("/there"), SETTINGS, "images: /here, now /there"),
         (people("/here"), replace(SETTINGS, focal=500.0), "focal: absent, now 500.0"),
@@ -322,7 +330,7 @@ def test_findings_of_another_perception_or_source_are_refused(tmp_path: Path) ->
         (people("/here", Person(0)), SETTINGS, "people"),
     ):
         with pytest.raises(UsageError, match="caches other perception") as told:
-            source.perceive(settings)
+            source.observer(settings)
         assert said in str(told.value)
 
 

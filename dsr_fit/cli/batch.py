@@ -24,9 +24,11 @@ class BatchArguments(DatasetArguments):
     address: str | None = None
     """A Ray cluster's address; default: one that is started here and ends with the run."""
     batch_size: int = 16
-    """Images fitted together. Part of the result: a fit's last digits depend on its neighbours."""
+    """Images fitted together; fixed for a folder."""
     shard_size: int = 64
-    """Batches a shard."""
+    """Batches in a shard; fixed for a folder."""
+    timeout: float = 300.0
+    """Seconds that detection and parsing, or the fit, may take for each person; with --engine local."""
 
     def run(self) -> None:
         run_batch(self)
@@ -35,16 +37,18 @@ class BatchArguments(DatasetArguments):
 def run_batch(arguments: BatchArguments) -> None:
     """The work behind `dsr-fit batch`."""
     check(arguments)
-    from dsr_fit.dataset.progress import reporting, summary, write_line
-    from dsr_fit.dataset.run import Progress, Resources, run
+    from dsr_fit.dataset.progress import RunProgress, reporting, summary, write_line
+    from dsr_fit.dataset.run import Resources, run
 
     source = arguments.open_source()
     settings = replace(arguments.settings(), batch_size=arguments.batch_size, overlays=arguments.overlays)
-    resources = Resources(arguments.engine, arguments.perceivers, arguments.fitters, arguments.address)
-    last: list[Progress] = []
+    resources = Resources(
+        arguments.engine, arguments.perceivers, arguments.fitters, arguments.address, arguments.timeout
+    )
+    last: list[RunProgress] = []
     with reporting() as report:
 
-        def remember(progress: Progress) -> None:
+        def remember(progress: RunProgress) -> None:
             last[:] = [progress]
             report(progress)
 
@@ -69,10 +73,10 @@ def run_batch(arguments: BatchArguments) -> None:
 def sentence(found: dict, left_out: int, out: Path) -> str:
     """The end of a run for people."""
     skipped = f", {left_out} people of the source's file left out (crowds, too few keypoints)" if left_out else ""
-    unjudged = f" ({found['unjudged']} of this run's fits unjudged: {NO_GATE})" if found["unjudged"] else ""
+    unjudged = f"{found['unjudged']} unjudged ({NO_GATE}), " if found["unjudged"] else ""
     return (
         f"{out}: {found['done']} of {found['images']} images done; now {found['accepted']} accepted, "
-        f"{found['refused']} refused{unjudged}, {found['failed']} failed{skipped}; {found['rate']:.2f} images/s, "
+        f"{unjudged}{found['refused']} refused, {found['failed']} failed{skipped}; {found['rate']:.2f} images/s, "
         f"{100 * found['utilisation']:.0f} % of {found['cores']} cores\n"
     )
 
@@ -84,6 +88,8 @@ def check(arguments: BatchArguments) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1")
+    if not arguments.timeout > 0:
+        raise UsageError(f"--timeout {arguments.timeout:g}: a positive number of seconds")
     if arguments.address is not None and arguments.engine != "ray":
         raise UsageError("--address names a Ray cluster; it goes with --engine ray")
     if arguments.out.exists() and not arguments.out.is_dir():

@@ -25,7 +25,7 @@ SUFFIXES: dict[Format, str] = {"spin": ".npz", "eft": ".json", "webdataset": ".t
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write the fits of `dsr-fit batch` in a trainer's format: the accepted ones, by default."""
+    """Write the fits of `dsr-fit batch` in a trainer's format; by default the accepted ones."""
 
     results: tyro.conf.Positional[Path]
     """Folder that `dsr-fit batch` wrote."""
@@ -33,8 +33,10 @@ class ExportArguments:
     """SPIN's and DSR's .npz, EFT's .json, HMR2's WebDataset .tar, COCO's .json, or Graphonomy's coloured PNGs."""
     out: Path
     """File to write; for graphonomy a folder."""
+    unjudged: bool = False
+    """Also fits that no quality gate is calibrated for."""
     refused: bool = False
-    """Also fits that the quality gate refused."""
+    """Also fits that the quality gate rejected, or that diverged."""
     to_body: str | None = None
     """Official SMPL's file: fits of another body become SMPL parameters, with residuals beside OUT."""
     joint_regressor_extra: Path | None = None
@@ -53,25 +55,28 @@ def run_export(arguments: ExportArguments) -> None:
         raise UsageError(f"--out {arguments.out}: the suffix must be {suffix} for --format {arguments.format}")
     if not arguments.out.parent.is_dir():
         raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
-    from dsr_fit.dataset.exports.labels import chosen, label_of
+    from dsr_fit.dataset.exports.labels import label_of
     from dsr_fit.dataset.run import open_results
 
     manifest, store = open_results(arguments.results)
     statuses: Counter[str] = Counter()
-    rows = chosen(_counted(store.rows(), statuses), arguments.refused)
+    optional = {"unjudged": arguments.unjudged, "refused": arguments.refused}
+    chosen = {"accepted", *(status for status, wanted in optional.items() if wanted)}
+    rows = (row for row in _counted(store.rows(), statuses) if row["status"] in chosen)
     first = next(rows, None)
-    if first is None:  # before a writer replaces what is there
-        raise InputError(f"{arguments.results}: no accepted fits to export; --refused takes the others too")
+    if first is None:  # before a writer replaces an earlier export
+        others = [f"; --{name} takes the {statuses[name]} {name} ones" for name in optional if statuses[name]]
+        raise InputError(f"{arguments.results}: no {' or '.join(sorted(chosen))} fits to export{''.join(others)}")
     rows = chain((first,), rows)
-    told: list[tuple[float, float]] = []
-    labels = map(label_of, rows) if arguments.to_body is None else _watched(_converted(arguments, rows), told)
+    residuals: list[tuple[float, float]] = []
+    labels = map(label_of, rows) if arguments.to_body is None else _measured(_converted(arguments, rows), residuals)
     images = arguments.images or Path(manifest.images)
     count = _writer(arguments.format)(labels, arguments.out, images)
-    left_out = 0 if arguments.refused else statuses["refused"]
-    note = f"; {left_out} that the gate refused left out, --refused takes them too" if left_out else ""
-    sys.stdout.write(f"{arguments.out}: {count} people{note}\n")
-    if told:
-        _write_residuals(arguments.out, told)
+    left_out = {name: statuses[name] for name in optional if name not in chosen and statuses[name]}
+    notes = [f"; {number} {name} left out, --{name} takes them too" for name, number in left_out.items()]
+    sys.stdout.write(f"{arguments.out}: {count} people{''.join(notes)}\n")
+    if residuals:
+        _write_residuals(arguments.out, residuals)
 
 
 def _writer(name: Format) -> Callable[[Iterable[Label], Path, Path], int]:
@@ -88,8 +93,7 @@ def _writer(name: Format) -> Callable[[Iterable[Label], Path, Path], int]:
 
 def _converted(arguments: ExportArguments, rows: Iterable[Row]) -> Iterator[Label]:
     from dsr_fit.body.files import load_body
-    from dsr_fit.dataset.exports.labels import SMPL_VERTICES
-    from dsr_fit.dataset.to_body import converted
+    from dsr_fit.dataset.exports.labels import SMPL_VERTICES, converted
 
     new = load_body(str(arguments.to_body), arguments.joint_regressor_extra)
     if new.num_vertices != SMPL_VERTICES:
@@ -100,26 +104,26 @@ def _converted(arguments: ExportArguments, rows: Iterable[Row]) -> Iterator[Labe
 
 
 def _counted(rows: Iterable[Row], statuses: Counter[str]) -> Iterator[Row]:
-    """The same rows; their statuses are counted in passing."""
+    """The same rows; counts their statuses in passing."""
     for row in rows:
         statuses[row["status"]] += 1
         yield row
 
 
-def _watched(labels: Iterable[Label], told: list[tuple[float, float]]) -> Iterator[Label]:
-    """The same labels; their residuals are noted in passing."""
+def _measured(labels: Iterable[Label], residuals: list[tuple[float, float]]) -> Iterator[Label]:
+    """The same labels; collects their residuals in passing."""
     for label in labels:
-        told.append((label.surface_residual_mm or 0.0, label.joint_residual_mm or 0.0))
+        residuals.append((label.surface_residual_mm or 0.0, label.joint_residual_mm or 0.0))
         yield label
 
 
-def _write_residuals(out: Path, told: list[tuple[float, float]]) -> None:
+def _write_residuals(out: Path, residuals: list[tuple[float, float]]) -> None:
     """`OUT.residuals.csv`: one line a person, in the export's order."""
     from dsr_fit.io.files import replacing
 
     path = out.with_name(f"{out.name}.residuals.csv")
-    lines = ["surface_mm,joints_mm", *(f"{surface:.2f},{joints:.2f}" for surface, joints in told)]
+    lines = ["surface_mm,joints_mm", *(f"{surface:.2f},{joints:.2f}" for surface, joints in residuals)]
     with replacing(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    medians = [statistics.median(column) for column in zip(*told, strict=True)]
+    medians = [statistics.median(column) for column in zip(*residuals, strict=True)]
     sys.stdout.write(f"{path}: medians {medians[0]:.1f} mm of surface, {medians[1]:.1f} mm of joints\n")

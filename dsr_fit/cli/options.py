@@ -13,8 +13,8 @@ from dsr_fit.config import FitConfig
 from dsr_fit.errors import UsageError
 
 if TYPE_CHECKING:
-    from dsr_fit.dataset.entries import Source
     from dsr_fit.dataset.settings import Settings
+    from dsr_fit.dataset.sources import Source
 
 NO_GATE = "the quality gate was calibrated for other files, keypoints, labels or settings"
 """Why a fit has no quality."""

@@ -16,8 +16,8 @@ from dsr_fit.training.arms import arms_of
 from dsr_fit.training.settings import LossWeights, TrainSettings
 
 if TYPE_CHECKING:
-    from dsr_fit.dataset.entries import Source
     from dsr_fit.dataset.settings import Settings
+    from dsr_fit.dataset.sources import Source
     from dsr_fit.training.rounds import Plan, Train
 
 
@@ -109,7 +109,7 @@ def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
         from dsr_fit.training.train import train as train_regressor
 
         train = partial(train_regressor, report=_say)
-    resources = Resources(perceivers=arguments.perceivers, fitters=arguments.fitters)
+    resources = Resources(observers=arguments.perceivers, fitters=arguments.fitters)
     with reporting() as report:
         Course(plan, arguments.out.absolute(), train, resources, _say, report).run()
     sys.stdout.write((arguments.out / "table.md").read_text(encoding="utf-8"))

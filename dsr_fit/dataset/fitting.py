@@ -1,4 +1,4 @@
-"""Second stage of a run: from what was seen of a batch of people to their rows."""
+"""Second step of a run: a batch of observed people is fitted and becomes rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dsr_fit.dataset.observing import reason_of
-from dsr_fit.dataset.records import Fitted, Found, Seen
+from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.fitting.result import FitResult
@@ -24,37 +24,37 @@ from dsr_fit.observation import Observation
 
 
 class BatchFitter:
-    """Fits everybody seen in a batch of images together."""
+    """Fits all people of a batch of images together."""
 
     def __init__(self, settings: Settings, images: Path, overlays: Path | None = None) -> None:
         """`overlays`: folder for a picture of each fit."""
-        # One thread: the sum's order, and so the result, must not depend on the machine's cores.
+        # One thread: the order of sums, and so the result, must not depend on the machine's cores.
         torch.set_num_threads(1)
         self.settings, self.images, self.overlays = settings, images, overlays
         self.fitter = settings.fitter()
         self.body = self.fitter.body.to("cpu")
         self.gate = Gate.of(self.fitter, settings.gate)
 
-    def __call__(self, batch: list[Seen]) -> Fitted:
-        """One row a person, also for those who can't be fitted."""
+    def __call__(self, batch: list[PersonObservation]) -> FittedBatch:
+        """One row for each person, also for those who can't be fitted."""
         started = time.perf_counter()
-        present = [(number, seen.found) for number, seen in enumerate(batch) if seen.found is not None]
+        present = [(number, one.found) for number, one in enumerate(batch) if one.found is not None]
         outcomes: dict[int, FitResult | str] = {}
         for start in range(0, len(present), self.settings.batch_size):
             part = present[start : start + self.settings.batch_size]
             fits = self._fit([(batch[number].imgname, found) for number, found in part])
             outcomes |= {number: fit for (number, _), fit in zip(part, fits, strict=True)}
-        rows = [self._row(seen, outcomes.get(number, seen.reason)) for number, seen in enumerate(batch)]
+        rows = [self._row(one, outcomes.get(number, one.reason)) for number, one in enumerate(batch)]
         fitted = time.perf_counter()
         if self.overlays is not None:
             for row, outcome in zip(rows, map(outcomes.get, range(len(batch))), strict=True):
                 if isinstance(outcome, FitResult):
                     self._try_to_draw(row, outcome)
-        timings = {name: sum(seen.timings_s.get(name, 0.0) for seen in batch) for name in ("detect", "parse")}
-        return Fitted(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
+        timings = {name: sum(one.timings_s.get(name, 0.0) for one in batch) for name in ("detect", "parse")}
+        return FittedBatch(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
 
-    def _fit(self, people: list[tuple[str, Found]]) -> list[FitResult | str]:
-        """A result, or the reason why there is none, for each person of an image."""
+    def _fit(self, people: list[tuple[str, PackedObservation]]) -> list[FitResult | str]:
+        """A result for each (imgname, observation), or the reason why there is none."""
         try:
             outcomes = self.fitter.fit_each([self._observation(*person) for person in people])
         except Exception as error:  # an image that is gone
@@ -66,30 +66,29 @@ class BatchFitter:
             for outcome in outcomes
         ]
 
-    def _observation(self, imgname: str, found: Found) -> Observation:
-        """What was seen; with its picture only where the regressor looks at it."""
+    def _observation(self, imgname: str, found: PackedObservation) -> Observation:
+        """The observation, with its image only where the regressor needs it."""
         if not self.fitter.regressor.looks_at_image:
             return found.observation()
         return replace(found.observation(), image=read_image(self.images / imgname)[0])
 
-    def _row(self, seen: Seen, outcome: FitResult | str) -> Row:
-        named = {"imgname": seen.imgname, "person": seen.person, "source_id": seen.source_id}
-        if isinstance(outcome, str) or seen.found is None:
+    def _row(self, one: PersonObservation, outcome: FitResult | str) -> Row:
+        named = {"imgname": one.imgname, "person": one.person, "source_id": one.source_id}
+        if isinstance(outcome, str) or one.found is None:
             return {**named, "status": "failed", "reason": str(outcome)}
         verdict = self.gate.judge(outcome)
-        refused = verdict.accepted is False or outcome.stop_reason == "diverged"
         return {
             **named,
-            "status": "refused" if refused else "accepted",
+            "status": {None: "unjudged", True: "accepted", False: "refused"}[verdict.accepted],
             "reason": "; ".join(verdict.reasons) or None,
             "quality": verdict.quality,
-            **_values(outcome, seen.found),
+            **_values(outcome, one.found),
             "body": np.array([self.body.name, self.body.sha256]),
             "num_vertices": self.body.num_vertices,
         }
 
     def _try_to_draw(self, row: Row, result: FitResult) -> None:
-        """A picture is a help, never the end of finished fits."""
+        """Draw the overlay; a picture that can't be drawn must not cost the fits."""
         try:
             self._draw(row, result)
         except Exception as error:  # a full disk, a name that is too long, an image that is gone
@@ -98,17 +97,16 @@ class BatchFitter:
             )
 
     def _draw(self, row: Row, result: FitResult) -> None:
-        """`overlays/IMGNAME.PERSON.jpg`, its folders made."""
+        """Write `overlays/IMGNAME.PERSON.jpg`."""
         assert self.overlays is not None
         image, _ = read_image(self.images / row["imgname"])
         path = beneath(self.overlays, f"{row['imgname']}.{row['person']}.jpg")
-        seen = replace(result, observation=replace(result.observation, image=image))
-        picture = Image.fromarray(seen.overlay())
+        picture = Image.fromarray(replace(result, observation=replace(result.observation, image=image)).overlay())
         with replacing(path) as temporary:
             picture.save(temporary, quality=85)
 
 
-def _values(result: FitResult, found: Found) -> dict[str, Any]:
+def _values(result: FitResult, found: PackedObservation) -> dict[str, Any]:
     single = np.float32
     return {
         "joints": result.joints,

@@ -1,93 +1,107 @@
-"""The run on one machine: worker processes look at images, others fit batches; this process only hands over."""
+"""The run on one machine: some worker processes observe images, others fit batches; this process only hands over."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any
 
-from dsr_fit.dataset.entries import Entry, Person
-from dsr_fit.dataset.records import Fitted, Seen, failed
-from dsr_fit.dataset.worker import Died, Failure, Work, Worker
+from dsr_fit.dataset.records import FittedBatch, PersonObservation, failed_rows
+from dsr_fit.dataset.sources import Entry, Person
+from dsr_fit.dataset.worker import Died, Failure, Ready, Worker, WorkFactory
 from dsr_fit.errors import InputError
 
-Stage = Callable[[], Work]
-"""Builds the work of a process: from an Entry to its `Seen`, or from a batch of `Seen` to `Fitted`."""
-
 TRIES = 2
-"""A task whose process dies is tried in a new one once; then it is held to be the cause."""
+"""A task whose process dies is tried once more in a new one; then the task is taken to be the cause."""
 
 MANY_DEATHS = 6
 """So many in a row, or more than there are processes, without an answer between them, are no image's fault: the run
-ends, and can be taken up again. Once any has answered, a task that is given up accounts for the deaths before it."""
+ends, and can be resumed. Once any process has answered, a task that is given up accounts for the deaths before it."""
 
 
 @dataclass
 class _Batch:
-    """Images of one batch on their way: the answers that are there."""
+    """A batch whose images are being observed, and the answers so far."""
 
     number: int
-    entries: list[Entry]
-    seen: dict[int, list[Seen]] = field(default_factory=dict)
+    entries: Sequence[Entry]
+    observed: dict[int, list[PersonObservation]] = field(default_factory=dict)
 
-    def people(self) -> list[Seen]:
-        return [seen for index in range(len(self.entries)) for seen in self.seen[index]]
+    def people(self) -> list[PersonObservation]:
+        return [one for index in range(len(self.entries)) for one in self.observed[index]]
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Observe:
     batch: _Batch
     index: int
     tries: int = 1
+
+    @property
+    def content(self) -> Entry:
+        return self.batch.entries[self.index]
+
+    def cost(self) -> int:
+        """How many times the time limit it may take: an image."""
+        return max(1, len(self.content.people or ()))
 
 
 @dataclass(frozen=True)
 class _Fit:
     batch: int
-    people: list[Seen]
+    content: list[PersonObservation]
     tries: int = 1
+
+    def cost(self) -> int:
+        """A person each."""
+        return max(1, sum(one.found is not None for one in self.content))
 
 
 def run_local(
     entries: Sequence[Entry],
     batches: Sequence[int],
     batch_size: int,
-    perceive: Stage,
-    fit: Stage,
-    perceivers: int,
+    observe: WorkFactory,
+    fit: WorkFactory,
+    observers: int,
     fitters: int,
-) -> Iterator[tuple[int, Fitted]]:
-    """Batch number and rows, as they are finished; `batches` are those to do.
+    timeout_s: float,
+) -> Iterator[tuple[int, FittedBatch]]:
+    """Yields batch numbers and their rows in the order they are finished; `batches` are those to do.
 
-    No more batches are under way than the fitters need, so memory doesn't grow with the number of images.
+    Only as many batches are under way as the fitters need, so memory doesn't grow with the number of images.
+    `timeout_s` bounds the time for each person of an image and of a batch; a process that takes longer is replaced.
     Raises InputError where processes can't work, or die one after the other.
     """
-    looking = [Worker(perceive) for _ in range(perceivers)]
+    observing = [Worker(observe) for _ in range(observers)]
     fitting = [Worker(fit) for _ in range(fitters)]
-    looks: deque[_Look] = deque()
-    fits: deque[_Fit] = deque()
+    to_observe: deque[_Observe] = deque()
+    to_fit: deque[_Fit] = deque()
     left = deque(batches)
     under_way = deaths = 0
     works = False
-    many = max(MANY_DEATHS, perceivers + fitters + 1)
+    many = max(MANY_DEATHS, observers + fitters + 1)
     try:
         while True:
-            while left and not looks and under_way < 2 * fitters + 2:
-                batch = _batch(entries, left.popleft(), batch_size)
-                looks += [_Look(batch, index) for index in range(len(batch.entries))]
+            while left and not to_observe and under_way < 2 * fitters + 2:
+                number = left.popleft()
+                batch = _Batch(number, entries[number * batch_size : (number + 1) * batch_size])
+                to_observe += [_Observe(batch, index) for index in range(len(batch.entries))]
                 under_way += 1
-            _hand_out(looking, looks, lambda look: look.batch.entries[look.index])
-            _hand_out(fitting, fits, lambda task: task.people)
-            busy = {worker.connection: worker for worker in (*looking, *fitting) if worker.task is not None}
+            _hand_out(observing, to_observe, timeout_s)
+            _hand_out(fitting, to_fit, timeout_s)
+            busy = [worker for worker in (*observing, *fitting) if worker.task is not None]
             if not busy:
                 return
-            for connection in wait(list(busy)):
-                worker = busy[connection]  # type: ignore[index]
+            for worker in _finished(busy):
                 task = worker.task
                 answer = _answer(worker)
+                if isinstance(answer, Ready):
+                    continue
                 died = isinstance(answer, Died)
                 works = works or not died
                 deaths = deaths + 1 if died and not (works and task.tries == TRIES) else 0
@@ -96,30 +110,38 @@ def run_local(
                         f"{deaths} worker processes died in a row ({answer}); is memory short? What was done is kept: "
                         "run the same command again, with fewer --fitters and --perceivers"
                     )
-                if isinstance(task, _Look):
-                    _looked(task, answer, looks, fits, works)
-                elif (fitted := _fitted(task, answer, fits)) is not None:
+                if isinstance(task, _Observe):
+                    _observed(task, answer, to_observe, to_fit, works)
+                elif (fitted := _fitted(task, answer, to_fit)) is not None:
                     under_way -= 1
                     yield task.batch, fitted
     finally:
-        for worker in (*looking, *fitting):
+        for worker in (*observing, *fitting):
             worker.stop()
 
 
-def _batch(entries: Sequence[Entry], number: int, size: int) -> _Batch:
-    return _Batch(number, list(entries[number * size : (number + 1) * size]))
-
-
-def _hand_out(workers: list[Worker], tasks: deque[Any], content: Callable[[Any], Any]) -> None:
+def _hand_out(workers: list[Worker], tasks: deque[Any], timeout_s: float) -> None:
     for worker in workers:
         if worker.task is None and tasks:
             task = tasks.popleft()
-            worker.give(content(task))
+            worker.give(task.content, timeout_s * task.cost())
             worker.task = task
 
 
+def _finished(busy: list[Worker]) -> list[Worker]:
+    """Wait for workers that have answered, died or run out of time."""
+    patience = min(worker.deadline for worker in busy) - time.monotonic()
+    spoke = wait([worker.connection for worker in busy], max(0.0, patience))
+    now = time.monotonic()
+    return [worker for worker in busy if worker.connection in spoke or worker.deadline <= now]
+
+
 def _answer(worker: Worker) -> Any:
-    """What the worker says; a Failure where it said nothing more, and a new process in its place."""
+    """The worker's answer; a Died or a Failure where there is none, and a new process in its place."""
+    if not worker.connection.poll():
+        ready, limit_s = worker.ready, worker.limit_s
+        worker.restart()
+        return Failure(f"timed out after {limit_s:g} s") if ready else Died("its process did not start in time")
     try:
         return worker.take()
     except Died:
@@ -129,38 +151,38 @@ def _answer(worker: Worker) -> Any:
         return Died(f"its process ended {cause}")
 
 
-def _looked(look: _Look, answer: Any, looks: deque[_Look], fits: deque[_Fit], works: bool) -> None:
-    """File what was seen; the batch goes on to the fit when all of its images have been looked at."""
-    if isinstance(answer, Died) and look.tries < TRIES:
-        again = _Look(look.batch, look.index, look.tries + 1)
-        # While nothing has been seen to work others go first, who may show it.
-        (looks.appendleft if works else looks.append)(again)
+def _observed(task: _Observe, answer: Any, to_observe: deque[_Observe], to_fit: deque[_Fit], works: bool) -> None:
+    """File an image's people; the batch goes on to the fit when all of its images are observed."""
+    if isinstance(answer, Died) and task.tries < TRIES:
+        again = replace(task, tries=task.tries + 1)
+        # Until any process has answered, other images go first: they may show that processes work.
+        (to_observe.appendleft if works else to_observe.append)(again)
         return
-    entry = look.batch.entries[look.index]
+    entry, batch = task.content, task.batch
     if isinstance(answer, (Died, Failure)):
-        reason = answer.reason if isinstance(answer, Failure) else f"looking at it failed twice: {answer}"
+        reason = answer.reason if isinstance(answer, Failure) else f"observing it failed twice: {answer}"
         people = entry.people or (Person(0),)
-        answer = [Seen(entry.imgname, person.number, person.source_id, reason=reason) for person in people]
-    look.batch.seen[look.index] = answer
-    if len(look.batch.seen) == len(look.batch.entries):
-        fits.append(_Fit(look.batch.number, look.batch.people()))
+        answer = [PersonObservation(entry.imgname, one.number, one.source_id, reason=reason) for one in people]
+    batch.observed[task.index] = answer
+    if len(batch.observed) == len(batch.entries):
+        to_fit.append(_Fit(batch.number, batch.people()))
 
 
-def _fitted(task: _Fit, answer: Any, fits: deque[_Fit]) -> Fitted | None:
+def _fitted(task: _Fit, answer: Any, to_fit: deque[_Fit]) -> FittedBatch | None:
     """The batch's rows; None while it is tried again."""
     if isinstance(answer, Died) and task.tries < TRIES:
-        fits.appendleft(_Fit(task.batch, task.people, task.tries + 1))
+        to_fit.appendleft(replace(task, tries=task.tries + 1))
         return None
     if isinstance(answer, (Died, Failure)):
         reason = answer.reason if isinstance(answer, Failure) else f"fitting its batch failed twice: {answer}"
-        return Fitted(failed(task.people, reason))
+        return FittedBatch(failed_rows(task.content, reason))
     return answer
 
 
 def default_workers(device: str) -> tuple[int, int]:
-    """Processes that look, and that fit: a fitter a core and a looker for every two, or one fitter on a GPU.
+    """Processes that observe, and that fit: a fitter a core and an observer for every two, or one fitter on a GPU.
 
-    Looking takes a quarter of a fit's time; the operating system shares out the cores.
+    Observing takes less time than fitting; the operating system shares out the cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return (max(1, cores - 1), 1) if device == "cuda" else (max(1, cores // 2), cores)

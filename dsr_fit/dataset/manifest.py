@@ -1,4 +1,4 @@
-"""`manifest.json`: what a folder's results were made from, so that others are not mixed with them unawares."""
+"""`manifest.json`: the source and settings of a folder's results, so that others are not mixed in by mistake."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dsr_fit.dataset import schema
-from dsr_fit.dataset.entries import Source
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import durable
+from dsr_fit.dataset.sources import Source
 from dsr_fit.errors import InputError, UsageError
+from dsr_fit.io.files import replacing
 
 NAME = "manifest.json"
 
@@ -28,6 +28,8 @@ class Manifest:
     batch_size: int
     shard_size: int
     runs: tuple[dict[str, Any], ...]
+    format: int = schema.VERSION
+    """Version of the columns' meaning."""
 
     @property
     def batches(self) -> int:
@@ -41,24 +43,20 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{folder}: holds no results of `dsr-fit batch` (no {NAME})")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != schema.VERSION:
-            raise ValueError(f"format {content['format']}, this version reads {schema.VERSION}")
-        return Manifest(
-            source=content["source"],
-            images=content["images"],
-            batch_size=content["batch_size"],
-            shard_size=content["shard_size"],
-            runs=tuple(content["runs"]),
-        )
+        if content["format"] not in schema.READABLE:
+            readable = " and ".join(map(str, schema.READABLE))
+            raise ValueError(f"format {content['format']}, this version reads {readable}")
+        fields = {name: content[name] for name in ("format", "source", "images", "batch_size", "shard_size")}
+        return Manifest(**fields, runs=tuple(content["runs"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); use another folder") from None
 
 
 def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix: bool) -> tuple[Manifest, int]:
-    """The folder's manifest, written or extended, and the number of the run that these settings are.
+    """The folder's manifest, written or extended, and the number of these settings' run in it.
 
     Raises InputError where the folder holds results of another source, and UsageError where they are of other
-    settings and `mix` doesn't allow that.
+    settings and `mix` is off.
     """
     from dsr_fit.fitting.saving import versions
 
@@ -81,6 +79,9 @@ def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix
         )
     for number, known in enumerate(manifest.runs):
         if known["identity"] == identity and (mix or number == len(manifest.runs) - 1):
+            if manifest.format != schema.VERSION:  # new rows are of this version, old ones are read as such
+                manifest = replace(manifest, format=schema.VERSION)
+                _write(folder, manifest)
             return manifest, number
     changed = "; ".join(differences(manifest.runs[-1]["identity"], identity))
     if not mix:
@@ -88,7 +89,7 @@ def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix
             f"--out {folder}: holds results of other settings ({changed}); choose another --out, or add --mix to fit "
             "what is left with the new ones"
         )
-    manifest = replace(manifest, runs=(*manifest.runs, run))
+    manifest = replace(manifest, runs=(*manifest.runs, run), format=schema.VERSION)
     _write(folder, manifest)
     return manifest, len(manifest.runs) - 1
 
@@ -123,13 +124,5 @@ def _brief(value: Any) -> str:
 
 
 def _write(folder: Path, manifest: Manifest) -> None:
-    content = {
-        "format": schema.VERSION,
-        "source": manifest.source,
-        "images": manifest.images,
-        "batch_size": manifest.batch_size,
-        "shard_size": manifest.shard_size,
-        "runs": manifest.runs,
-    }
-    with durable(folder / NAME) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with replacing(folder / NAME, durable=True) as temporary:
+        temporary.write_text(json.dumps(vars(manifest), indent=1, allow_nan=False) + "\n", encoding="utf-8")

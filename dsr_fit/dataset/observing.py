@@ -1,75 +1,74 @@
-"""First stage of a run: from a listed image to what was seen of each person, small enough to be passed around."""
+"""First step of a run: the people in each image, found by the detector or given, and packed small enough to send."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from dsr_fit.dataset.entries import Entry, Person
-from dsr_fit.dataset.records import Found, Seen
+from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.errors import DsrFitError
-from dsr_fit.io.images import read_image
+from dsr_fit.dataset.sources import Entry, Person
+from dsr_fit.dataset.worker import Work
+from dsr_fit.errors import DsrFitError, InputError
+from dsr_fit.io.files import beneath, read_arrays, replacing
+from dsr_fit.io.images import image_size
 from dsr_fit.io.keypoint_files import read_keypoints
 from dsr_fit.observation import Detection
 from dsr_fit.observe.load_parser import load_parser
 from dsr_fit.observe.perception import Inputs, Perception
 
 
-class Perceiver:
-    """Looks at one image after the other."""
+class Observer:
+    """Runs detector and parser on one image after the other."""
 
     def __init__(self, settings: Settings, images: Path, perception: Perception | None = None) -> None:
         self.focal, self.images = settings.focal, images
         self.perception = perception or Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
         cv2.setNumThreads(1)
 
-    def __call__(self, entry: Entry) -> list[Seen]:
-        """Never raises for what an image holds: that is a finding with its reason."""
+    def __call__(self, entry: Entry) -> list[PersonObservation]:
+        """The people of an image. Never raises: an error becomes a person that was not found, with the reason."""
         try:
             people = self._people(entry)
         except Exception as error:
-            return [Seen(entry.imgname, 0, reason=reason_of(error, self.images))]
-        return [self._look(entry, person) for person in people]
+            return [PersonObservation(entry.imgname, 0, reason=reason_of(error, self.images))]
+        return [self._observe(entry, person) for person in people]
 
     def _people(self, entry: Entry) -> tuple[Person, ...]:
         if entry.people is not None:
             return entry.people
         if entry.keypoint_file is None:
             return (Person(0),)
-        people = read_keypoints(entry.keypoint_file, _size(self.images / entry.imgname), Path(entry.imgname).name)
+        size = image_size(self.images / entry.imgname)
+        people = read_keypoints(entry.keypoint_file, size, Path(entry.imgname).name)
         if not people:
             raise ValueError(f"{entry.keypoint_file.name} holds nobody")
         return tuple(Person(number, one.keypoints, origin=one.source) for number, one in enumerate(people))
 
-    def _look(self, entry: Entry, person: Person) -> Seen:
+    def _observe(self, entry: Entry, person: Person) -> PersonObservation:
         path = self.images / entry.imgname
+        named = (entry.imgname, person.number, person.source_id)
         try:
             observation = self.perception.observe(path, self._inputs(path, person))
-            found = Found.of(observation)
-        except Exception as error:  # one image must never end the run, whatever its file does to a decoder
-            return Seen(entry.imgname, person.number, person.source_id, reason=reason_of(error, self.images))
-        return Seen(entry.imgname, person.number, person.source_id, found, timings_s=observation.timings_s)
+            found = PackedObservation.of(observation)
+        except Exception as error:  # whatever a damaged file does to a decoder, it must not end the run
+            return PersonObservation(*named, reason=reason_of(error, self.images))
+        return PersonObservation(*named, found, timings_s=observation.timings_s)
 
     def _inputs(self, path: Path, person: Person) -> Inputs:
         if person.keypoints is None:
             return Inputs(bbox=person.bbox, focal=self.focal)
-        mask = None
-        if person.outline:
-            mask = fill(person.outline, _size(path))
+        mask = fill(person.outline, image_size(path)) if person.outline else None
         return Inputs(Detection(person.keypoints, None, mask, person.origin), focal=self.focal)
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is seen, upright."""
-    height, width = read_image(path)[0].shape[:2]
-    return width, height
-
-
 def reason_of(error: Exception, images: Path) -> str:
-    """One line without the machine's paths; a fault of ours says that it is one."""
+    """One line without the folder of images; an unexpected error is named as one."""
     text = " ".join(str(error).replace(f"{images}/", "").split())
     if isinstance(error, (DsrFitError, ValueError)) and text:
         return text
@@ -84,3 +83,71 @@ def fill(outline: tuple[np.ndarray, ...], size: tuple[int, int]) -> np.ndarray:
     for polygon in polygons:
         cv2.fillPoly(mask, [polygon], (1,), shift=4)
     return mask.astype(np.float32)
+
+
+# --- Cache ----------------------------------------------------------------------------------------
+
+_ARRAYS = ("keypoints", "world_landmarks")
+_VALUES = ("labels_source", "keypoints_source", "focal_length", "image_size")
+
+
+class CachedObserver:
+    """Observes an image once; afterwards its people are read from a folder, unless the image is newer."""
+
+    def __init__(self, folder: Path, images: Path, make: Callable[[], Work]) -> None:
+        """`make` builds the observer when the first image needs it; `images` is the source's folder."""
+        self.folder, self.images, self.make = folder, images, make
+        self.work: Work | None = None
+
+    def __call__(self, entry: Entry) -> list[PersonObservation]:
+        path, image = cache_path(self.folder, entry.imgname), self.images / entry.imgname
+        newer = image.exists() and path.exists() and image.stat().st_mtime_ns > path.stat().st_mtime_ns
+        if path.exists() and not newer:
+            return read_observations(path, entry.imgname)
+        self.work = self.work or self.make()
+        people = self.work(entry)
+        write_observations(path, people)
+        return people
+
+
+def cache_path(folder: Path, imgname: str) -> Path:
+    """`FOLDER/IMGNAME.npz`."""
+    return beneath(folder, f"{imgname}.npz")
+
+
+def write_observations(path: Path, people: list[PersonObservation]) -> None:
+    """Write the people of one image, found or not."""
+    arrays: dict[str, np.ndarray] = {}
+    listed = []
+    for number, one in enumerate(people):
+        item: dict[str, Any] = {"person": one.person, "source_id": one.source_id, "reason": one.reason}
+        if one.found is not None:
+            item["found"] = {name: getattr(one.found, name) for name in _VALUES}
+            arrays[f"labels_{number}"] = np.frombuffer(one.found.labels, np.uint8)
+            given = {name: getattr(one.found, name) for name in _ARRAYS}
+            arrays |= {f"{name}_{number}": array for name, array in given.items() if array is not None}
+        listed.append(item)
+    with replacing(path) as temporary:
+        np.savez(temporary, people=np.array(json.dumps(listed)), **arrays)  # type: ignore[arg-type]
+
+
+def read_observations(path: Path, imgname: str) -> list[PersonObservation]:
+    """What `write_observations` wrote, without the timings. Raises InputError for a damaged or foreign file."""
+    try:
+        arrays = read_arrays(path)
+        if not isinstance(arrays, dict):
+            raise ValueError("one array alone")
+        listed = json.loads(str(arrays["people"]))
+        return [_read_person(arrays, number, imgname, item) for number, item in enumerate(listed)]
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not the observations of an image ({reason}); remove it") from None
+
+
+def _read_person(arrays: dict[str, np.ndarray], number: int, imgname: str, item: dict[str, Any]) -> PersonObservation:
+    found = None
+    if "found" in item:
+        values = {**item["found"], "image_size": tuple(item["found"]["image_size"])}
+        values |= {name: arrays.get(f"{name}_{number}") for name in _ARRAYS}
+        found = PackedObservation(labels=arrays[f"labels_{number}"].tobytes(), **values)
+    return PersonObservation(imgname, item["person"], item["source_id"], found, item["reason"])

@@ -1,4 +1,4 @@
-"""The better part of a run's fits: the same rows in another folder, accepted by rank of their quality."""
+"""A run's rows in another folder, with the best of its fits accepted by rank of their quality."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 from dsr_fit.dataset.manifest import NAME
 from dsr_fit.dataset.run import open_results
 from dsr_fit.dataset.schema import Row, to_rows, to_table
-from dsr_fit.dataset.shards import Store, durable
+from dsr_fit.dataset.shards import Store
 from dsr_fit.errors import InputError
+from dsr_fit.io.files import replacing
 
 
 def accept_best(fits: Path, out: Path, share: float) -> float:
     """Copy a finished run's rows to `out`, the best `share` (0..1) of its fits accepted, the others refused.
 
-    Fits that diverged stay refused. Returns the least quality that was accepted. `out` is there as a whole or not at
-    all; an earlier one is replaced. Raises InputError where the fits have no quality.
+    Fits that diverged stay refused, those without a quality stay unjudged. `out` is written as a whole or not at all;
+    an earlier one is replaced. Returns the least quality that was accepted. Raises InputError where no fit has one.
     """
     _, store = open_results(fits)
     threshold = threshold_of(store, share)
@@ -29,16 +30,16 @@ def accept_best(fits: Path, out: Path, share: float) -> float:
     temporary.mkdir(parents=True)
     for number, table in enumerate(store.tables()):
         copy = temporary / f"shard-{number:05d}.parquet"
-        with durable(copy) as path:
+        with replacing(copy, durable=True) as path:
             pq.write_table(_accepted(table, threshold, share), path, compression="zstd")
-    with durable(temporary / NAME) as path:
+    with replacing(temporary / NAME, durable=True) as path:
         shutil.copyfile(fits / NAME, path)
     temporary.rename(out)
     return threshold
 
 
 def threshold_of(store: Store, share: float) -> float:
-    """The quality that `share` of the fits have at least, those that diverged left out."""
+    """The quality that `share` of the fits reach, without those that diverged. Raises InputError where none has one."""
     columns = ["status", "stop_reason", "quality"]
     rows = [row for table in store.tables() for row in table.select(columns).to_pylist()]
     fitted = [row["quality"] for row in rows if not _ruined(row)]
@@ -51,17 +52,16 @@ def threshold_of(store: Store, share: float) -> float:
 def _accepted(table: pa.Table, threshold: float, share: float) -> pa.Table:
     rows = to_rows(table)
     for row in rows:
-        if _ruined(row):
+        if _ruined(row) or row["quality"] is None:
             continue
-        if row["quality"] is not None and row["quality"] >= threshold:
+        if row["quality"] >= threshold:
             row["status"], row["reason"] = "accepted", None
         else:
             below = f"its quality is below {threshold:.2f}, that of the best {100 * share:g} %"
-            told = row["reason"] or ("no gate judges it" if row["quality"] is None else below)
-            row["status"], row["reason"] = "refused", told
+            row["status"], row["reason"] = "refused", row["reason"] or below
     return to_table(rows)
 
 
 def _ruined(row: Row) -> bool:
-    """Nothing to accept or refuse by rank."""
+    """Whether there is no usable fit to rank."""
     return row["status"] == "failed" or row["stop_reason"] == "diverged"

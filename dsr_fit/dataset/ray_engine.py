@@ -1,7 +1,7 @@
-"""The run on a Ray cluster: the same stages as stateful actors of Ray Data, one batch of images an element.
+"""The run on a Ray cluster: the same work in stateful actors of Ray Data, one batch of images an element.
 
-What is fitted together is decided by the source alone, so the rows, and the shards that the driver writes, are those of
-the run on one machine. Ray starts an actor that dies anew, and its batch again.
+The source alone decides which images are fitted together, so the rows, and the shards that the driver writes, are those
+of a run on one machine. Ray restarts an actor that dies and repeats its batch; there is no time limit for an image.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dsr_fit.dataset.entries import Entry
-from dsr_fit.dataset.records import Fitted, failed
-from dsr_fit.dataset.worker import ONE_THREAD, Work
+from dsr_fit.dataset.records import FittedBatch, failed_rows
+from dsr_fit.dataset.sources import Entry
+from dsr_fit.dataset.worker import ONE_THREAD, WorkFactory
 from dsr_fit.errors import InputError
 
 MAX_BLOCKS = 10_000
-"""A block is what a dying driver loses; more of them cost Ray more than they save."""
+"""A dying driver loses a block; more blocks than these cost Ray more than they save."""
 
 RETRIES = 3
 """Of a batch whose actor dies."""
@@ -29,14 +29,14 @@ def run_ray(
     entries: Sequence[Entry],
     batches: Sequence[int],
     batch_size: int,
-    perceive: Callable[[], Work],
-    fit: Callable[[], Work],
-    perceivers: int,
+    observe: WorkFactory,
+    fit: WorkFactory,
+    observers: int,
     fitters: int,
     *,
     address: str | None = None,
     gpus: bool = False,
-) -> Iterator[tuple[int, Fitted]]:
+) -> Iterator[tuple[int, FittedBatch]]:
     """As `dsr_fit.dataset.local.run_local`. Without `address` a cluster is started here and ends with the run.
 
     Raises InputError where Ray isn't installed, can't be reached, or gives up.
@@ -45,13 +45,13 @@ def run_ray(
     started = not ray.is_initialized()
     try:
         if started:
-            _start(ray, address, perceivers + fitters + 1)
+            _start(ray, address, observers + fitters + 1)
         items = [
             {"batch": number, "entries": pickle.dumps(entries[number * batch_size : (number + 1) * batch_size])}
             for number in batches
         ]
         data = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS))
-        data = data.map(_Look, fn_constructor_args=(perceive,), **_actors(ray, perceivers))
+        data = data.map(_Observe, fn_constructor_args=(observe,), **_actors(ray, observers))
         data = data.map(_Fit, fn_constructor_args=(fit,), **_actors(ray, fitters, gpus))
         for row in data.iter_rows():
             yield int(row["batch"]), pickle.loads(row["fitted"])  # our own, from our own actor
@@ -98,28 +98,28 @@ def _actors(ray: Any, count: int, gpu: bool = False) -> dict[str, Any]:
     }
 
 
-class _Look:
-    """Perception of a batch's images, one after the other."""
+class _Observe:
+    """Observes a batch's images, one after the other."""
 
-    def __init__(self, make: Callable[[], Work]) -> None:
-        self.look = make()
+    def __init__(self, make: WorkFactory) -> None:
+        self.observe = make()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        seen = [one for entry in pickle.loads(row["entries"]) for one in self.look(entry)]
-        return {"batch": row["batch"], "seen": pickle.dumps(seen)}
+        people = [one for entry in pickle.loads(row["entries"]) for one in self.observe(entry)]
+        return {"batch": row["batch"], "people": pickle.dumps(people)}
 
 
 class _Fit:
-    """The fit of a batch."""
+    """Fits a batch."""
 
-    def __init__(self, make: Callable[[], Work]) -> None:
+    def __init__(self, make: WorkFactory) -> None:
         self.fit = make()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        seen = pickle.loads(row["seen"])
+        people = pickle.loads(row["people"])
         try:
-            fitted = self.fit(seen)
+            fitted = self.fit(people)
         except Exception as error:
             reason = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
-            fitted = Fitted(failed(seen, reason))
+            fitted = FittedBatch(failed_rows(people, reason))
         return {"batch": row["batch"], "fitted": pickle.dumps(fitted)}

@@ -1,4 +1,4 @@
-"""What the stages of a run hand to each other: people seen, and rows. Light to import, small to send."""
+"""What the processes of a run send each other: observed people, and rows. Light to import, small to send."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dsr_fit.observation import Detection, Observation
 
 
 @dataclass(frozen=True)
-class Found:
-    """An observation without its image, which only some regressors look at; the label map is packed."""
+class PackedObservation:
+    """An observation with its label map packed and without its image, which only some regressors need."""
 
     keypoints: np.ndarray  # (49, 3)
     world_landmarks: np.ndarray | None  # (49, 4)
@@ -27,7 +27,7 @@ class Found:
     image_size: tuple[int, int]  # width, height
 
     @classmethod
-    def of(cls, observation: Observation) -> Found:
+    def of(cls, observation: Observation) -> PackedObservation:
         detection = observation.detection
         return cls(
             detection.keypoints,
@@ -40,7 +40,7 @@ class Found:
         )
 
     def observation(self) -> Observation:
-        """As the fitter takes it, the image left black (and without memory of its own)."""
+        """As the fitter takes it, with a black image (a view of one pixel, without memory of its own)."""
         width, height = self.image_size
         black = np.broadcast_to(np.zeros(3, np.uint8), (height, width, 3))
         detection = Detection(self.keypoints, self.world_landmarks, None, self.keypoints_source)
@@ -48,37 +48,37 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PersonObservation:
     """One person of one image, found or not."""
 
     imgname: str
     person: int
     source_id: int = -1
-    found: Found | None = None
+    found: PackedObservation | None = None
     reason: str = ""
     """Why there is nothing to fit."""
     timings_s: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """The rows (`dsr_fit.dataset.schema`) of one batch of images, in order, and what they cost."""
+class FittedBatch:
+    """The rows (`dsr_fit.dataset.schema`) of one batch of images, in order, and the seconds they took."""
 
     rows: list[dict[str, Any]]
     timings_s: dict[str, float] = field(default_factory=dict)
 
 
-def failed(people: list[Seen], reason: str) -> list[dict[str, Any]]:
-    """Rows of people who were seen and whose fit failed as a whole."""
+def failed_rows(people: list[PersonObservation], reason: str) -> list[dict[str, Any]]:
+    """Rows of people whose batch could not be fitted."""
     return [
         {
-            "imgname": seen.imgname,
-            "person": seen.person,
-            "source_id": seen.source_id,
+            "imgname": one.imgname,
+            "person": one.person,
+            "source_id": one.source_id,
             "status": "failed",
-            "reason": seen.reason or reason,
+            "reason": one.reason or reason,
         }
-        for seen in people
+        for one in people
     ]
 
 

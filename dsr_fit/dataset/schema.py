@@ -15,7 +15,10 @@ METRICS = ("keypoint_error_px", "keypoint_error_rel", "mc_iou", "containment", "
 ENERGIES = tuple(field.name for field in fields(Weights))
 
 Row = dict[str, Any]
-"""One person: column -> value. Arrays have the shapes of `mesh.npz`; None where there is nothing."""
+"""One person: column -> value. Arrays have the shapes of `mesh.npz`; None for no value."""
+
+STATUSES = ("accepted", "unjudged", "refused", "failed")
+"""Fits the gate accepts, fits it isn't calibrated for, fits it rejects or that diverged; people without a fit."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("imgname", pa.string(), "image, relative to the source's folder of images, forward slashes"),
     Column("person", pa.int32(), "which person of the image, from 0"),
     Column("source_id", pa.int64(), "the source's own number: COCO's annotation id, SPIN's row; -1 without one"),
-    Column("status", pa.string(), "`accepted`, `refused` (fitted, but not good enough), `failed` (no fit)"),
-    Column("reason", pa.string(), "why it was refused or failed; several are separated by `; `"),
+    Column(
+        "status",
+        pa.string(),
+        "`accepted`, `unjudged` (without a quality), `refused` (rejected), `failed` (no fit)",
+    ),
+    Column("reason", pa.string(), "why it was rejected or failed; several are separated by `; `"),
     Column("run", pa.int32(), "which of the settings in `manifest.json` made it, from 0"),
     _single("quality", "probability 0..1 that the mean vertex error is under 80 mm; null where not calibrated"),
     _single("joints", "metres, camera frame", 49, 3),
@@ -78,12 +85,13 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 SCHEMA = pa.schema([column.field() for column in COLUMNS])
-VERSION = 2
-"""Of the columns' meaning; raised when a reader of the old ones would be misled."""
+VERSION = 3
+"""Of the columns' meaning; raised when a reader of the old ones would be misled. 3: the status `unjudged`."""
+READABLE = (2, 3)
 
 
 def to_table(rows: Iterable[Row]) -> pa.Table:
-    """Rows as a table; columns that a row lacks are null."""
+    """Rows as a table; columns that a row lacks are null. Raises KeyError for keys that are no columns."""
     rows = list(rows)
     unknown = {name for row in rows for name in row} - set(SCHEMA.names)
     if unknown:
@@ -94,16 +102,12 @@ def to_table(rows: Iterable[Row]) -> pa.Table:
 
 def to_rows(table: pa.Table) -> list[Row]:
     """A table's rows, arrays in their shapes."""
-    nothing = [None] * len(table)  # where an older version wrote the table
-    held = set(table.column_names)
-    columns = {
-        column.name: _values(column, table[column.name]) if column.name in held else nothing for column in COLUMNS
-    }
+    columns = {column.name: _values(column, table[column.name]) for column in COLUMNS}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _flat(value: Any) -> Any:
-    """NaN stands for nothing to judge by: null."""
+    """An array as a list; NaN, where there is nothing to measure, as null."""
     if isinstance(value, np.ndarray):
         return value.ravel().tolist()
     if isinstance(value, (float, np.floating)):

@@ -1,4 +1,4 @@
-"""What decides the numbers of a run, apart from its images."""
+"""The settings that decide a run's results, apart from its images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from dsr_fit.fitting.fitter import Fitter
 
 BATCH_SIZE = 16
-"""Images fitted together. Part of the result: a fit's last digits depend on its neighbours."""
+"""Images fitted together."""
 
 SHARD_SIZE = 64
-"""Batches a shard."""
+"""Batches in a shard."""
 
 
 @dataclass(frozen=True)
@@ -27,36 +27,36 @@ class Settings:
 
     config: FitConfig = field(default_factory=FitConfig)
     body: str | None = None
-    """`open`, or an official SMPL file; None: the one that is set, else `open`."""
+    """`open`, or an official SMPL file; None: the one set in the environment, else `open`."""
     regressor: str | None = None
-    """As `load_regressor` takes it; None: the one that is set for the licensed body, else what suits the body."""
+    """As `load_regressor` takes it; None: the one set for the licensed body, else the body's default."""
     joint_regressor_extra: Path | None = None
     smpl_mean_params: Path | None = None
     semantic_prior: Path | None = None
     parser: str = "open"
-    """As `perception.parsers.load_parser` takes it."""
+    """As `dsr_fit.observe.load_parser` takes it."""
     parsing_protocol: ParsingProtocol = "fast"
     gate: Path | None = None
-    """A quality gate's file; None: the one that ships, where it holds."""
+    """A quality gate's file; None: the one that ships, where it is calibrated for these settings."""
     camera: Literal["full", "crop"] = "full"
     focal: float | None = None
     """Pixels, of all images; None: from EXIF, else each image's diagonal."""
     device: Literal["cpu", "cuda"] = "cpu"
     batch_size: int = BATCH_SIZE
     overlays: bool = False
-    """Not part of the numbers: a picture of each fit."""
+    """Also write a picture of each fit; doesn't change the results."""
 
     def body_path(self) -> Path | None:
         """The licensed body's file; None for the open body."""
         return None if self.body == "open" else licensed("body", self.body)
 
     def prior_path(self) -> Path | None:
-        """The semantic prior's file; None for the one that ships. One that is set belongs to the licensed body."""
+        """The semantic prior's file; None for the one that ships. One set in the environment is for official SMPL."""
         own = self.semantic_prior is not None or self.body_path() is not None
         return licensed("semantic_prior", _text(self.semantic_prior)) if own else None
 
     def regressor_name(self) -> str | None:
-        """What `load_regressor` takes. One that is set in the environment belongs to the licensed body."""
+        """As `load_regressor` takes it. One set in the environment is for the licensed body."""
         if self.regressor is not None or self.body_path() is None:
             return self.regressor
         return _text(licensed("regressor", None))
@@ -81,7 +81,7 @@ class Settings:
         )
 
     def identity(self) -> dict[str, Any]:
-        """Everything that must be the same for results to be of one kind, fit for JSON."""
+        """Everything that must be the same for results to be comparable, as JSON values."""
         from importlib.metadata import version
 
         files = {"body": self.body_path(), "semantic_prior": self.prior_path()}
@@ -107,7 +107,7 @@ def _text(path: Path | None) -> str | None:
 
 
 def _hashes_of(name: str) -> list[str]:
-    """SHA-256 of the user's own weights, if it is such a file or folder."""
+    """SHA-256 of the user's own weights, if `name` is a file or folder."""
     path = Path(name).expanduser()
     if not name or not path.exists():
         return []
@@ -116,7 +116,7 @@ def _hashes_of(name: str) -> list[str]:
 
 @cache
 def _shipped_hashes() -> dict[str, str]:
-    """SHA-256 of every file of `priors/` that a program reads."""
+    """SHA-256 of every data file of `priors/`."""
     root = shipped("priors")
     files = sorted(path for path in root.rglob("*") if path.suffix in (".npz", ".yaml", ".json", ".safetensors", ".pt"))
     return {path.relative_to(root).as_posix(): sha256(path) for path in files}

@@ -1,16 +1,15 @@
-"""Results on disk: a small part for every batch, merged into shards; whatever a kill leaves is whole.
+"""Results on disk: a small part for every batch, merged into shards; no kill leaves half a file.
 
-`DIR/parts/part-00000012.parquet` holds batch 12, written under another name, synced and renamed. When all batches of a
-shard are there they become `DIR/shard-00000.parquet` in the same way, and the parts go. So a batch is done if its part
-or its shard exists, and nothing else needs to be kept in step.
+`DIR/parts/part-00000012.parquet` holds batch 12, written atomically and synced. When all batches of a shard are there
+they become `DIR/shard-00000.parquet` in the same way, and the parts are removed. So a batch is done if its part or its
+shard exists, and no other record is needed.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from dsr_fit.dataset.schema import SCHEMA, Row, to_rows, to_table
 from dsr_fit.errors import InputError
+from dsr_fit.io.files import replacing, temporaries, writing
 
 _PART = re.compile(r"part-(\d{8})\.parquet")
 _SHARD = re.compile(r"shard-(\d{5,})\.parquet")
@@ -29,15 +29,15 @@ class Store:
     """The results of one run's folder."""
 
     def __init__(self, folder: Path, batches: int = 0, shard_size: int = 1) -> None:
-        """`batches` of the whole run, `shard_size` of them a shard; a reader needs neither."""
+        """`batches` of the whole run, `shard_size` of them in a shard."""
         self.folder, self.parts = folder, folder / "parts"
         self.batches, self.shard_size = batches, shard_size
 
     def begin(self) -> list[int]:
-        """Clear what a kill has left behind, and list the batches that are still to be done."""
-        with _writing(self.folder):
+        """Clear the leftovers of a kill, and list the batches that are still to be done."""
+        with writing(self.folder):
             self.parts.mkdir(parents=True, exist_ok=True)
-            for left in (*self.folder.glob(".*.tmp"), *self.parts.glob(".*.tmp")):
+            for left in (*temporaries(self.folder), *temporaries(self.parts)):
                 left.unlink()
         shards = set(_numbered(self.folder, _SHARD))
         parts = set(_numbered(self.parts, _PART))
@@ -51,17 +51,20 @@ class Store:
         return [batch for batch in range(self.batches) if batch not in done]
 
     def write(self, batch: int, rows: list[Row]) -> None:
-        """Keep a batch's rows for good. Raises InputError when the disk doesn't take them."""
-        _write(self._part(batch), to_table(rows))
-        self._merge(batch // self.shard_size)
+        """Write a batch's rows, synced to the disk. Raises InputError when they can't be written."""
+        try:
+            _write(self._part(batch), to_table(rows))
+            self._merge(batch // self.shard_size)
+        except InputError as error:
+            raise InputError(f"{error}; everything up to here is kept") from None
 
     def rows(self) -> Iterator[Row]:
-        """Every row that there is, in the order of the source."""
+        """Every row so far, in the order of the source."""
         for table in self.tables():
             yield from to_rows(table)
 
     def tables(self) -> Iterator[pa.Table]:
-        """The same, one table a file. Raises InputError for a file that is no shard of ours."""
+        """The same, one table a file. Raises InputError for a file that isn't a readable shard."""
         shards = [(shard * self.shard_size, self._shard(shard)) for shard in _numbered(self.folder, _SHARD)]
         merged = {batch for shard in _numbered(self.folder, _SHARD) for batch in self._batches_of(shard)}
         parts = [(batch, self._part(batch)) for batch in _numbered(self.parts, _PART) if batch not in merged]
@@ -72,7 +75,7 @@ class Store:
         return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.batches))
 
     def _merge(self, shard: int) -> None:
-        """Make a shard of its parts once they are all there."""
+        """Merge a shard's parts once they are all there."""
         parts = [self._part(batch) for batch in self._batches_of(shard)]
         if not all(part.exists() for part in parts):
             return
@@ -89,21 +92,35 @@ class Store:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Only one run writes into a folder at a time; the lock ends with its process, however that ends."""
-    with _writing(folder):
+    """One run at a time may write into a folder; the lock ends with its process, however that ends.
+
+    Raises InputError where another run holds it.
+    """
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise InputError(
-            f"--out {folder}: another run is writing there; wait for it, or choose another folder"
-        ) from None
-    try:
+        try:
+            _lock(handle)
+        except OSError:
+            raise InputError(
+                f"--out {folder}: another run is writing there; wait for it, or choose another folder"
+            ) from None
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file. Raises OSError where another process has locked it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[int]:
@@ -121,44 +138,12 @@ def _read(path: Path) -> pa.Table:
         ) from None
     if table.schema.names != SCHEMA.names:
         raise InputError(f"{path}: has other columns than this version writes; use the version that wrote it")
-    return table.cast(SCHEMA)
+    # Format 2 stored fits without a verdict as accepted.
+    pairs = zip(table["status"].to_pylist(), table["quality"].to_pylist(), strict=True)
+    status = ["unjudged" if name == "accepted" and quality is None else name for name, quality in pairs]
+    return table.set_column(table.schema.names.index("status"), "status", pa.array(status, pa.string())).cast(SCHEMA)
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    with durable(path) as temporary:
+    with replacing(path, durable=True) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-@contextmanager
-def durable(path: Path) -> Iterator[Path]:
-    """A hidden path beside `path` that takes its name, synced to the disk, when the block succeeds."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _writing(path.parent):
-        try:
-            yield temporary
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-        remedy = "choose another --out"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "everything up to here is kept: make room, and run the same command again"
-        raise InputError(f"{folder}: can't be written ({reason}); {remedy}") from None

@@ -1,7 +1,7 @@
-"""A stage of the run in a process of its own, spoken to through a pipe.
+"""A step of the run in a process of its own, connected by a pipe.
 
 Started by its command line, not by a fork or by importing the caller's main module: a script needs no
-`if __name__ == "__main__"`, and no state comes along. The process ends when its caller does, however that ends.
+`if __name__ == "__main__"`, and no state is inherited. The process ends when its caller does, however that ends.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,34 +23,49 @@ from dsr_fit.errors import DsrFitError, InputError
 
 Work = Callable[[Any], Any]
 
+WorkFactory = Callable[[], Work]
+"""Builds a process's work: from an `Entry` to its `PersonObservation`s, or from a batch of those to a `FittedBatch`."""
+
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+
+START_LIMIT_S = 900.0
+"""For building the work: imports, files, and a first compilation by numba, which takes a minute or two."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a worker could not do."""
+    """A task that could not be done."""
 
     reason: str
     fatal: bool = False
     """The worker itself can't work (a missing library, a bad body file)."""
 
 
+@dataclass(frozen=True)
+class Ready:
+    """The work has been built; from now on the task's time counts."""
+
+
 class Died(Exception):
-    """The process is gone: killed, out of memory, or crashed in a library."""
+    """The process is gone: killed, out of memory, crashed in a library, or stuck before it could work."""
 
 
 class Worker:
     """One process. `make()` builds its work there; both travel pickled, by name."""
 
-    def __init__(self, make: Callable[[], Work]) -> None:
+    def __init__(self, make: WorkFactory) -> None:
         self.make = make
-        self.task: Any = None
-        """What it is working on; None while idle."""
         self._start()
 
     def _start(self) -> None:
+        if os.name == "nt":  # only there handles can't be passed on by number
+            raise InputError("worker processes need Linux or macOS; on Windows use WSL, or --engine ray")
+        self.task: Any = None
+        """The task in progress; None while idle."""
+        self.ready = False
+        self.limit_s = self.deadline = 0.0
         self.connection, theirs = Pipe()
-        # -P: whatever lies in the current folder is no module of ours.
+        # -P: files of the current folder must not be imported as modules.
         command = [sys.executable, "-P", "-m", "dsr_fit.dataset.worker", str(theirs.fileno())]
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, **ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": paths}
@@ -57,9 +73,10 @@ class Worker:
         theirs.close()
         self._send(self.make)
 
-    def give(self, task: Any) -> None:
-        """Begin a task; its answer comes through `take`."""
-        self.task = task
+    def give(self, task: Any, limit_s: float) -> None:
+        """Begin a task, which `take` answers; `deadline` is when it will have had `limit_s` seconds."""
+        self.task, self.limit_s = task, limit_s
+        self.deadline = time.monotonic() + (limit_s if self.ready else START_LIMIT_S)
         self._send(task)
 
     def _send(self, message: Any) -> None:
@@ -67,20 +84,25 @@ class Worker:
             self.connection.send(message)
 
     def take(self) -> Any:
-        """The finished task's answer. Raises Died where the process is gone, InputError where it can't work at all."""
+        """The answer to the task, or Ready.
+
+        Raises Died where the process is gone, InputError where it can't work at all.
+        """
         try:
             answer = self.connection.recv()
         except (EOFError, OSError):
             raise Died from None
+        if isinstance(answer, Ready):
+            self.ready, self.deadline = True, time.monotonic() + self.limit_s
+            return answer
         if isinstance(answer, Failure) and answer.fatal:
             raise InputError(answer.reason)
         self.task = None
         return answer
 
     def restart(self) -> None:
-        """A new process in place of one that died."""
+        """Replace the process by a new one."""
         self.stop()
-        self.task = None
         self._start()
 
     def stop(self) -> None:
@@ -95,33 +117,31 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
     connection = Connection(int(sys.argv[1]))
     logging.basicConfig(format="dsr-fit: %(message)s", level=logging.WARNING)
+    with suppress(EOFError, OSError):  # the caller has ended
+        _serve(connection)
+
+
+def _serve(connection: Connection) -> None:
+    make = connection.recv()
     try:
-        make = connection.recv()
-        logging.disable(logging.WARNING)  # the caller has read the same files, and said so once
+        logging.disable(logging.WARNING)  # the caller has read the same files and warned once
         work = make()
         logging.disable(logging.NOTSET)
-    except EOFError:
-        return
     except Exception as error:
-        told = str(error) if isinstance(error, DsrFitError) else f"{type(error).__name__}: {error}"
-        connection.send(Failure(told, fatal=True))
+        reason = str(error) if isinstance(error, DsrFitError) else f"{type(error).__name__}: {error}"
+        connection.send(Failure(reason, fatal=True))
         return
+    connection.send(Ready())
     while True:
-        try:
-            task = connection.recv()
-        except (EOFError, OSError):
-            return
+        task = connection.recv()
         try:
             answer = work(task)
         except Exception as error:
             answer = Failure(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}")
-        try:
-            connection.send(answer)
-        except OSError:
-            return
+        connection.send(answer)
 
 
 if __name__ == "__main__":
-    from dsr_fit.dataset import worker  # messages are known by this name, not by __main__'s
+    from dsr_fit.dataset import worker  # messages are pickled by this name, not by __main__'s
 
     worker.main()

@@ -13,15 +13,15 @@ import torch
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.dataset.entries import Entry, Source
-from dsr_fit.dataset.local import Stage
 from dsr_fit.dataset.manifest import describe, differences
-from dsr_fit.dataset.observation_cache import KeptPerceiver, kept_path, read_seen
-from dsr_fit.dataset.records import Found, Seen
-from dsr_fit.dataset.run import Report, Resources, perceiver, read_results, run
+from dsr_fit.dataset.observing import CachedObserver, cache_path, read_observations
+from dsr_fit.dataset.progress import Report
+from dsr_fit.dataset.records import PackedObservation, PersonObservation
+from dsr_fit.dataset.run import Resources, observer, read_results, run
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.worker import Work
+from dsr_fit.dataset.sources import Entry, Source
+from dsr_fit.dataset.worker import Work, WorkFactory
 from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import ccp
 from dsr_fit.evaluate.benchmark import observe_image
@@ -40,37 +40,37 @@ class CachedSource:
     source: Source
     cache: Path
     """Folder of the cached results."""
-    make_perceiver: Callable[[Settings], Work] | None = None
-    """Makes the stage that perceives an image; by default detector and parser, for anyone found."""
+    make_observer: Callable[[Settings], Work] | None = None
+    """Makes what observes an image; by default detector and parser, for anyone found."""
 
     def fit(
         self, settings: Settings, out: Path, resources: Resources | None = None, report: Report | None = None
     ) -> Iterator[Row]:
         """Fit everyone and yield all rows; an interrupted run is resumed. See `dsr_fit.dataset.run.run`."""
-        for _ in run(self.source, out, settings, resources, perceive=self.perceive(settings), report=report):
+        for _ in run(self.source, out, settings, resources, observe=self.observer(settings), report=report):
             pass
         return read_results(out)
 
     def observe(self, settings: Settings, with_image: bool = False) -> dict[str, Observation | str]:
         """Perceive every image in this process: name -> observation of its first person, or why there is none."""
-        perceive = self.perceive(settings)()
-        first = {entry.imgname: perceive(entry)[0] for entry in self.source.entries}
+        observe = self.observer(settings)()
+        first = {entry.imgname: observe(entry)[0] for entry in self.source.entries}
         return {name: self.observation(name, with_image) or seen.reason for name, seen in first.items()}
 
     def observation(self, imgname: str, with_image: bool) -> Observation | None:
         """The cached observation of an image's first person, or None; its image is black unless asked for."""
-        found = read_seen(kept_path(self.cache, imgname), imgname)[0].found
+        found = read_observations(cache_path(self.cache, imgname), imgname)[0].found
         if found is None:
             return None
         observation = found.observation()
         return replace(observation, image=read_image(self.source.images / imgname)[0]) if with_image else observation
 
-    def perceive(self, settings: Settings) -> Stage:
-        """The cached stage. Raises UsageError for a cache of another detector, parser or source."""
+    def observer(self, settings: Settings) -> WorkFactory:
+        """Makes the cached observer. Raises UsageError for a cache of another detector, parser or source."""
         self._check_cache(settings)
-        make = self.make_perceiver
-        stage = partial(perceiver, settings, self.source.images) if make is None else partial(make, settings)
-        return partial(KeptPerceiver, self.cache, self.source.images, stage)
+        make = self.make_observer
+        work = partial(observer, settings, self.source.images) if make is None else partial(make, settings)
+        return partial(CachedObserver, self.cache, self.source.images, work)
 
     def _check_cache(self, settings: Settings) -> None:
         path, given = self.cache / "findings.json", self.source
@@ -99,10 +99,10 @@ def photo_source(folder: Path, cache: Path, numbers: Sequence[str]) -> CachedSou
 def case_source(folder: Path, seeds: Sequence[int], cache: Path) -> CachedSource:
     """Rendered people, who must be in the folder (`dsr_fit.synthetic.write_cases`)."""
     entries = [Entry(f"{seed:06d}.png") for seed in seeds]
-    return CachedSource(Source(folder.absolute(), entries, "list"), cache, partial(CasePerceiver, folder.absolute()))
+    return CachedSource(Source(folder.absolute(), entries, "list"), cache, partial(CaseObserver, folder.absolute()))
 
 
-class CasePerceiver:
+class CaseObserver:
     """Perceives a rendered person from the image; a detection of someone else counts as missed."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -110,11 +110,11 @@ class CasePerceiver:
         self.folder = folder
         self.perception = Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
 
-    def __call__(self, entry: Entry) -> list[Seen]:
+    def __call__(self, entry: Entry) -> list[PersonObservation]:
         case = read_case(self.folder, seed_of(entry.imgname))
         observed = observe_image(case, self.folder / entry.imgname, self.perception)
-        found = None if observed.observation is None else Found.of(observed.observation)
-        return [Seen(entry.imgname, 0, found=found, reason=observed.reason)]
+        found = None if observed.observation is None else PackedObservation.of(observed.observation)
+        return [PersonObservation(entry.imgname, 0, found=found, reason=observed.reason)]
 
 
 def seed_of(imgname: str) -> int:

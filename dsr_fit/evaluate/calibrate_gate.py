@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dsr_fit.dataset.run import Report, Resources
+from dsr_fit.dataset.progress import Report
+from dsr_fit.dataset.run import Resources
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError

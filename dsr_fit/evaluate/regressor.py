@@ -15,7 +15,8 @@ import torch
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import Weights
-from dsr_fit.dataset.run import Report, Resources
+from dsr_fit.dataset.progress import Report
+from dsr_fit.dataset.run import Resources
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError

@@ -53,8 +53,17 @@ def image_of(source: ImageSource) -> tuple[np.ndarray, float | None]:
     return (source if source.ndim == 3 else np.repeat(source[..., None], 3, 2)), None
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open and decode an image file with Pillow; every way that can fail is an InputError of one line."""
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height that `read_image` gives, from the file's header. Raises InputError as `read_image`."""
+    with open_image(path, decode=False) as picture:
+        width, height = picture.size
+        # Pillow gives the upright size of a TIFF already.
+        turned = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def open_image(path: Path, *, decode: bool = True) -> Image.Image:
+    """Open an image file with Pillow, and decode it; every way that can fail is an InputError of one line."""
     if not path.exists():
         raise InputError(f"no such image: {path}")
     if path.is_dir():
@@ -67,7 +76,8 @@ def open_image(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with ExitStack() as on_failure:
                 picture = on_failure.enter_context(Image.open(path))
-                picture.load()
+                if decode:
+                    picture.load()
                 on_failure.pop_all()
     except UnidentifiedImageError:
         raise InputError(f"{path} is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work") from None

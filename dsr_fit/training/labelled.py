@@ -25,19 +25,22 @@ Report = Callable[[str], None]
 def read_labelled(settings: TrainSettings, body: Body, report: Report) -> tuple[PseudoLabels, PseudoLabels]:
     """People of `settings.labels` to learn from, and of the photos that are held out, which may be none.
 
-    With the gate on, whom it refused have no body to learn from, as in SPIN; what was observed of them counts all the
-    same. Raises InputError where nobody is left to learn from, UsageError where nothing is asked for.
+    `settings.gate` chooses the fits whose bodies are learnt from; of the others keypoints and label maps are, as in
+    SPIN. Raises InputError where nobody is left to learn from, UsageError where nothing is asked for.
     """
     if settings.synthetic_share == 1:
         raise UsageError("--synthetic-share 1 leaves no room for the photos of --labels; give a smaller share")
     if not any(vars(settings.weights).values()):
         raise UsageError("--weights: all are 0; nothing would be learnt from the photos of --labels")
     sets = [read_pseudo_labels(path, body, settings.images) for path in settings.labels]
-    bodies = settings.gate == "accepted" and settings.weights.parameters > 0
-    if bodies and not any(each.accepted.any() for each in sets):
-        raise InputError(f"{_named(settings)}: the gate accepted nobody; --gate all learns from every fit")
-    if settings.gate == "accepted":
-        sets = [replace(each, has_body=each.has_body & each.accepted) for each in sets]
+    if settings.gate != "all":
+        also = settings.gate == "unjudged"
+        chosen = [each.accepted | (each.unjudged & also) for each in sets]
+        if settings.weights.parameters > 0 and not any(mask.any() for mask in chosen):
+            unjudged = 0 if also else sum(int(each.unjudged.sum()) for each in sets)
+            other = f"--gate unjudged learns from the {unjudged} fits that it could not judge, " if unjudged else ""
+            raise InputError(f"{_named(settings)}: the gate accepted nobody; {other}--gate all learns from every fit")
+        sets = [replace(each, has_body=each.has_body & mask) for each, mask in zip(sets, chosen, strict=True)]
     watched = [np.array([is_held_out(name, settings.held_out) for name in each.imgname], bool) for each in sets]
     train, held_out = (
         joined([each.rows(mask == part) for each, mask in zip(sets, watched, strict=True)]) for part in (False, True)

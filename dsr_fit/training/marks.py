@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dsr_fit.dataset.shards import durable
 from dsr_fit.errors import InputError
+from dsr_fit.io.files import replacing
 
 NAME = "stages.json"
 
@@ -33,5 +33,5 @@ def write_marks(folder: Path, marks: Marks) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """The whole file or none. Raises InputError when the disk doesn't take it."""
-    with durable(path) as temporary:
+    with replacing(path, durable=True) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

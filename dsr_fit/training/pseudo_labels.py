@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
@@ -20,7 +19,7 @@ from dsr_fit.dataset.run import open_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import beneath
-from dsr_fit.io.images import read_image
+from dsr_fit.io.images import image_size, read_image
 from dsr_fit.io.label_files import keep_own_labels, read_labels
 from dsr_fit.io.spin_file import SCALE_PIXELS, FullCamera, SpinFile, read_spin
 from dsr_fit.labels import UNKNOWN
@@ -33,9 +32,6 @@ LABEL_FOLDER = "grph_sequences"
 
 SMPL_VERTICES = 6890
 BATCH = 256
-
-_TURNED = 0x0112  # EXIF's orientation
-_SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,9 @@ class PseudoLabels:
     quality: np.ndarray
     """(N,) float32 0..1, the gate's probability that the fit is good; 1 where unknown."""
     accepted: np.ndarray
-    """(N,) bool, by the gate; all true where there was none."""
+    """(N,) bool, by the gate; all true for a `.npz`, which has no verdicts."""
+    unjudged: np.ndarray
+    """(N,) bool, fits of `dsr-fit batch` that no gate was calibrated for; none of them is accepted."""
     label_maps: tuple[bytes | Path | None, ...]
     """PNG of each person's label map, read by `labels`; None where there is none."""
 
@@ -153,7 +151,7 @@ def read_pseudo_labels(path: Path, body: Body, images: Path | None = None) -> Ps
 
 def _of_shards(folder: Path, body: Body, images: Path | None) -> PseudoLabels:
     manifest, store = open_results(folder)
-    rows = [row for row in store.rows() if row["status"] in ("accepted", "refused")]
+    rows = [row for row in store.rows() if row["status"] != "failed"]
     for row in rows:
         if row["body"][1] != body.sha256:
             raise InputError(
@@ -174,6 +172,7 @@ def _of_shards(folder: Path, body: Body, images: Path | None) -> PseudoLabels:
         has_body=np.ones(len(rows), bool),
         quality=_stacked(1.0 if row["quality"] is None else row["quality"] for row in rows),
         accepted=np.array([row["status"] == "accepted" for row in rows], bool),
+        unjudged=np.array([row["status"] == "unjudged" for row in rows], bool),
         label_maps=tuple(row["labels"] for row in rows),
     )
 
@@ -228,6 +227,7 @@ def _of_spin(path: Path, body: Body, images: Path) -> PseudoLabels:
         has_body=known,
         quality=np.ones(len(chosen), np.float32),
         accepted=np.ones(len(chosen), bool),
+        unjudged=np.zeros(len(chosen), bool),
         label_maps=tuple(maps[name] for name in names),
     )
 
@@ -284,13 +284,9 @@ def _sizes(images: Path, names: tuple[str, ...]) -> np.ndarray:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(_TURNED) in _SIDEWAYS
-    except Exception as error:  # whatever a damaged file makes Pillow raise
-        reason = "no such image" if not path.is_file() else " ".join(str(error).split())
-        raise InputError(f"{path}: can't be read ({reason}); name the folder of the images with --images") from None
-    return (height, width) if turned else (width, height)
+        return image_size(path)
+    except InputError as error:
+        raise InputError(f"{error}; name the folder of the images with --images") from None
 
 
 def _numbered(names: tuple[str, ...]) -> np.ndarray:

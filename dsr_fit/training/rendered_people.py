@@ -33,6 +33,7 @@ def read_rendered_people(folder: Path, body: Body) -> PseudoLabels:
         has_body=np.full(len(seeds), own),
         quality=np.ones(len(seeds), np.float32),
         accepted=np.ones(len(seeds), bool),
+        unjudged=np.zeros(len(seeds), bool),
         label_maps=tuple(folder.absolute() / f"{seed:06d}_labels.png" for seed in seeds),
         **arrays,
     )

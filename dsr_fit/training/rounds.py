@@ -22,16 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from dsr_fit.dataset.manifest import describe, differences
+from dsr_fit.dataset.progress import Report
 from dsr_fit.dataset.rank import accept_best
-from dsr_fit.dataset.run import Report, Resources, read_results
-from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.run import Resources, read_results
+from dsr_fit.dataset.schema import STATUSES, Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import durable, locked
+from dsr_fit.dataset.shards import locked
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate.cached_source import CachedSource
 from dsr_fit.evaluate.calibrate_gate import calibrate_gate
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate
 from dsr_fit.gate.gate import read_gate, write_gate
+from dsr_fit.io.files import replacing
 from dsr_fit.training.arms import ARMS, ROUNDS, Arm
 from dsr_fit.training.marks import read_marks, write_json, write_marks
 from dsr_fit.training.rounds_table import write_table
@@ -169,7 +171,7 @@ class Course:
         settings.out.mkdir(parents=True, exist_ok=True)
         weights = self.train(settings)
         name = f"regressor{weights.suffix}"
-        with durable(folder / name) as temporary:
+        with replacing(folder / name, durable=True) as temporary:
             temporary.write_bytes(weights.read_bytes())
         return {"weights": name}
 
@@ -202,7 +204,7 @@ def _accepted(folder: Path, share: float) -> dict[str, Any]:
 
 def _counts(rows: Iterator[Row]) -> dict[str, int]:
     counted = Counter(row["status"] for row in rows)
-    return {status: counted[status] for status in ("accepted", "refused", "failed")}
+    return {status: counted[status] for status in STATUSES}
 
 
 def _agree(out: Path, plan: Plan) -> None:

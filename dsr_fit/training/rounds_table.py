@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from dsr_fit.dataset.shards import durable
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.benchmark import Values
 from dsr_fit.evaluate.metrics import bootstrap, paired_difference
 from dsr_fit.evaluate.regressor import read_values
 from dsr_fit.fitting.saving import versions
+from dsr_fit.io.files import replacing
 from dsr_fit.training.arms import ARMS, ROUNDS
 from dsr_fit.training.marks import read_marks
 
@@ -145,7 +145,7 @@ def write_table(out: Path) -> dict[str, Any]:
     """Write `table.json` and `table.md`, and return the content."""
     found = make_table(out)
     for name, text in (("table.json", json.dumps(found, indent=1) + "\n"), ("table.md", markdown(found))):
-        with durable(out / name) as temporary:
+        with replacing(out / name, durable=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return found
 
@@ -222,7 +222,7 @@ def _costs(regressors: Mapping[str, Any]) -> list[list[str]]:
         cells = [f"{marks[stage]['seconds']:.0f} s" if stage in marks else "" for stage in _STAGES]
         for index, stage in enumerate(_STAGES):
             if stage in marks and "accepted" in marks[stage]:
-                fitted = marks[stage]["accepted"] + marks[stage]["refused"]
+                fitted = sum(marks[stage].get(status, 0) for status in ("accepted", "unjudged", "refused"))
                 cells[index] += f", {marks[stage]['accepted']} of {fitted} accepted"
         rows.append([name, *cells])
     return rows

@@ -90,8 +90,9 @@ class TrainSettings:
     """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: nobody)."""
     synthetic_share: float = 0.75
     """Share of synthetic people in each batch, where there are both these and photos."""
-    gate: Literal["accepted", "all"] = "accepted"
-    """Whose bodies to learn from: those that the quality gate accepted, or all. What was observed counts anyway."""
+    gate: Literal["accepted", "unjudged", "all"] = "accepted"
+    """Fits to learn bodies from: those the quality gate accepted, these and those no gate is calibrated for, or all.
+    Keypoints and label maps are used for everybody."""
     by_quality: bool = True
     """Count each body by the gate's probability that the fit is good."""
     held_out: float = 0.05

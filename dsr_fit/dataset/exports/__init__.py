@@ -1,1 +1,1 @@
-"""Other people's label formats, one module each; a writer takes the people chosen and a place to write."""
+"""Label formats of other projects, one module each; a writer takes labels, the output path and the images' folder."""
