@@ -18,7 +18,7 @@ from rich.progress import track
 
 from dsr_fit.assets import PACKAGE
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.evaluate.benchmark import REPORTING_SEED
+from dsr_fit.evaluate import REPORTING_SEED
 from dsr_fit.evaluate.cached_source import case_source
 from dsr_fit.evaluate.calibrate_gate import FRESH_SEED, TUNING, calibrate_gate, calibration_seeds
 from dsr_fit.gate.calibration import PRECISION
