@@ -72,13 +72,11 @@ def complete_skeleton(keypoints: np.ndarray, box: tuple[int, int, int, int]) -> 
 class Bone(NamedTuple):
     """A capsule around a bone, pixels."""
 
-    label: int
-    """Of bare skin there."""
+    label: int  # of bare skin there
     start: np.ndarray
     end: np.ndarray
     radius: float
-    handicap: float = 0.0
-    """Added to every distance, in radii: for parts that arms and hands are usually in front of."""
+    handicap: float = 0.0  # added to distances, in radii, of parts that arms and hands are usually in front of
 
 
 def bones_of(points: dict[str, np.ndarray], unit: float) -> list[Bone]:
