@@ -132,7 +132,8 @@ def case_metrics(fitter: Fitter, case: ClothedCase, found: Parameters) -> dict[s
     vertices, true_vertices = ours.vertices(), theirs.vertices()
     intrinsics = torch.tensor([case.intrinsics]).float()
     pixels, true_pixels = (project(each.keypoints[:, :25], intrinsics) for each in (ours, theirs))
-    mask, true_mask = (fitter.renderer(each, intrinsics, case.labels.shape).mask for each in (vertices, true_vertices))
+    height, width = case.labels.shape
+    mask, true_mask = (fitter.renderer(v, intrinsics, (height, width)).mask for v in (vertices, true_vertices))
     visible = torch.from_numpy(case.keypoint_visibility[None, :25])
     side = (true_pixels[visible].amax(0) - true_pixels[visible].amin(0)).max()[None]
     values = {
@@ -172,12 +173,13 @@ def metrics_on_cases(
 @torch.no_grad()
 def vertex_errors(fitter: Fitter, folder: Path, seeds: Sequence[int], bodies: Sequence[Parameters]) -> np.ndarray:
     """(N,) PVE alone, mm; independent of the camera."""
-    errors = []
-    for seed, parameters in zip(seeds, bodies, strict=True):
-        ours, theirs = (each.pose(fitter.body) for each in (parameters, read_case(folder, seed).parameters()))
-        pelvises = ours.joints()[:, 0], theirs.joints()[:, 0]
-        errors.append(float(metrics.pve(ours.vertices(), theirs.vertices(), *pelvises)))
-    return np.array(errors)
+
+    def pve(*both: Parameters) -> float:
+        ours, theirs = (each.pose(fitter.body) for each in both)
+        return float(metrics.pve(ours.vertices(), theirs.vertices(), ours.joints()[:, 0], theirs.joints()[:, 0]))
+
+    people = zip(bodies, seeds, strict=True)
+    return np.array([pve(body, read_case(folder, seed).parameters()) for body, seed in people])
 
 
 def to_columns(rows: Sequence[Mapping[str, float] | None], names: Sequence[str]) -> Values:
