@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.boxes import joint_area, keypoint_box, shared_area
-from dsr_fit.camera import Crop, ray_rotation
+from dsr_fit.camera import Crop, project, ray_rotation
 from dsr_fit.errors import InputError
 from dsr_fit.evaluate import PerceptionKind, metrics
 from dsr_fit.fitting.fitter import Fitter
@@ -58,8 +58,7 @@ class ObservedCase:
 
     seed: int
     observation: Observation | None
-    reason: str = ""
-    """Why there is no observation."""
+    reason: str = ""  # why there is no observation
 
 
 def observe_truth(case: ClothedCase, noise: float) -> Observation:
@@ -129,8 +128,10 @@ def case_metrics(fitter: Fitter, case: ClothedCase, found: Parameters) -> dict[s
     ours, theirs = found.pose(fitter.body), true.pose(fitter.body)
     joints, true_joints = ours.joints(), theirs.joints()
     vertices, true_vertices = ours.vertices(), theirs.vertices()
-    mask, true_mask = (_mask(fitter, case, each) for each in (vertices, true_vertices))
-    pixels, true_pixels = (_project(case, each.keypoints[:, :25]) for each in (ours, theirs))
+    intrinsics = torch.tensor([case.intrinsics]).float()
+    pixels, true_pixels = (project(each.keypoints[:, :25], intrinsics) for each in (ours, theirs))
+    height, width = case.labels.shape
+    mask, true_mask = (fitter.renderer(v, intrinsics, (height, width)).mask for v in (vertices, true_vertices))
     visible = torch.from_numpy(case.keypoint_visibility[None, :25])
     side = (true_pixels[visible].amax(0) - true_pixels[visible].amin(0)).max()[None]
     values = {
@@ -170,12 +171,13 @@ def metrics_on_cases(
 @torch.no_grad()
 def vertex_errors(fitter: Fitter, folder: Path, seeds: Sequence[int], bodies: Sequence[Parameters]) -> np.ndarray:
     """(N,) PVE alone, mm; independent of the camera."""
-    errors = []
-    for seed, parameters in zip(seeds, bodies, strict=True):
-        ours, theirs = (each.pose(fitter.body) for each in (parameters, read_case(folder, seed).parameters()))
-        pelvises = ours.joints()[:, 0], theirs.joints()[:, 0]
-        errors.append(float(metrics.pve(ours.vertices(), theirs.vertices(), *pelvises)))
-    return np.array(errors)
+
+    def pve(*both: Parameters) -> float:
+        ours, theirs = (each.pose(fitter.body) for each in both)
+        return float(metrics.pve(ours.vertices(), theirs.vertices(), ours.joints()[:, 0], theirs.joints()[:, 0]))
+
+    people = zip(bodies, seeds, strict=True)
+    return np.array([pve(body, read_case(folder, seed).parameters()) for body, seed in people])
 
 
 def to_columns(rows: Sequence[Mapping[str, float] | None], names: Sequence[str]) -> Values:
@@ -199,14 +201,3 @@ def run(fitter: Fitter, folder: Path, observed: Sequence[ObservedCase]) -> Itera
 
 def _rotations(parameters: Parameters) -> Tensor:
     return axis_angle_to_matrix(parameters.full_pose.unflatten(1, (24, 3)))
-
-
-def _project(case: ClothedCase, points: Tensor) -> Tensor:
-    fx, fy, cx, cy = case.intrinsics
-    return points[..., :2] / points[..., 2:] * torch.tensor([fx, fy]) + torch.tensor([cx, cy])
-
-
-def _mask(fitter: Fitter, case: ClothedCase, vertices: Tensor) -> Tensor:
-    """(1, H, W) bool."""
-    height, width = case.labels.shape
-    return fitter.renderer(vertices, torch.tensor([case.intrinsics]).float(), (height, width)).mask
