@@ -53,9 +53,10 @@ def _results(folder: Path, camera: Any = "full", smpl: bool = False) -> list[Row
     observed[0] = replace(observed[0], labels=labels)
     for name in NAMES:
         Image.fromarray(observed[0].image).save(images / name)
-    seen = [PersonObservation(name, number, 100 + i, PackedObservation.of(observed[i])) for i, (name, number) in enumerate(
-        [("a.png", 0), ("a.png", 1), ("sub/b.png", 0)]
-    )]  # fmt: skip
+    seen = [
+        PersonObservation(*of, 100 + i, PackedObservation.of(observed[i]))
+        for i, of in enumerate([("a.png", 0), ("a.png", 1), ("sub/b.png", 0)])
+    ]
     seen.append(PersonObservation("c.png", 0, reason="nobody was found"))
     rows = BatchFitter(settings, images)(seen).rows
     for row in rows[:2]:
@@ -199,7 +200,7 @@ def test_efts_residual_is_that_of_the_whole_camera(smpl_rows: list[Row]) -> None
 
 
 def test_efts_residual_holds_for_a_body_that_was_turned_towards_the_crop() -> None:
-    """FittedBatch in the full image's camera, off the axis; in SMPL, whose root is slot 8, by `crop_camera`'s own joints."""
+    """Fitted in the full image's camera, off the axis; in SMPL, whose root is slot 8, by `crop_camera`'s own joints."""
     truth = person(3)
     posed = truth.pose(open_body())
     joints, root = posed.keypoints[0].clone(), posed.joints()[0, 0]
