@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from label_folders import OF_PERSON, QUICK, observations, smpl_settings, write_results
@@ -17,7 +19,7 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, project
 from dsr_fit.cli.main import main as cli
-from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.schema import Row, to_table
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError
 from dsr_fit.labels import COLOURS
@@ -73,6 +75,17 @@ def test_shards_give_back_the_fits(labels: PseudoLabels, rows: list[Row]) -> Non
     np.testing.assert_allclose(_joints(labels, open_body()), [row["joints"] for row in rows[:3]], atol=1e-5)
     np.testing.assert_array_equal(labels.intrinsics[:, 0], [row["focal_length"] for row in rows[:3]])
     np.testing.assert_array_equal(labels.intrinsics[:, 1:], [row["principal_point"] for row in rows[:3]])
+
+
+def test_fits_without_a_verdict_are_not_accepted(folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    shutil.copytree(folder / "out", tmp_path / "out")
+    (shard,) = (tmp_path / "out").glob("shard-*.parquet")
+    unjudged = [{**row, "status": "unjudged", "quality": None} for row in rows[:1]]
+    pq.write_table(to_table([{**row, "run": 0} for row in (*unjudged, *rows[1:])]), shard)
+    labels = read_pseudo_labels(tmp_path / "out", open_body())
+    assert labels.accepted.tolist() == [False, True, False]
+    assert labels.unjudged.tolist() == [True, False, False]
+    assert labels.quality.tolist() == [1.0, 0.75, 1.0]
 
 
 def test_shards_give_back_the_observations(labels: PseudoLabels) -> None:
