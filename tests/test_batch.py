@@ -180,7 +180,7 @@ class _HangsFitting(Fit):
 
 
 def test_work_that_hangs_is_rows_and_its_process_is_replaced(tmp_path: Path) -> None:
-    """Two images, one of them the first of all; and a batch of seven people, one of whom wasn't found."""
+    """Two images, one of them the first of all; and a batch, whose people share the reason."""
     resources = Resources(observers=1, fitters=1, timeout_s=0.5)
     rows = _run(tmp_path / "out", 12, _Hangs, resources=resources)
     late = {row["imgname"]: row["reason"] for row in rows if row.get("reason", "").startswith("timed out")}
@@ -273,8 +273,8 @@ def test_progress_counts_images_and_statuses(tmp_path: Path) -> None:
 def test_fits_without_a_verdict_are_counted_apart(tmp_path: Path) -> None:
     kept: list[RunProgress] = []
     _run(tmp_path, 8, fit=_Unjudged, report=kept.append)
-    assert kept[-1].statuses == {"unjudged": 11, "failed": 3}
-    assert state(kept[-1])["unjudged"] == summary(kept[-1])["unjudged"] == 11
+    assert kept[-1].statuses == {"unjudged": 12, "failed": 3}
+    assert state(kept[-1])["unjudged"] == summary(kept[-1])["unjudged"] == 12
 
 
 class _Unjudged(Fit):
