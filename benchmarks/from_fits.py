@@ -33,8 +33,8 @@ from torch import set_num_threads
 
 from dsr_fit.body.files import load_body
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.evaluate import ccp, tables
-from dsr_fit.evaluate.benchmark import REPORTING_SEED, Values, fit_all, metrics_on_cases
+from dsr_fit.evaluate import REPORTING_SEED, ccp, tables
+from dsr_fit.evaluate.benchmark import Values, fit_all, metrics_on_cases
 from dsr_fit.evaluate.cached_source import CachedSource, case_source, photo_source, seed_of
 from dsr_fit.evaluate.metrics import Confusion, bootstrap, paired_difference
 from dsr_fit.evaluate.regressor import metrics_on_photos

@@ -24,8 +24,8 @@ from photos import observe_all as observe_photos
 from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.evaluate import ccp, tables
-from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, ObservedCase, fit_all, metrics_on_cases
+from dsr_fit.evaluate import REPORTING_SEED, ccp, tables
+from dsr_fit.evaluate.benchmark import METRICS, ObservedCase, fit_all, metrics_on_cases
 from dsr_fit.evaluate.cached_source import case_source, seed_of
 from dsr_fit.evaluate.regressor import metrics_on_photos
 from dsr_fit.fitting.fitter import Fitter

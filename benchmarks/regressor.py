@@ -22,8 +22,8 @@ from modes import observe_cases
 from scipy.stats import rankdata
 
 from dsr_fit.body.files import load_body
-from dsr_fit.evaluate import metrics, tables
-from dsr_fit.evaluate.benchmark import REPORTING_SEED, ObservedCase, observe_truth
+from dsr_fit.evaluate import REPORTING_SEED, metrics, tables
+from dsr_fit.evaluate.benchmark import ObservedCase, observe_truth
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsr_fit.cli.main import main as cli
+from dsr_fit.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PERSON = ROOT / "examples" / "person.png"

@@ -18,8 +18,8 @@ from scenes import person as posed
 
 from dsr_fit.body.files import load_body
 from dsr_fit.body.parameters import Parameters
+from dsr_fit.cli import main as cli
 from dsr_fit.cli.batch import sentence
-from dsr_fit.cli.main import main as cli
 from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.fitting import BatchFitter

@@ -15,8 +15,8 @@ from PIL import Image
 from synthetic_smpl import synthetic_smpl, write_npz
 
 from dsr_fit.assets import LICENSED, shipped
+from dsr_fit.cli import main as cli
 from dsr_fit.cli.batch import BatchArguments
-from dsr_fit.cli.main import main as cli
 from dsr_fit.config import FitConfig, from_dict
 from dsr_fit.dataset.run import Resources, read_results, run
 from dsr_fit.dataset.settings import Settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,11 @@ import pytest
 import torch
 from scenes import open_body
 
-from dsr_fit.cli.evaluate_clothed import REFERENCES, AblationArguments, ClothedArguments, variants
 from dsr_fit.cli.main import main as cli
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.benchmark import METRICS, ObservedCase, at_focal, case_metrics, observe_cases, observe_truth, run
+from dsr_fit.evaluate.clothed_report import REFERENCES, variants
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.synthetic import write_cases
 from dsr_fit.synthetic.dataset import read_case
@@ -153,11 +153,3 @@ def test_wrong_words(words: list[str], status: int, message: str, capsys: pytest
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize(("name", "kind"), [("clothed", ClothedArguments), ("ablation", AblationArguments)])
-def test_every_option_is_documented(name: str, kind: type) -> None:
-    page = (ROOT / "docs" / "command_line.md").read_text()
-    assert f"## `dsr-fit evaluate {name} " in page
-    for entry in fields(kind):
-        assert f"`--{entry.name.replace('_', '-')}" in page

@@ -19,7 +19,7 @@ from synthetic_smpl import synthetic_smpl, write_npz
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, project, ray_rotation, spin_translation
-from dsr_fit.cli.main import main as cli
+from dsr_fit.cli import main as cli
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.exports.coco import write_coco
 from dsr_fit.dataset.exports.eft import _residual, orthographic, write_eft
@@ -53,10 +53,8 @@ def _results(folder: Path, camera: Any = "full", smpl: bool = False) -> list[Row
     observed[0] = replace(observed[0], labels=labels)
     for name in NAMES:
         Image.fromarray(observed[0].image).save(images / name)
-    seen = [
-        PersonObservation(*of, 100 + i, PackedObservation.of(observed[i]))
-        for i, of in enumerate([("a.png", 0), ("a.png", 1), ("sub/b.png", 0)])
-    ]
+    people = enumerate([("a.png", 0), ("a.png", 1), ("sub/b.png", 0)])
+    seen = [PersonObservation(*person, 100 + i, PackedObservation.of(observed[i])) for i, person in people]
     seen.append(PersonObservation("c.png", 0, reason="nobody was found"))
     rows = BatchFitter(settings, images)(seen).rows
     for row in rows[:2]:

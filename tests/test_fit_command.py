@@ -24,7 +24,7 @@ from scenes import open_body
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, spin_translation
-from dsr_fit.cli.main import main as cli
+from dsr_fit.cli import main as cli
 from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, Weights, from_dict
 from dsr_fit.joints import KEYPOINT_INDEX
@@ -158,7 +158,7 @@ def test_the_crop_camera_shows_the_body_up_to_its_residual(mesh: Path, arrays: d
 def test_the_report_is_the_contracts(mesh: Path) -> None:
     report = _report(mesh)
     assert set(report) == {
-        "energies", "metrics", "quality", "accepted", "reasons", "iterations", "stop_reason", "timings_s",
+        "device", "energies", "metrics", "quality", "accepted", "reasons", "iterations", "stop_reason", "timings_s",
         "config", "versions", "seed", "labels_source", "keypoints_source", "crop_residual_px", "body",
         "regressor", "joint_spread_deg", "expected_error_m",
     }  # fmt: skip
@@ -248,6 +248,12 @@ def test_the_camera_frame_is_kept_on_request(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.vertices, _load(out)["vertices"], atol=1e-6)
 
 
+def test_a_new_folder_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder" / "mesh.obj"
+    assert cli.main([str(PERSON), "--out", str(out), *QUICK]) == 0
+    assert sorted(path.suffix for path in out.parent.iterdir()) == [".json", ".npz", ".obj", ".png"]
+
+
 def test_the_crop_camera_is_exact_when_fitted_with(mesh: Path, tmp_path: Path) -> None:
     out = tmp_path / "mesh.obj"
     _fit(out, "--camera", "crop", *QUICK)
@@ -291,6 +297,6 @@ def test_a_failure_while_writing_keeps_the_earlier_result(
     out = tmp_path / "fit" / "mesh.obj"
     status, line = refused(capfd, [str(PERSON), "--out", str(out), *QUICK])
     assert (status, line) == (
-        1, f"dsr-fit: {out}: can't write there (No space left on device); choose another --out",
+        1, f"dsr-fit: {out}: can't write there (No space left on device); make room, and run the same command again",
     )  # fmt: skip
     assert content(tmp_path) == before

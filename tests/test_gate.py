@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +135,12 @@ def test_evidence_of_a_fit_that_lies_on_its_truth(result: FitResult) -> None:
     assert values["hidden"] == pytest.approx(-25)
     assert 0 <= values["keypoint_error"] < 0.05
     assert 0 <= values["outside"] < 0.3
+
+
+def test_every_evidence_is_documented() -> None:
+    rows = shipped(ASSET).with_name("README.md").read_text(encoding="utf-8").splitlines()
+    cells = [row.split("|")[1] for row in rows if row.startswith("| `")]
+    assert re.findall(r"`(\w+)`", "".join(cells)) == list(EVIDENCE)
 
 
 # --- Calibration ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import tyro
 from label_folders import QUICK, write_results
 from synthetic_smpl import synthetic_smpl, write_pickle
 
-from dsr_fit.cli.main import main as cli
+from dsr_fit.cli import main as cli
 from dsr_fit.dataset.settings import Settings
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "pseudo_labels.md").read_text(encoding="utf-8")

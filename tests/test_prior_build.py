@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-import tyro
 from scenes import HEIGHT, WIDTH, observe, open_body, person
 
 from dsr_fit.cli.main import main as cli
-from dsr_fit.cli.prior import BuildArguments
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.io.label_files import write_labels
-from dsr_fit.labels import LABEL_INDEX, LABELS
+from dsr_fit.labels import LABEL_INDEX
 from dsr_fit.priors.scans import read_views
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render.renderer import Renderer
@@ -114,7 +112,7 @@ def test_pictures_around_a_scan_show_the_body_in_it(tmp_path: Path, suffix: str)
 
 
 REFUSALS = {
-    "no command": ("prior scan", 2, "nothing to do with priors is called 'scan'; choose one of build"),
+    "no command": ("prior scan", 2, "`dsr-fit prior` has no 'scan'; choose one of build"),
     "no folder": ("prior build --data gone --out a.npz", 1, "--data gone: no such folder"),
     "empty": ("prior build --data empty --out a.npz", 1, "empty: no .npz with a body's parameters in it"),
     "suffix": ("prior build --data empty --out a.npy", 2, "--out a.npy: the suffix must be .npz"),
@@ -159,15 +157,3 @@ def test_what_does_not_fit_is_refused_in_one_line(capfd: Capture, words: str, st
     assert line in error[-1]
     assert error[-1].startswith("dsr-fit: ")
     assert not Path("a.npz").exists()
-
-
-@pytest.mark.filterwarnings("ignore:get_parser")
-def test_every_option_of_build_is_documented() -> None:
-    actions = tyro.extras.get_parser(BuildArguments)._actions
-    chapters = (ROOT / "docs" / "command_line.md").read_text().split("\n## ")
-    (chapter,) = [text for text in chapters if text.startswith("`dsr-fit prior build")]
-    options = [action.option_strings[0] for action in actions if action.option_strings and action.dest != "help"]
-    assert len(options) == 5
-    for option in options:
-        assert f"| `{option} " in chapter
-    assert len(LABELS) - 1 == 19  # the range that the chapter names

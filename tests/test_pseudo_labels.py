@@ -18,7 +18,7 @@ from scenes import open_body
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, project
-from dsr_fit.cli.main import main as cli
+from dsr_fit.cli import main as cli
 from dsr_fit.dataset.schema import Row, to_table
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError

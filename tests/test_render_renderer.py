@@ -3,7 +3,6 @@ it."""
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from dsr_fit.errors import InputError
 from dsr_fit.render import Renderer, ops_cuda, renderer
-from dsr_fit.render.jit import announce_compilation
 from tests.render_backends import ABSENT, HAS_CUDA
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,19 +210,19 @@ def test_nothing_breaks_it(
         assert leaf.grad.shape == leaf.shape
 
 
-def test_compilation_is_announced_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    class Fresh:
-        signatures: tuple = ()
-        py_func = announce_compilation
-        stats = type("Stats", (), {"cache_path": str(tmp_path)})
-
-    with caplog.at_level(logging.WARNING, logger="dsr_fit"):
-        announce_compilation(Fresh)
-    assert "compiling the CPU kernels" in caplog.text
-    caplog.clear()
-    (tmp_path / f"module.{announce_compilation.__qualname__}-1.py311.nbi").touch()
-    announce_compilation(Fresh)
-    assert not caplog.text
+def test_the_first_fit_after_an_installation_says_that_it_compiles(tmp_path: Path) -> None:
+    """With an empty cache, once, however many renderers there are; with a full one, not at all."""
+    code = (
+        "import numpy as np; from dsr_fit.render.renderer import Renderer\n"
+        "for _ in range(2): Renderer(np.array([[0, 1, 2]]), 3, device='cpu')"
+    )
+    Renderer(np.array([[0, 1, 2]]), 3, device="cpu")(torch.rand(1, 3, 3) + 1, torch.ones(1, 4), 4)  # fills ours
+    said = []
+    for extra in ({"NUMBA_CACHE_DIR": str(tmp_path)}, {}):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env={**os.environ, **extra}, capture_output=True, text=True, check=True)
+        said.append(done.stderr.count("compiling the CPU kernels, once per installation"))
+    assert said == [1, 0]
 
 
 def test_kernels_compile_where_the_package_is_read_only(tmp_path: Path) -> None:

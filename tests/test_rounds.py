@@ -15,7 +15,7 @@ import tables.rounds
 from PIL import Image
 from rounds_stand_ins import PEOPLE, Works, course
 
-from dsr_fit.cli.main import main as cli
+from dsr_fit.cli import main as cli
 from dsr_fit.cli.rounds import RoundsArguments, _check_apart, plan_of
 from dsr_fit.config import FitConfig, to_dict
 from dsr_fit.dataset.manifest import differences

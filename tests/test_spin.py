@@ -21,7 +21,6 @@ from synthetic_smpl import JOINT_VERTICES, h36m_regressor, synthetic_smpl, write
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.camera import Crop
-from dsr_fit.cli.evaluate_spin import markdown, report
 from dsr_fit.config import FitConfig
 from dsr_fit.evaluate.spin import (
     BATCH_SIZE,
@@ -37,6 +36,7 @@ from dsr_fit.evaluate.spin import (
     RowPerception,
     evaluate_rows,
 )
+from dsr_fit.evaluate.spin_report import markdown, report
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.io.spin_file import SpinFile
 from dsr_fit.joints import KEYPOINT_INDEX, SPIN_24

@@ -18,7 +18,7 @@ from training_parts import SMALL, settings_of
 
 pytest.importorskip("lightning")
 
-from dsr_fit.cli.main import main as cli
+from dsr_fit.cli import main as cli
 from dsr_fit.errors import UsageError
 from dsr_fit.regressor.open_network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import write_network

@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from tables import datasets, parsing, regressors, rounds, semantic
 
-from dsr_fit.cli.evaluate_clothed import markdown
+from dsr_fit.evaluate.clothed_report import markdown
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

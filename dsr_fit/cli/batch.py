@@ -30,6 +30,9 @@ class BatchArguments(DatasetArguments):
     timeout: float = 300.0
     """Seconds that detection and parsing, or the fit, may take for each person; with --engine local."""
 
+    def run(self) -> None:
+        run_batch(self)
+
 
 def run_batch(arguments: BatchArguments) -> None:
     """The work behind `dsr-fit batch`."""

@@ -44,10 +44,8 @@ class ExportArguments:
     images: Path | None = None
     """Folder of the images now; default: where they were when they were fitted."""
 
-
-def export(argv: list[str]) -> None:
-    """Parse the words after `dsr-fit export` and do what they ask."""
-    run_export(tyro.cli(ExportArguments, args=argv, prog="dsr-fit export"))
+    def run(self) -> None:
+        run_export(self)
 
 
 def run_export(arguments: ExportArguments) -> None:

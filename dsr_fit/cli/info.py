@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from dsr_fit.assets import LICENSED, licensed_setting, shipped, user_file
-from dsr_fit.body.files import OPEN_BODY
-from dsr_fit.fitting.saving import versions
+
+
+@dataclass(frozen=True)
+class InfoArguments:
+    """Show versions, backends, and which assets are found and how to set the missing ones."""
+
+    def run(self) -> None:
+        print_info()
 
 
 def print_info() -> None:
     """Print the tables to standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dsr_fit.fitting.saving import versions
+
     console = Console()
     for title, rows in (
         ("Versions", list(versions().items())),
@@ -32,20 +41,21 @@ def print_info() -> None:
 def _backends() -> list[tuple[str, str]]:
     import torch
 
-    threads = f"{os.cpu_count()} CPUs, torch uses {torch.get_num_threads()} threads"
-    if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_name(0)
-    else:
-        gpu = "none: " + ("this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to torch")
-    rasteriser = (
-        "installed" if importlib.util.find_spec("nvdiffrast") else "not installed (extra `gpu`); only GPUs need it"
-    )
-    return [("CPU", threads), ("GPU", gpu), ("nvdiffrast", rasteriser)]
+    from dsr_fit.render.device import lacking_for_cuda
+
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    lacking = lacking_for_cuda()
+    return [
+        ("CPU", f"{os.cpu_count()} CPUs, torch uses {torch.get_num_threads()} threads"),
+        ("GPU", gpu),
+        ("nvdiffrast", "installed" if find_spec("nvdiffrast") else "not installed (extra `gpu`); only GPUs need it"),
+        ("--device auto", "cuda" if lacking is None else f"cpu: {lacking}"),
+    ]
 
 
 def _shipped() -> list[tuple[str, str]]:
     assets = {
-        "open body": OPEN_BODY,
+        "open body": "priors/open_body/body.npz",
         "regressor": "priors/regressor/regressor.safetensors",
         "parser": "priors/parser/parser.safetensors",
         "semantic prior": "priors/semantic/prior.npz",

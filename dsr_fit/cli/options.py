@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
 
@@ -50,6 +50,14 @@ class FitterArguments:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the fit runs; `auto` takes a GPU where torch sees one."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
+
+    @classmethod
+    def with_config(cls, config: FitConfig) -> Self:
+        """With the settings of a preset; what every command requires stays required."""
+        required = {
+            entry.name: tyro.MISSING for entry in fields(cls) if entry.default is entry.default_factory is MISSING
+        }
+        return cls(**required, fit=config)
 
     def check_focal(self) -> None:
         """Raises UsageError for a focal length that no camera has."""

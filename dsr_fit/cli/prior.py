@@ -1,4 +1,4 @@
-"""`dsr-fit prior build`: the semantic prior of a body from renders or scans of clothed people."""
+"""`dsr-fit prior build`: a semantic prior from the user's own data."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import tyro
-from rich.console import Console
-from rich.progress import track
-
-from dsr_fit.assets import licensed
-from dsr_fit.body.files import load_body
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.io.files import replacing
-from dsr_fit.priors.counting import View, learn
-from dsr_fit.priors.scans import read_views, scan_paths
+
+if TYPE_CHECKING:
+    from dsr_fit.priors.counting import View
 
 
 @dataclass(frozen=True)
@@ -35,10 +29,12 @@ class BuildArguments:
     resolution: int = 448
     """Pixels of the side of a scan's picture."""
 
+    def run(self) -> None:
+        build(self)
 
-def main(argv: list[str]) -> None:
-    """Parse the words after `dsr-fit prior build` and do what they ask."""
-    arguments = tyro.cli(BuildArguments, args=argv, prog="dsr-fit prior build")
+
+def build(arguments: BuildArguments) -> None:
+    """The work behind `dsr-fit prior build`."""
     if arguments.out.suffix != ".npz":
         raise UsageError(f"--out {arguments.out}: the suffix must be .npz")
     if not arguments.out.parent.is_dir():
@@ -48,6 +44,16 @@ def main(argv: list[str]) -> None:
             raise UsageError(f"--{name} {getattr(arguments, name)}: expected a positive number")
     if not arguments.data.is_dir():
         raise InputError(f"--data {arguments.data}: no such folder")
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import track
+
+    from dsr_fit.assets import licensed
+    from dsr_fit.body.files import load_body
+    from dsr_fit.io.files import replacing
+    from dsr_fit.priors.counting import learn
+    from dsr_fit.priors.scans import read_views, scan_paths
+
     body_path = None if arguments.body == "open" else licensed("body", arguments.body)
     body = load_body(body_path or "open")
     paths = [path for path in scan_paths(arguments.data) if path.resolve() != arguments.out.resolve()]

@@ -93,6 +93,9 @@ class RoundsArguments(DatasetArguments):
             threads=self.threads,
         )
 
+    def run(self) -> None:
+        run_rounds(self)
+
 
 def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
     """The work behind `dsr-fit rounds`; `train` another training than `dsr_fit.training.train`."""

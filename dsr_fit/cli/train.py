@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
-
-import tyro
 
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.training.settings import TrainSettings
 
 
-def train_from(argv: list[str]) -> None:
-    """The work behind `dsr-fit train`."""
-    run_train(tyro.cli(TrainSettings, args=argv, prog="dsr-fit train"))
+@dataclass(frozen=True)
+class TrainArguments(TrainSettings):
+    __doc__ = TrainSettings.__doc__
+
+    def run(self) -> None:
+        run_train(self)
 
 
 def run_train(settings: TrainSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -125,5 +125,4 @@ def row_parameters(row: Row) -> Parameters | None:
     """The fitted parameters of a row, a batch of 1; None where there is no fit."""
     if row["status"] == "failed":
         return None
-    names = ("global_orient", "body_pose", "betas", "cam_t")
-    return Parameters(*(torch.from_numpy(row[name])[None] for name in names))
+    return Parameters(*(torch.from_numpy(row[field.name])[None] for field in fields(Parameters)))

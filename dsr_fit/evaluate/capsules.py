@@ -52,18 +52,13 @@ def complete_skeleton(keypoints: np.ndarray, box: tuple[int, int, int, int]) -> 
 
     height = float(bottom - top)
     origin = np.array([(left + right) / 2, top])
-    # Facing away, the left joints are on the image's left.
     pairs = [("LShoulder", "RShoulder"), ("LHip", "RHip")]
     leftward = sum(known[a][0] - known[b][0] for a, b in pairs if a in known and b in known)
-    facing = -1.0 if leftward < 0 else 1.0
+    facing = -1.0 if leftward < 0 else 1.0  # facing away, the left joints are on the image's left
     points: dict[str, np.ndarray] = {}
     for name, (parent, x, y) in _TEMPLATE.items():
-        place = origin + height * np.array([facing * x, y])
-        if parent is not None:
-            _, parent_x, parent_y = _TEMPLATE[parent]
-            place = points[parent] + height * np.array([facing * (x - parent_x), y - parent_y])
-        points[name] = known.get(name, place)
-
+        start, (_, start_x, start_y) = (points[parent], _TEMPLATE[parent]) if parent else (origin, (None, 0.0, 0.0))
+        points[name] = known.get(name, start + height * np.array([facing * (x - start_x), y - start_y]))
     torso = float(np.linalg.norm(points["Neck"] - points["MidHip"]))
     shoulders = float(np.linalg.norm(points["LShoulder"] - points["RShoulder"]))
     return points, max(torso, 1.3 * shoulders, 0.15 * height)
@@ -72,13 +67,11 @@ def complete_skeleton(keypoints: np.ndarray, box: tuple[int, int, int, int]) -> 
 class Bone(NamedTuple):
     """A capsule around a bone, pixels."""
 
-    label: int
-    """Of bare skin there."""
+    label: int  # of bare skin there
     start: np.ndarray
     end: np.ndarray
     radius: float
-    handicap: float = 0.0
-    """Added to every distance, in radii: for parts that arms and hands are usually in front of."""
+    handicap: float = 0.0  # added to distances, in radii, of parts that arms and hands are usually in front of
 
 
 def bones_of(points: dict[str, np.ndarray], unit: float) -> list[Bone]:

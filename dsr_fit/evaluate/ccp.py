@@ -101,9 +101,9 @@ def tags_to_labels(tags: np.ndarray, tag_names: Sequence[str], keypoints: np.nda
     if not labels.any():
         return labels
 
-    top, bottom, left, right = _bounds(labels)
-    person = labels[top:bottom, left:right]  # a view: edits go into `labels`
-    points, unit = complete_skeleton(keypoints, (left, top, right, bottom))
+    left, top, width, height = cv2.boundingRect(labels)
+    person = labels[top : top + height, left : left + width]  # a view: edits go into `labels`
+    points, unit = complete_skeleton(keypoints, (left, top, left + width, top + height))
     points = {name: point - (left, top) for name, point in points.items()}
     bones = bones_of(points, unit)
     _mend_misplaced(person, points)
@@ -267,12 +267,6 @@ def _read_tags(path: Path) -> np.ndarray:
     if tags is None or tags.ndim != 2:
         raise InputError(f"{path}: not a readable 8-bit label map of Clothing Co-Parsing")
     return tags
-
-
-def _bounds(labels: np.ndarray) -> tuple[int, int, int, int]:
-    """First and one past the last row, first and one past the last column that are not background."""
-    rows, columns = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
-    return rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
 
 
 def _nearest(targets: np.ndarray, kind: int) -> np.ndarray:

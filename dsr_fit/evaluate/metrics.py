@@ -225,8 +225,7 @@ class Interval:
     """A mean and its confidence interval."""
 
     mean: float
-    low: float
-    """NaN when there are fewer than two values."""
+    low: float  # NaN when there are fewer than two values
     high: float
     count: int
 

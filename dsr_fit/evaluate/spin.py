@@ -1,8 +1,8 @@
-"""Joint and vertex errors of the rows of a file in SPIN's format, by SPIN's protocols (Kolotouros et al. 2019, section 5).
+"""Joint and vertex errors by the protocols of SPIN (Kolotouros et al. 2019, section 5), for each row of its files.
 
-Errors are about the pelvis. For SMPL, `J_regressor_h36m.npy` gives 17 joints from the vertices, the pelvis first. Stored
-joints (`S`) and the keypoints of other bodies are picked by name from SPIN's 24. The first 14 of the 17 are those of the
-LSP and 3DPW protocols.
+Errors are about the pelvis. For SMPL, `J_regressor_h36m.npy` gives 17 joints from the vertices, the pelvis first.
+Stored joints (`S`), and the keypoints of other bodies, are picked by name from SPIN's 24. The LSP, Human3.6M and 3DPW
+protocols share the first 14 of the 17.
 """
 
 from __future__ import annotations
@@ -95,8 +95,7 @@ class Errors(NamedTuple):
 
     mpjpe: float
     pa_mpjpe: float
-    pve: float | None
-    """None where one of them has no SMPL vertices."""
+    pve: float | None  # None where one of them has no SMPL vertices
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ class EvaluatedRow:
 
     row: int
     imgname: str
-    keypoints: str
-    """Source of the fit's keypoints: `part`, or the detector's name."""
+    keypoints: str  # their source: `part`, or the detector's name
     stop_reason: str
     mpjpe: float
     pa_mpjpe: float
@@ -140,13 +138,10 @@ class RowEvaluator:
 
     file: SpinFile
     protocol: Protocol
-    from_bodies: bool
-    """True joints are regressed from posed SMPL, as for 3DPW; else they are the stored `S`."""
+    from_bodies: bool  # true joints are regressed from posed SMPL, as for 3DPW; else they are the stored `S`
     regressor: Tensor | None  # (17, 6890) float64; None where the fitted body isn't SMPL and `S` is the truth
-    bodies: dict[str, Body]
-    """SMPL by gender, `m` and `f`; the empty key is for files without genders."""
-    smpl: bool
-    """Whether the fitted body is SMPL, whose joints are regressed from its vertices."""
+    bodies: dict[str, Body]  # SMPL by gender, `m` and `f`; the empty key is for files without genders
+    smpl: bool  # the fitted body is SMPL, its joints are regressed from its vertices
 
     def truth(self, row: int) -> CentredBody:
         """Raises RowError where the file lacks any of the protocol's joints."""
@@ -246,12 +241,10 @@ class RowPerception:
     """Perceives the images of a file's rows."""
 
     file: SpinFile
-    images: Path
-    """Folder that `imgname` is relative to."""
+    images: Path  # folder that `imgname` is relative to
     perception: Perception
-    use_part: bool = True
-    """Use the keypoints of `part` where there are enough; else the detector's in the row's box."""
-    focal: float | None = None
+    use_part: bool = True  # use the keypoints of `part` where there are enough; else the detector's in the row's box
+    focal: float | None = None  # pixels
 
     def __call__(self, row: int) -> Observation:
         """Raises RowError where the image is missing or nobody is found in the box."""

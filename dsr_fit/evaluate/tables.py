@@ -1,4 +1,4 @@
-"""Figures of a benchmark as tables: means with bootstrap intervals, differences by pairs, and splits."""
+"""Tables of a benchmark: means with bootstrap intervals, paired differences, and splits by kind of case."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Columns = Mapping[str, Sequence[float]]
 
 
 def columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Metric -> one value a case, rounded to what a reader can use."""
+    """Metric -> one rounded value per case."""
     return {name: [round(row[name], 4) for row in rows] for name in METRICS}
 
 
 def summary(values: Columns) -> dict[str, Any]:
-    """Metric -> mean with its interval."""
+    """Metric -> mean with interval."""
     return {name: as_dict(bootstrap(values[name])) for name in METRICS}
 
 
 def differences(values: Columns, baseline: Columns) -> dict[str, Any]:
-    """Metric -> mean difference to a baseline, case by case, and in % of the baseline's mean."""
+    """Metric -> mean paired difference to a baseline, also in % of the baseline's mean."""
     found = {}
     for name in METRICS:
         found[name] = as_dict(paired_difference(values[name], baseline[name]))
@@ -35,7 +35,7 @@ def differences(values: Columns, baseline: Columns) -> dict[str, Any]:
 
 
 def splits(values: Columns, tags: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Group -> metric -> mean with its interval: by looseness (thirds), occlusion, second person, view, frame."""
+    """Group -> metric -> mean with interval; groups by looseness (thirds), occlusion, second person, cropping, view."""
     looseness = np.array([tag["looseness"] for tag in tags])
     low, high = np.quantile(looseness, [1 / 3, 2 / 3])
     groups: dict[str, Callable[[Mapping[str, Any]], bool]] = {
@@ -58,19 +58,19 @@ def splits(values: Columns, tags: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
 
 def as_dict(interval: Interval) -> dict[str, Any]:
-    """Rounded; `low` and `high` are null where one value gives no interval."""
+    """Rounded for JSON; `low` and `high` are None where there is only one value."""
     low, high = (None if np.isnan(x) else round(x, 3) for x in (interval.low, interval.high))
     return {"mean": round(interval.mean, 3), "low": low, "high": high, "count": interval.count}
 
 
 def cell(value: Mapping[str, Any]) -> str:
-    """mean [low, high]."""
+    """`mean [low, high]`."""
     if value["low"] is None:
         return f"{value['mean']:.1f}"
     return f"{value['mean']:.1f} [{value['low']:.1f}, {value['high']:.1f}]"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

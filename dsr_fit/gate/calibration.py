@@ -34,8 +34,7 @@ class Table:
 
     values: np.ndarray  # (N, evidence)
     pve: np.ndarray  # (N,) mm
-    missed: int
-    """People without a fit, left out."""
+    missed: int  # people without a fit, left out
 
     @property
     def right(self) -> np.ndarray:

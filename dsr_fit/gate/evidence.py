@@ -12,20 +12,14 @@ from dsr_fit.fitting.result import FitResult
 
 @dataclass(frozen=True)
 class FitSummary:
-    """All that evidence reads of a fit, whether it is in memory or was written to a shard; NaN where unknown."""
+    """What evidence reads of a fit, in memory or in a row of a shard; NaN where unknown."""
 
-    metrics: Mapping[str, float]
-    """Of the final body (`dsr_fit.fitting.metrics`)."""
-    energies: Mapping[str, float]
-    """Final, unweighted."""
-    change_m: float
-    """Mean distance of the joints between the initial estimate and the fit, metres."""
-    spread: np.ndarray | None
-    """(24,) radians: the regressor's expected error of each joint's rotation."""
-    expected_error_m: float
-    """Metres: the regressor's expected error of its joints."""
-    keypoint_confidence: float
-    """Sum over the observed keypoints."""
+    metrics: Mapping[str, float]  # of the final body (`dsr_fit.fitting.metrics`)
+    energies: Mapping[str, float]  # final, unweighted
+    change_m: float  # mean distance of the joints between the initial estimate and the fit
+    spread: np.ndarray | None  # (24,) radians, the regressor's expected error of each joint's rotation
+    expected_error_m: float  # the regressor's expected error of its joints
+    keypoint_confidence: float  # sum over the observed keypoints
 
     @classmethod
     def of_result(cls, result: FitResult) -> FitSummary:
@@ -43,8 +37,7 @@ class FitSummary:
 class Evidence:
     """One quantity that speaks against a fit, and how a reason words it."""
 
-    value: Callable[[FitSummary], float]
-    """NaN where it is unknown."""
+    value: Callable[[FitSummary], float]  # NaN where unknown
     words: Callable[[float], str]
 
 

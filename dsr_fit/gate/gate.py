@@ -39,8 +39,7 @@ class Cost:
 
     knots: np.ndarray  # (K,) rising
     rises: np.ndarray  # (K - 1,) >= 0, between one knot and the next
-    usual: float
-    """Mean cost over the right fits of the calibration."""
+    usual: float  # mean over the right fits of the calibration
 
     def __call__(self, value: float) -> float:
         return float(hinges(np.array([value]), self.knots)[0] @ self.rises)
@@ -57,15 +56,11 @@ class Gate:
     """A calibrated gate."""
 
     bias: float
-    threshold: float
-    """Lowest accepted quality."""
+    threshold: float  # lowest accepted quality
     costs: Mapping[str, Cost]
-    keypoints_source: str
-    """The detector it was calibrated with."""
-    labels_source: str
-    """The parser it was calibrated with."""
-    holds: bool = True
-    """Whether the fitter has the body, priors, parser, regressor and settings it was calibrated with."""
+    keypoints_source: str  # the detector it was calibrated with
+    labels_source: str  # the parser it was calibrated with
+    holds: bool = True  # whether body, priors, parser, regressor and settings are those it was calibrated with
 
     @classmethod
     def of(cls, fitter: Fitter, path: Path | None = None) -> Gate:

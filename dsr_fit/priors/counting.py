@@ -64,12 +64,9 @@ _WORN_ON: dict[str, str] = {
 class View:
     """One view of a clothed person: a label map, the body's surface and the camera."""
 
-    labels: np.ndarray
-    """(H, W) uint8: 0..19 of `labels.LABELS`, 254 occluder, 255 unknown."""
-    vertices: Tensor
-    """(V, 3) metres in the camera's frame."""
-    intrinsics: Tensor
-    """(4,) fx, fy, cx, cy, pixels of `labels`."""
+    labels: np.ndarray  # (H, W) uint8: 0..19 of `labels.LABELS`, 254 occluder, 255 unknown
+    vertices: Tensor  # (V, 3) metres, camera frame
+    intrinsics: Tensor  # (4,) fx, fy, cx, cy, pixels of `labels`
 
     @torch.no_grad()
     def rasterise(self, renderer: Renderer) -> np.ndarray:

@@ -28,12 +28,9 @@ ASSET = "priors/semantic/prior.npz"
 class OutfitPriors:
     """Priors for each class of `outfits.TRUNKS` and `SLEEVES`; the last of each is the average prior."""
 
-    trunks: Tensor
-    """(T + 1, V, 20); rows sum to 1."""
-    sleeves: Tensor
-    """(S + 1, A, 20) of the A vertices on arms."""
-    on_arms: Tensor
-    """(A,) indices of those vertices."""
+    trunks: Tensor  # (T + 1, V, 20), rows sum to 1
+    sleeves: Tensor  # (S + 1, A, 20) of the A vertices on arms
+    on_arms: Tensor  # (A,) indices of those vertices
 
     def of(self, worn: Sequence[Outfit]) -> Tensor:
         """(B, V, 20) the prior of each outfit, the average where a class is unknown."""

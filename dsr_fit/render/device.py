@@ -15,13 +15,13 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"
 
     Raises UsageError for `cuda` where that can't work.
     """
-    lacking = _lacking_for_cuda()
+    lacking = lacking_for_cuda()
     if name == "cuda" and lacking is not None:
         raise UsageError(f"--device cuda: {lacking}; use --device cpu, or see README")
     return "cpu" if name == "cpu" or lacking is not None else "cuda"
 
 
-def _lacking_for_cuda() -> str | None:
+def lacking_for_cuda() -> str | None:
     """What keeps a fit from running on a GPU."""
     if not torch.cuda.is_available():
         build = "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to it"

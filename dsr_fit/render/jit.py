@@ -11,6 +11,7 @@ from typing import Any
 from numba import njit
 
 KERNEL_SECONDS = 40  # what compiling takes on one slow core
+_ANNOUNCED: list[Any] = []
 _FILES = sorted(Path(__file__).parent.glob("*_kernels.py"))
 _SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES))
 
@@ -32,9 +33,10 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def announce_compilation(entry: Any) -> None:
-    """Say, once, that kernels are about to be compiled, unless `entry` (a kernel) is in the cache already."""
-    if entry.signatures or _is_cached(entry):
+    """Say, once a process, that kernels are about to be compiled, unless `entry` (a kernel) is in the cache already."""
+    if entry in _ANNOUNCED or entry.signatures or _is_cached(entry):
         return
+    _ANNOUNCED.append(entry)
     logging.getLogger("dsr_fit").warning(
         "compiling the CPU kernels, once per installation (about %d s)", KERNEL_SECONDS
     )

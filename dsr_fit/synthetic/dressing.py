@@ -69,9 +69,7 @@ def _head_rings(wearer: Wearer, levels: np.ndarray, extra: float) -> np.ndarray:
 
 
 def _head_weights(count: int) -> np.ndarray:
-    weights = np.zeros((count, 24))
-    weights[:, JOINT["head"]] = 1
-    return weights
+    return np.tile(np.eye(24)[JOINT["head"]], (count, 1))
 
 
 def _curtain(wearer: Wearer, spec: Hair, rng: np.random.Generator) -> Piece:

@@ -48,9 +48,8 @@ def _leaf(rng: np.random.Generator, root: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     starts = np.cumsum([0, *(len(points) for points, _ in parts)])
-    return np.concatenate([p for p, _ in parts]), np.concatenate(
-        [f + s for (_, f), s in zip(parts, starts[:-1], strict=True)]
-    )
+    faces = [f + s for (_, f), s in zip(parts, starts[:-1], strict=True)]
+    return np.concatenate([p for p, _ in parts]), np.concatenate(faces)
 
 
 def _shape(kind: str, tall: float, rng: np.random.Generator) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -63,18 +62,13 @@ def _shape(kind: str, tall: float, rng: np.random.Generator) -> list[tuple[str, 
         return [("occluder", *_tube(np.zeros(3), np.array([0, 3.2, 0]), radius, radius))]
     if kind == "table":
         wide, high, deep = rng.uniform(0.8, 1.5), rng.uniform(0.38, 0.46) * tall, rng.uniform(0.3, 0.5)
-        legs = [
-            _box((x * (wide / 2 - 0.05), high / 2, z * (deep / 2 - 0.05)), (0.05, high, 0.05))
-            for x in (-1, 1)
-            for z in (-1, 1)
-        ]
+        corners = [(x * (wide / 2 - 0.05), z * (deep / 2 - 0.05)) for x in (-1, 1) for z in (-1, 1)]
+        legs = [_box((x, high / 2, z), (0.05, high, 0.05)) for x, z in corners]
         return [("occluder", *_joined([_box((0, high, 0), (wide, 0.05, deep)), *legs]))]
     pot = rng.uniform(0.2, 0.35)
     parts = [_leaf(rng, np.array([0, pot, 0]) + rng.normal(0, 0.04, 3) * [1, 4, 1]) for _ in range(34)]
-    return [
-        ("occluder", *_tube(np.zeros(3), np.array([0.0, pot, 0.0]), 0.11, 0.15)),
-        ("leaves", *_joined(parts)),
-    ]
+    vessel = _tube(np.zeros(3), np.array([0.0, pot, 0.0]), 0.11, 0.15)
+    return [("occluder", *vessel), ("leaves", *_joined(parts))]
 
 
 def occluder(camera: Camera, body: np.ndarray, rng: np.random.Generator) -> tuple[list[Piece], str]:

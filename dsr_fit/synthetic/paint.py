@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit
 
 from dsr_fit.synthetic.regions import ramp, waves
 
@@ -194,22 +193,10 @@ def _blend(colour: np.ndarray, other: np.ndarray, share: np.ndarray) -> None:
     colour += np.asarray(share, float)[:, None] * (other - colour)
 
 
-@njit(cache=True, nogil=True)
-def sample_tile(tile, metres, uv, out):
-    """Nearest texel of a repeating tile at (N, 2) metres, into out (N, 3)."""
-    size = tile.shape[0]
-    scale = size / metres
-    for k in range(len(uv)):
-        i = int(np.floor(-uv[k, 1] * scale)) % size
-        j = int(np.floor(uv[k, 0] * scale)) % size
-        for c in range(3):
-            out[k, c] = tile[i, j, c]
-
-
 def paint_cloth(uv: np.ndarray, rest: np.ndarray, material: Material) -> np.ndarray:
     """Colours (N, 3) float32 at texture coordinates (N, 2) metres; the badge is placed by `rest` (N, 3)."""
-    out = np.empty((len(uv), 3), np.float32)
-    sample_tile(material.tile, material.metres, uv, out)
+    texel = np.floor(uv.astype(np.float64) * (TILE / material.metres) * (1, -1)).astype(int) % TILE
+    out = material.tile[texel[:, 1], texel[:, 0]]
     if material.badge is not None:
         height, width = material.badge.shape[:2]
         j = (width * (0.5 + rest[:, 0] / 0.26)).astype(int)

@@ -25,6 +25,11 @@ from dsr_fit.synthetic.wardrobe import random_outfit
 CLOTH = {LABEL_INDEX[name]: name for name in ("upperclothes", "dress", "coat", "pants", "skirt")}
 MOST_HIDDEN = 0.5  # of the person; occluders that hide more are placed again
 MAIN, SECOND, OCCLUDING = 0, 1, 2
+LIMB_RADII = (  # metres, by parts of keypoints' names
+    (0.05, ("Nose", "Eye", "Ear", "Jaw")),
+    (0.17, ("Hip", "Pelvis", "Thorax", "Spine", "Neck", "Head", "Shoulder")),
+    (0.10, ("",)),
+)
 
 
 @dataclass(frozen=True)
@@ -35,46 +40,30 @@ class ClothedCase:
     """
 
     seed: int
-    image: np.ndarray
-    """(H, W, 3) uint8 RGB."""
-    global_orient: np.ndarray
-    """(3,) float32 axis-angle, camera frame."""
-    body_pose: np.ndarray
-    """(69,) float32 axis-angle."""
-    betas: np.ndarray
-    """(10,) float32."""
-    cam_t: np.ndarray
-    """(3,) float32 metres."""
-    focal_length: float
-    """Pixels."""
-    vertices: np.ndarray
-    """(V, 3) float32 of the open body, `cam_t` included."""
-    joints: np.ndarray
-    """(49, 3) float32 keypoints, `cam_t` included."""
+    image: np.ndarray  # (H, W, 3) uint8 RGB; black if not painted
+    global_orient: np.ndarray  # (3,) float32 axis-angle, camera frame
+    body_pose: np.ndarray  # (69,) float32 axis-angle
+    betas: np.ndarray  # (10,) float32
+    cam_t: np.ndarray  # (3,) float32 metres
+    focal_length: float  # pixels
+    vertices: np.ndarray  # (V, 3) float32 of the open body, with cam_t
+    joints: np.ndarray  # (49, 3) float32 keypoints, with cam_t
     keypoint_visibility: np.ndarray
     """(49,) bool: in the frame, and not hidden by anything but the person's own nearby surface."""
-    body_mask: np.ndarray
-    """(H, W) bool: the unclothed body, ignoring occluders."""
-    clothed_mask: np.ndarray
-    """(H, W) bool: the person with clothes, hair and shoes, ignoring occluders."""
+    body_mask: np.ndarray  # (H, W) bool: the unclothed body, ignoring occluders
+    clothed_mask: np.ndarray  # (H, W) bool: the person with clothes, hair and shoes, ignoring occluders
     labels: np.ndarray
     """(H, W) uint8: the 20 labels where this person is visible; 254 on objects and people in front of any part of this
     person; 255 on bare bellies, which have no label; else background."""
-    looseness: float
-    """Metres: mean distance of garments from the body, over their visible pixels."""
-    looseness_by_label: dict[str, float]
-    """The same for each visible garment label."""
+    looseness: float  # metres: mean distance of garments from the body, over their visible pixels
+    looseness_by_label: dict[str, float]  # the same for each visible garment label
     view: ViewName
-    occluded: str | None
-    """Kind of the occluder in front of the person."""
+    occluded: str | None  # kind of the occluder in front of the person
     second_person: bool
     cropped: bool
-    garments: tuple[str, ...]
-    """Entries of `wardrobe.KINDS`."""
-    clip: str
-    """The motion clip of the pose, held out from training."""
-    backdrop: str
-    """Empty if the image was not painted."""
+    garments: tuple[str, ...]  # entries of `wardrobe.KINDS`
+    clip: str  # the motion clip of the pose
+    backdrop: str  # kind of background; empty if not painted
 
     def parameters(self) -> Parameters:
         """The true parameters, a batch of 1."""
@@ -229,20 +218,12 @@ def _pixel_truth(camera: Camera, scene: Scene, alone: Scene) -> _PixelTruth:
 
 def _visibility(camera: Camera, keypoints: np.ndarray, pixels: _PixelTruth) -> np.ndarray:
     """(49,) bool; a visible keypoint lies inside the body, at most its limb's radius behind the surface."""
-    radius = np.array([0.05 if _on_head(name) else 0.17 if _on_torso(name) else 0.10 for name in KEYPOINTS_49])
+    radius = np.array([next(r for r, parts in LIMB_RADII if any(p in name for p in parts)) for name in KEYPOINTS_49])
     pixel = np.floor(camera.project(keypoints)).astype(int)
     inside = ((pixel >= 0) & (pixel < [camera.width, camera.height])).all(1) & (keypoints[:, 2] > 0)
     j, i = pixel.clip(0, [camera.width - 1, camera.height - 1]).T
     near = pixels.depth[i, j] > keypoints[:, 2] - radius
     return inside & near & (pixels.labels[i, j] != OCCLUDER)
-
-
-def _on_head(name: str) -> bool:
-    return any(part in name for part in ("Nose", "Eye", "Ear", "Jaw"))
-
-
-def _on_torso(name: str) -> bool:
-    return any(part in name for part in ("Hip", "Pelvis", "Thorax", "Spine", "Neck", "Head", "Shoulder"))
 
 
 def _looseness(camera: Camera, alone: Scene, placed: Placed) -> tuple[float, dict[str, float]]:

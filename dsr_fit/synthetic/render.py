@@ -163,10 +163,8 @@ def compose(
     reached = shading.lit(pixels.position, shadow)
     sight = pixels.position / np.linalg.norm(pixels.position, axis=1, keepdims=True)
     lit_colour = np.empty_like(colour)
-    shading.shade(
-        colour, gloss, pixels.normal, sight, pixels.facing, reached, hollow.ravel()[pixels.index],
-        shading.light_table(lights), lit_colour,
-    )  # fmt: skip
+    occlusion = hollow.ravel()[pixels.index]
+    shading.shade(colour, gloss, pixels.normal, sight, pixels.facing, reached, occlusion, lights, lit_colour)
     layer = np.zeros((ids.size, 4), np.float32)
     layer[pixels.index, :3], layer[pixels.index, 3] = lit_colour, 1
     layer = cv2.resize(layer.reshape(*ids.shape, 4), (camera.width, camera.height), interpolation=cv2.INTER_AREA)

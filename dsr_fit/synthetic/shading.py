@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,8 +14,7 @@ from dsr_fit.render.raster_kernels import project_screen, visible_triangles
 SHADOW_SIZE = 512
 
 
-@dataclass(frozen=True)
-class Lights:
+class Lights(NamedTuple):
     """Directions are unit vectors towards the light, camera frame; radiances are linear."""
 
     key: np.ndarray  # (3,)
@@ -116,37 +116,29 @@ def ambient_occlusion(depth: np.ndarray, covered: np.ndarray, scale: float) -> n
 
 
 @njit(cache=True, nogil=True)
-def shade(colour, gloss, normal, view, facing, lit, occlusion, lights, out):
+def shade(colour, gloss, normal, sight, facing, lit, occlusion, lights, out):
     """Lit sRGB colours into out (N, 3).
 
-    `lights` (8, 3): key direction and radiance, fill direction and radiance, up, sky, ground, exposure.
     `facing` is negative for the inside of a garment.
     """
+    to_key, to_fill, upwards = lights.key, lights.fill, lights.up
     for k in range(len(colour)):
         n0, n1, n2 = normal[k, 0], normal[k, 1], normal[k, 2]
         inverse = 1.0 / np.sqrt(n0 * n0 + n1 * n1 + n2 * n2 + 1e-12)
         if facing[k] < 0:
             inverse = -inverse
         n0, n1, n2 = n0 * inverse, n1 * inverse, n2 * inverse
-        key = max(n0 * lights[0, 0] + n1 * lights[0, 1] + n2 * lights[0, 2] + 0.08, 0.0) / 1.08 * lit[k]
-        fill = max(n0 * lights[2, 0] + n1 * lights[2, 1] + n2 * lights[2, 2] + 0.2, 0.0) / 1.2
-        up = 0.5 + 0.5 * (n0 * lights[4, 0] + n1 * lights[4, 1] + n2 * lights[4, 2])
-        h0 = lights[0, 0] - view[k, 0]
-        h1 = lights[0, 1] - view[k, 1]
-        h2 = lights[0, 2] - view[k, 2]
+        key = max(n0 * to_key[0] + n1 * to_key[1] + n2 * to_key[2] + 0.08, 0.0) / 1.08 * lit[k]
+        fill = max(n0 * to_fill[0] + n1 * to_fill[1] + n2 * to_fill[2] + 0.2, 0.0) / 1.2
+        up = 0.5 + 0.5 * (n0 * upwards[0] + n1 * upwards[1] + n2 * upwards[2])
+        h0, h1, h2 = to_key[0] - sight[k, 0], to_key[1] - sight[k, 1], to_key[2] - sight[k, 2]
         h = max(n0 * h0 + n1 * h1 + n2 * h2, 0.0) / np.sqrt(h0 * h0 + h1 * h1 + h2 * h2 + 1e-9)
         shine = gloss[k] * h**20 * lit[k]
         dim = 0.45 if facing[k] < 0 else 1.0
         for c in range(3):
-            ambient = (lights[5, c] * up + lights[6, c] * (1 - up)) * occlusion[k]
-            light = dim * (ambient + lights[1, c] * key + lights[3, c] * fill * (0.5 + 0.5 * occlusion[k]))
-            linear = ((colour[k, c] / 255.0) ** 2.2 * light + 0.5 * shine * lights[1, c]) * lights[7, 0]
+            ambient = (lights.sky[c] * up + lights.ground[c] * (1 - up)) * occlusion[k]
+            light = dim * (
+                ambient + lights.key_colour[c] * key + lights.fill_colour[c] * fill * (0.5 + 0.5 * occlusion[k])
+            )
+            linear = ((colour[k, c] / 255.0) ** 2.2 * light + 0.5 * shine * lights.key_colour[c]) * lights.exposure
             out[k, c] = 255.0 * min(linear / (1 + 0.12 * linear), 1.0) ** (1 / 2.2)
-
-
-def light_table(lights: Lights) -> np.ndarray:
-    """(8, 3) float64 for `shade`."""
-    return np.stack([
-        lights.key, lights.key_colour, lights.fill, lights.fill_colour, lights.up, lights.sky, lights.ground,
-        np.full(3, lights.exposure),
-    ])  # fmt: skip

@@ -77,12 +77,9 @@ class Casting:
     """Distribution of poses and cameras; the default is the benchmark's."""
 
     poses: PoseSet = field(default_factory=held_out_poses)
-    pose_noise: float = 0.0
-    """Standard deviation of noise on each joint's rotation vector, radians per axis."""
-    pitch: tuple[float, float] = (0.08, 0.10)
-    """Mean and standard deviation, radians, downwards."""
-    roll: float = 0.04
-    """Standard deviation, radians."""
+    pose_noise: float = 0.0  # standard deviation on each joint's rotation vector, radians per axis
+    pitch: tuple[float, float] = (0.08, 0.10)  # mean and standard deviation, radians, downwards
+    roll: float = 0.04  # standard deviation, radians
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,6 @@ class Placed:
     wearer: Wearer
     keypoints: np.ndarray  # (49, 3) camera frame
     global_orient: np.ndarray  # (3,) camera frame
-    betas: np.ndarray
     cam_t: np.ndarray
 
 
@@ -144,7 +140,7 @@ def place(stance: Stance, betas: np.ndarray, rotation: np.ndarray, cam_t: np.nda
     orient = (Rotation.from_matrix(rotation) * Rotation.from_rotvec(stance.global_orient)).as_rotvec()
     orient, cam_t = orient.astype(np.float32), cam_t.astype(np.float32)
     wearer, keypoints = wearer_of(orient, stance.body_pose, betas, cam_t, -rotation[:, 1])
-    return Placed(wearer, keypoints, orient, betas, cam_t)
+    return Placed(wearer, keypoints, orient, cam_t)
 
 
 def _on_floor(vertices: np.ndarray, down: np.ndarray) -> np.ndarray:

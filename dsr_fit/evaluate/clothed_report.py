@@ -1,26 +1,18 @@
-"""`dsr-fit evaluate clothed` and `dsr-fit evaluate ablation`: the fitter on people whose bodies are known."""
+"""The ablation's variants, and the report of fits of people whose bodies are known."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tyro
-from rich.console import Console
-from rich.progress import track
-
-from dsr_fit.body.files import load_body
-from dsr_fit.config import FitConfig, Semantics, load_config, to_dict
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.config import FitConfig, Semantics, to_dict
+from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import tables
-from dsr_fit.evaluate.benchmark import METRICS, REPORTING_SEED, ObservedCase, PerceptionKind, observe_cases, run
-from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.evaluate.benchmark import METRICS, ObservedCase
 from dsr_fit.fitting.saving import versions
-from dsr_fit.io.files import replacing
-from dsr_fit.synthetic.dataset import read_case, write_cases
+from dsr_fit.synthetic.dataset import read_case
 
 SILHOUETTE = 10.0
 """Weight of the baseline, strong enough to be followed."""
@@ -28,43 +20,6 @@ STIFF = 1e4
 """Weight of priors that leave nothing but orientation and place."""
 TAGS = ("looseness", "occluded", "second_person", "cropped", "view")
 REFERENCES = ("keypoints", "silhouette")
-
-
-@dataclass(frozen=True)
-class ClothedArguments:
-    """Fit rendered clothed people whose bodies are known, and say how far off the fits are."""
-
-    out: Path
-    """Report to write: .json; the table goes beside it as .md."""
-    cases_dir: Path
-    """Folder of the cases; missing ones are generated. Start with an empty one after an upgrade."""
-    cases: int = 300
-    """How many people."""
-    first_seed: int = REPORTING_SEED
-    """Seed of the first one; figures that settings were chosen on are from seeds near 0."""
-    perception: PerceptionKind = "perfect"
-    """`perfect`: true labels and visible keypoints, with noise; `whole`: detector and parser on the picture."""
-    noise: float = 0.005
-    """Noise of perfect keypoints: standard deviation an axis, over the keypoints' box."""
-    config: str | None = None
-    """A preset's name or a YAML file with the fit's configuration."""
-
-
-@dataclass(frozen=True)
-class AblationArguments(ClothedArguments):
-    """The same people fitted with every combination of terms, compared case by case."""
-
-
-def clothed(argv: list[str]) -> None:
-    """Parse the words after `dsr-fit evaluate clothed` and do what they ask."""
-    arguments = tyro.cli(ClothedArguments, args=argv, prog="dsr-fit evaluate clothed")
-    _evaluate(arguments, {"default": load_config(arguments.config)})
-
-
-def ablation(argv: list[str]) -> None:
-    """Parse the words after `dsr-fit evaluate ablation` and do what they ask."""
-    arguments = tyro.cli(AblationArguments, args=argv, prog="dsr-fit evaluate ablation")
-    _evaluate(arguments, variants(load_config(arguments.config)))
 
 
 def variants(config: FitConfig) -> dict[str, FitConfig]:
@@ -95,44 +50,20 @@ def variants(config: FitConfig) -> dict[str, FitConfig]:
     }
 
 
-def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> None:
-    _check(arguments)
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.cases)
-    console = Console(stderr=True)
-    shown = {"console": console, "transient": True}
-    write_cases(arguments.cases_dir, track(seeds, "generating", **shown))
-    observed = observe_cases(arguments.cases_dir, seeds, arguments.perception, arguments.noise)
-    seen = list(track(observed, "looking", len(seeds), **shown))
-    body = load_body()
-    values = {}
-    for name, config in configs.items():
-        fitted = run(Fitter(body, config), arguments.cases_dir, seen)
-        count = sum(item.observation is not None for item in seen)
-        values[name] = tables.columns(list(track(fitted, name, count, **shown)))
-    found = report(arguments, configs, seen, values)
-    with replacing(arguments.out) as temporary:
-        temporary.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
-    text = markdown(found)
-    with replacing(arguments.out.with_suffix(".md")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    Console(width=160, soft_wrap=True, markup=False, highlight=False).print(text, end="")
-
-
 def report(
-    arguments: ClothedArguments,
+    cases_dir: Path,
+    about: dict[str, Any],
     configs: dict[str, FitConfig],
     seen: Sequence[ObservedCase],
     values: dict[str, dict[str, list[float]]],
 ) -> dict[str, Any]:
-    """All that is known about a benchmark's run, fit for JSON."""
+    """The whole result of a run, fit for JSON; `about` says how the cases were chosen and observed."""
     judged = [item.seed for item in seen if item.observation is not None]
-    cases = (read_case(arguments.cases_dir, seed) for seed in judged)
+    cases = (read_case(cases_dir, seed) for seed in judged)
     tags = [{"seed": case.seed, **{name: getattr(case, name) for name in TAGS}} for case in cases]
     return {
         "cases": len(seen),
-        "first_seed": arguments.first_seed,
-        "perception": arguments.perception,
-        "noise": arguments.noise,
+        **about,
         "missed": [{"seed": item.seed, "reason": item.reason} for item in seen if item.observation is None],
         "versions": versions(),
         "variants": {
@@ -195,14 +126,3 @@ def markdown(found: dict[str, Any]) -> str:
 def _difference(value: dict[str, Any]) -> str:
     share = "" if value["percent"] is None else f" ({value['percent']:+.0f} %)"
     return tables.cell(value) + share
-
-
-def _check(arguments: ClothedArguments) -> None:
-    if arguments.cases < 1:
-        raise UsageError(f"--cases {arguments.cases}: at least 1")
-    if not 0 <= arguments.noise < 1:
-        raise UsageError(f"--noise {arguments.noise}: a share of the keypoints' box, such as 0.005")
-    if arguments.out.suffix != ".json":
-        raise UsageError(f"--out {arguments.out}: the suffix must be .json")
-    if not arguments.out.parent.is_dir():
-        raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
