@@ -35,8 +35,9 @@ class FitterArguments:
     body: str | None = None
     """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
     regressor: str | None = None
-    """The regressor of the initial estimate: `open` (ours, for the open body), `kinematic`, our .safetensors file, or a checkpoint of
-    DSR, SPIN or EFT; default: `open` for the open body, for others the one that is set, else `kinematic`."""
+    """The regressor of the initial estimate: `open` (ours, for the open body), `kinematic`, our .safetensors file, or a
+    checkpoint of DSR, SPIN or EFT; default: `open` for the open body, for others the one that is set, else
+    `kinematic`."""
     joint_regressor_extra: Path | None = None
     """J_regressor_extra.npy, for official SMPL."""
     smpl_mean_params: Path | None = None
