@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.body.normals import vertex_normals
 from dsr_fit.camera import Crop
 from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
 from dsr_fit.observe.batch import crop_labels
@@ -52,16 +53,6 @@ def shaded(renderer: Renderer, vertices: Tensor, intrinsics: Tensor, resolution:
     render = renderer(vertices[None], intrinsics[None], resolution, attributes=colours)
     alpha = render.alpha[0, ..., None].numpy()
     return 255 * render.attributes[0].numpy() / np.maximum(alpha, 1e-6), alpha
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(V, 3) area-weighted unit normals that point outwards of a mesh wound counter-clockwise."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    face_normals = torch.linalg.cross(b - a, c - a)
-    normals = torch.zeros_like(vertices)
-    for corner in range(3):
-        normals.index_add_(0, faces[:, corner], face_normals)
-    return torch.nn.functional.normalize(normals, dim=1)
 
 
 def _side_view(renderer: Renderer, vertices: Tensor, sign: float) -> np.ndarray:
