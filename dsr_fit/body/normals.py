@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(..., V, 3) unit normals, the mean of the triangles' weighted by area; outwards of a mesh wound counter-clockwise.
+    """(..., V, 3) unit normals, area-weighted means of the faces'; outwards where these wind counter-clockwise.
 
     `vertices` (..., V, 3), `faces` (F, 3) int64.
     """

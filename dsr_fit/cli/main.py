@@ -58,7 +58,7 @@ def run_fit(arguments: FitArguments) -> None:
     arguments.check_focal()
 
     from dsr_fit.gate.gate import Gate
-    from dsr_fit.observe.load_parser import load_parser
+    from dsr_fit.observe.parser import load_parser
     from dsr_fit.observe.perception import Inputs, Perception
 
     fitter = arguments.settings().fitter()

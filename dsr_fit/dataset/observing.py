@@ -14,7 +14,7 @@ from dsr_fit.errors import DsrFitError
 from dsr_fit.io.images import read_image
 from dsr_fit.io.keypoint_files import read_keypoints
 from dsr_fit.observation import Detection
-from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Inputs, Perception
 
 

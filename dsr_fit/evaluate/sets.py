@@ -111,7 +111,7 @@ class CasePerceiver:
     """Looks at a rendered person through the whole pipeline; whoever the detector takes for somebody else is missed."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
-        from dsr_fit.observe.load_parser import load_parser
+        from dsr_fit.observe.parser import load_parser
         from dsr_fit.observe.perception import Perception
 
         torch.set_num_threads(1)
