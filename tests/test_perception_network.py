@@ -199,7 +199,7 @@ def test_parsers_by_name(tmp_path: Path) -> None:
     assert load_parser().name == "open"
     with pytest.raises(UsageError, match="expected `open`, `rules`"):
         load_parser("graphonomy")
-    with pytest.raises(UsageError, match="looks once"):
+    with pytest.raises(UsageError, match="knows `fast` alone"):
         load_parser("rules", "paper")
     with pytest.raises(InputError, match=r"transformers|hf download"):
         load_parser(str(tmp_path))
