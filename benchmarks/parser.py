@@ -32,8 +32,7 @@ from dsr_fit.io.label_files import colour_labels
 from dsr_fit.labels import LABEL_SETS, LABELS
 from dsr_fit.observation import Detection
 from dsr_fit.observe.detector import MediaPipeDetector
-from dsr_fit.observe.load_parser import load_parser
-from dsr_fit.observe.parser import HumanParser
+from dsr_fit.observe.parser import HumanParser, load_parser
 
 SIDE = 448  # pixels of a composite
 SAME_PERSON = 0.4  # IoU of keypoint boxes below which the detector chose somebody else

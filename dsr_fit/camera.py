@@ -33,6 +33,20 @@ class Crop:
         """Upper left corner, pixels of the full image."""
         return self.center[0] - self.side / 2, self.center[1] - self.side / 2
 
+    def matrix(self, size: int, angle: float = 0.0, mirrored: bool = False) -> np.ndarray:
+        """(2, 3) from pixels of the image to those of the crop shown at (size, size), turned by `angle` radians, then
+        mirrored.
+
+        As in all of this package a pixel's centre is at halves: the first covers 0..1. Libraries that count from
+        its centre (OpenCV's warps) are told so where they are called, by half a pixel on both sides.
+        """
+        scale = size / self.side
+        cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+        turn = np.array([[cos, -sin], [sin, cos]])
+        if mirrored:
+            turn[0] *= -1
+        return np.column_stack([turn, size / 2 - turn @ self.center])
+
     @classmethod
     def around(cls, keypoints: np.ndarray, min_confidence: float = 0.2) -> Crop:
         """The crop around the observed of (49, 3) keypoints: 1.2 times the longer side of their box."""

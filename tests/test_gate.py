@@ -20,7 +20,7 @@ from dsr_fit.fitting.result import FitResult
 from dsr_fit.gate import calibration
 from dsr_fit.gate.evidence import EVIDENCE, FitSummary, evidence
 from dsr_fit.gate.gate import ASSET, Cost, Gate, binding, hinges
-from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.parser import load_parser
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.regressor.kinematic import KinematicRegressor

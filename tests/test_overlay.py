@@ -10,13 +10,14 @@ import pytest
 import torch
 from scenes import HEIGHT, WIDTH, observe, open_body, person
 
+from dsr_fit.body.normals import vertex_normals
 from dsr_fit.camera import Crop
 from dsr_fit.config import FitConfig, Stage, Weights
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.labels import COLOURS, LABEL_INDEX, OCCLUDER, UNKNOWN
 from dsr_fit.regressor.kinematic import KinematicRegressor
-from dsr_fit.view.overlay import PANEL, PAPER, vertex_normals
+from dsr_fit.view.overlay import PANEL, PAPER
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
 from dsr_fit.labels import LABEL_INDEX, LEFT_RIGHT_PAIRS, OCCLUDER
 from dsr_fit.observation import Detection
-from dsr_fit.observe.crop import window_around, window_matrix
-from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.crop import window_around
 from dsr_fit.observe.network_parser import (
     SIZE,
     NetworkParser,
     load_network,
     network_input,
 )
+from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.parser_network import CLASSES, GUIDES, POINTS, ParserNetwork, heatmaps, mirrored, prepare
 from dsr_fit.observe.perception import Perception
 from dsr_fit.observe.rules.rule_parser import RuleParser
@@ -102,9 +102,7 @@ def test_the_window_maps_pixel_centres() -> None:
     keypoints = empty_keypoints()
     keypoints[[0, 10]] = [[100, 50, 1], [140, 250, 1]]
     window = window_around(Detection(keypoints), (400, 300))
-    matrix = window_matrix(window, 64)
-    # OpenCV's coordinates have pixel centres at whole numbers: the window's centre is at 31.5 of 64.
-    assert np.allclose(matrix @ [120 - 0.5, 150 - 0.5, 1], [31.5, 31.5])
+    assert np.allclose(window.matrix(64) @ [120, 150, 1], [32, 32])
     picture, _, guides = network_input(np.zeros((400, 300, 3), np.uint8), Detection(keypoints), window, 64)
     assert picture.shape == (1, 3, 64, 64)
     assert guides.shape == (1, GUIDES, 16, 16)
@@ -201,7 +199,7 @@ def test_parsers_by_name(tmp_path: Path) -> None:
     assert load_parser().name == "open"
     with pytest.raises(UsageError, match="expected `open`, `rules`"):
         load_parser("graphonomy")
-    with pytest.raises(UsageError, match="looks once"):
+    with pytest.raises(UsageError, match="knows `fast` alone"):
         load_parser("rules", "paper")
     with pytest.raises(InputError, match=r"transformers|hf download"):
         load_parser(str(tmp_path))

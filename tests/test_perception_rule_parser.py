@@ -12,7 +12,7 @@ from dsr_fit.boxes import keypoint_box
 from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
 from dsr_fit.labels import LABEL_INDEX, LEFT_RIGHT_PAIRS, UNKNOWN
 from dsr_fit.observation import Detection
-from dsr_fit.observe.rules.person_mask import mask_from_keypoints
+from dsr_fit.observe.rules.regions import mask_from_keypoints
 from dsr_fit.observe.rules.rule_parser import RuleParser
 
 # Somebody who faces the camera: the left side is on the right of the image.

@@ -12,7 +12,7 @@ from dsr_fit.errors import InputError
 from dsr_fit.joints import empty_keypoints
 from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
 from dsr_fit.observation import Detection
-from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.parser import load_parser
 
 transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

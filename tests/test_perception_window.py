@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsr_fit.camera import Crop
-from dsr_fit.observe.crop import cut, put_back, window_matrix
+from dsr_fit.observe.crop import cut, put_back
 
 SIZE = 64
 
@@ -32,8 +32,8 @@ def test_a_window_shows_what_lies_there(side: float) -> None:
 
 def test_the_matrix_is_the_cuts() -> None:
     window = Crop((50.0, 40.0), 32.0)
-    # The window's first pixel has its centre a quarter of a pixel from the corner (34, 24), in OpenCV's numbers -0.5.
-    assert np.allclose(window_matrix(window, SIZE) @ [34.25 - 0.5, 24.25 - 0.5, 1], [0, 0])
+    # The window's first pixel has its centre a quarter of a pixel from the corner (34, 24).
+    assert np.allclose(window.matrix(SIZE) @ [34.25, 24.25, 1], [0.5, 0.5])
 
 
 def test_beyond_the_image_is_the_border() -> None:

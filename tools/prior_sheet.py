@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
+from dsr_fit.body.normals import vertex_normals
 from dsr_fit.labels import COLOURS, LABEL_SETS, LABELS, MC_LABELS
 from dsr_fit.priors.outfits import SLEEVES, TRUNKS, Outfit
 from dsr_fit.priors.semantic import load_semantic_prior
@@ -47,13 +48,7 @@ def draw(body: Body, colours: np.ndarray) -> np.ndarray:
     focal = 8.0 * SIDE / 1.95
     intrinsics = torch.tensor([[focal, focal, width / 2, SIDE / 2]]).repeat(2, 1)
     vertices = posed(body)
-    faces = body.faces.long()
-    corners = vertices[:, faces]
-    normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    smooth = torch.zeros_like(vertices)
-    for corner in range(3):
-        smooth.index_add_(1, faces[:, corner], normals)
-    facing = -smooth[..., 2] / smooth.norm(dim=-1).clamp(min=1e-12)
+    facing = -vertex_normals(vertices, body.faces.long())[..., 2]
     shade = 0.55 + 0.45 * facing.clamp(min=0)
     picture = renderer(vertices, intrinsics, (SIDE, width), torch.from_numpy(colours).float() * shade[..., None])
     image = picture.attributes.numpy() + (1 - picture.alpha.numpy()[..., None])

@@ -44,7 +44,7 @@ class FitArguments(FitterArguments):
         self.check_focal()
 
         from dsr_fit.gate.gate import Gate
-        from dsr_fit.observe.load_parser import load_parser
+        from dsr_fit.observe.parser import load_parser
         from dsr_fit.observe.perception import Inputs, Perception
 
         fitter = self.settings().fitter()

@@ -19,7 +19,7 @@ from dsr_fit.io.files import beneath, read_arrays, replacing
 from dsr_fit.io.images import image_size
 from dsr_fit.io.keypoint_files import read_keypoints
 from dsr_fit.observation import Detection
-from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Inputs, Perception
 
 

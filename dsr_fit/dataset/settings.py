@@ -34,7 +34,7 @@ class Settings:
     smpl_mean_params: Path | None = None
     semantic_prior: Path | None = None
     parser: str = "open"
-    """As `dsr_fit.observe.load_parser` takes it."""
+    """As `dsr_fit.observe.parser` takes it."""
     parsing_protocol: ParsingProtocol = "fast"
     gate: Path | None = None
     """A quality gate's file; None: the one that ships, where it is calibrated for these settings."""

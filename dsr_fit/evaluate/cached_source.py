@@ -28,7 +28,7 @@ from dsr_fit.evaluate.benchmark import observe_image
 from dsr_fit.io.files import replacing
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Observation
-from dsr_fit.observe.load_parser import load_parser
+from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Perception
 from dsr_fit.synthetic.dataset import read_case
 

@@ -15,6 +15,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from dsr_fit.body.body import Body
+from dsr_fit.body.normals import vertex_normals
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.optimise.descent import Adam
 
@@ -81,16 +82,6 @@ def convert(parameters: Parameters, old: Body, new: Body, steps: int = STEPS) ->
         one_way, other_way = _plane_distances(reached, vertices, normals, match)
         surface = 0.5 * (one_way.abs().mean(1) + other_way.abs().mean(1))
         return Converted(final, surface, (found.joints() - joints).norm(dim=-1).mean(1))
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(B, V, 3) unit normals, each the mean of its triangles' by their area."""
-    corners = vertices[:, faces]
-    cross = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    summed = torch.zeros_like(vertices)
-    for corner in range(3):
-        summed.index_add_(1, faces[:, corner], cross)
-    return torch.nn.functional.normalize(summed, dim=-1)
 
 
 def _start(parameters: Parameters, new: Body, joints: Tensor) -> Parameters:

@@ -12,6 +12,7 @@ from torch import Tensor
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop, ray_rotation
 from dsr_fit.labels import LABEL_SETS, MC_LABELS, OCCLUDER, UNKNOWN, valid_mc_labels
 from dsr_fit.observation import Observation
+from dsr_fit.observe.crop import warp
 from dsr_fit.terms.points import box_side
 
 
@@ -54,14 +55,7 @@ class Targets:
 
 def crop_labels(labels: np.ndarray, crop: Crop, resolution: int) -> np.ndarray:
     """(H, W) labels -> (S, S) of the crop, nearest pixel; outside the image is unknown."""
-    scale = resolution / crop.side
-    x, y = crop.origin
-    # Pixel centres lie at +0.5 on both sides.
-    matrix = np.array([[scale, 0, -x * scale + 0.5 * scale - 0.5], [0, scale, -y * scale + 0.5 * scale - 0.5]])
-    return cv2.warpAffine(
-        labels, matrix, (resolution, resolution), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(UNKNOWN,),
-    )  # fmt: skip
+    return warp(labels, crop.matrix(resolution), resolution, UNKNOWN, nearest=True)
 
 
 def crop_camera_of(crop: Crop) -> tuple[float, tuple[float, float]]:

@@ -1,8 +1,6 @@
-"""The square of an image that a parser looks at."""
+"""Crops of pictures and label maps, and the window of an image that a parser sees."""
 
 from __future__ import annotations
-
-import math
 
 import cv2
 import numpy as np
@@ -15,7 +13,7 @@ WINDOW_MARGIN = 1.15
 
 
 def window_around(detection: Detection, shape: tuple[int, int]) -> Crop:
-    """The square of the image that is looked at: around the keypoints, else the mask, else all of (H, W)."""
+    """The square of the image that a parser sees: around the keypoints, else the mask, else all of (H, W)."""
     if (detection.keypoints[:, 2] > 0.2).any():
         crop = Crop.around(detection.keypoints)
         return Crop(crop.center, WINDOW_MARGIN * crop.side)
@@ -28,43 +26,35 @@ def window_around(detection: Detection, shape: tuple[int, int]) -> Crop:
     return Crop((float(left + right) / 2, float(top + bottom) / 2), float(side))
 
 
-def window_matrix(window: Crop, size: int) -> np.ndarray:
-    """(2, 3) from the image's pixels to the window's, in OpenCV's convention (centres at whole numbers)."""
-    scale = size / window.side
-    x, y = window.origin
-    return np.array([[scale, 0, (0.5 - x) * scale - 0.5], [0, scale, (0.5 - y) * scale - 0.5]])
-
-
 def cut(image: np.ndarray, window: Crop, size: int, border: int) -> np.ndarray:
-    """(size, size[, 3]) uint8: what the window shows of (H, W[, 3]); `border` where it lies beyond the image.
+    """(size, size[, 3]): what the window shows of (H, W[, 3]); see `warp`."""
+    return warp(image, window.matrix(size), size, border)
 
-    Where the window is shrunk much, areas are averaged: bilinear samples alone would skip over fine detail.
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int, *, nearest: bool = False) -> np.ndarray:
+    """(size, size[, 3]) of (H, W[, 3]) under a (2, 3) similarity as `Crop.matrix` gives; `border` beyond the image.
+
+    Where much is shrunk, areas are averaged: bilinear samples alone would skip over fine detail. `nearest` takes the
+    nearest pixel instead, for labels.
     """
-    height, width = image.shape[:2]
-    x, y = window.origin
-    left, top = max(0, math.floor(x) - 2), max(0, math.floor(y) - 2)
-    right, bottom = min(width, math.ceil(x + window.side) + 2), min(height, math.ceil(y + window.side) + 2)
-    if right <= left or bottom <= top:
-        return np.full((size, size, *image.shape[2:]), border, np.uint8)
-    part = image[top:bottom, left:right]
-    matrix = window_matrix(Crop((window.center[0] - left, window.center[1] - top), window.side), size)
-    return warped(part, matrix, size, border)
-
-
-def warped(part: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.ndarray:
-    """(size, size[, 3]) uint8 of (H, W[, 3]) under a (2, 3) similarity in OpenCV's convention; else as `cut`."""
-    matrix = matrix.copy()
-    shrink = min(1.0, 2 * float(np.hypot(*matrix[:, 0])))
-    if shrink < 1:
-        whole = np.array(part.shape[1::-1])
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - matrix[:, 2]
+    reached = np.linalg.solve(matrix[:, :2], corners.T).T
+    low = np.clip(np.floor(reached.min(0)) - 2, 0, None).astype(int)
+    high = np.minimum(np.ceil(reached.max(0)) + 2, image.shape[1::-1]).astype(int)
+    if (high <= low).any():
+        return np.full((size, size, *image.shape[2:]), border, image.dtype)
+    part = image[low[1] : high[1], low[0] : high[0]]
+    turn, shift = matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ low
+    shrink = 2 * float(np.hypot(*turn[:, 0]))
+    if shrink < 1 and not nearest:
+        whole = high - low
         small = np.maximum(1, np.rint(shrink * whole)).astype(int)
         part = cv2.resize(part, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA)
-        scale = small / whole
-        # Centres of pixels at whole numbers, before and after.
-        matrix[:, 2] += matrix[:, :2] @ (0.5 / scale - 0.5)
-        matrix[:, :2] /= scale
+        turn = turn * (whole / small)
+    centred = np.column_stack([turn, shift + turn @ (0.5, 0.5) - 0.5])  # OpenCV counts from pixels' centres
+    flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
     return cv2.warpAffine(
-        part, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 3
+        part, centred, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 3
     )
 
 

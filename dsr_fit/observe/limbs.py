@@ -50,13 +50,32 @@ class Capsule:
 
 
 @dataclass(frozen=True)
-class Skeleton:
+class Skeleton2D:
     """The observed points of one person in a picture, and the picture's scale."""
 
     points: dict[str, np.ndarray]
     """(2,) pixels of each point seen."""
 
     pixels_per_metre: float
+
+    @classmethod
+    def from_keypoints(cls, keypoints: np.ndarray, min_confidence: float = 0.3) -> Skeleton2D:
+        """The skeleton of (49, 3) keypoints, in their pixels; points at or below the confidence are unseen."""
+        points = {
+            name: point[:2].astype(np.float64)
+            for name, point in zip(POINT_SLOTS, point_array(keypoints), strict=True)
+            if point[2] > min_confidence
+        }
+        ratios = [float(np.linalg.norm(points[a] - points[b])) / metres
+                  for a, b, metres in _BONE_METRES if a in points and b in points]  # fmt: skip
+        if ratios:
+            # Foreshortening only shortens: the longest bones tell the scale, the second longest is safe from a
+            # slip.
+            scale = sorted(ratios)[-2] if len(ratios) > 1 else ratios[0]
+        else:
+            seen = np.array(list(points.values())) if points else np.zeros((1, 2))
+            scale = float(np.ptp(seen, axis=0).max()) / 0.15  # a face alone
+        return cls(points, max(scale, 1.0))
 
     def capsules(self) -> list[Capsule]:
         """Every part whose points were seen; hands, which have no points of their own, extrapolated."""
@@ -111,25 +130,6 @@ def point_array(keypoints: np.ndarray) -> np.ndarray:
     """(49, 3) keypoints -> (21, 3) float32 in the order of `POINT_SLOTS`, each from its more confident slot."""
     slots = [max(slots, key=lambda slot: keypoints[slot, 2]) for slots in POINT_SLOTS.values()]
     return keypoints[slots].astype(np.float32)
-
-
-def make_skeleton(keypoints: np.ndarray, min_confidence: float = 0.3) -> Skeleton:
-    """The skeleton of (49, 3) keypoints, in their pixels; points at or below the confidence are unseen."""
-    points = {
-        name: point[:2].astype(np.float64)
-        for name, point in zip(POINT_SLOTS, point_array(keypoints), strict=True)
-        if point[2] > min_confidence
-    }
-    ratios = [float(np.linalg.norm(points[a] - points[b])) / metres
-              for a, b, metres in _BONE_METRES if a in points and b in points]  # fmt: skip
-    if ratios:
-        # Foreshortening only shortens: the longest bones tell the scale, the second longest is safe from a
-        # slip.
-        scale = sorted(ratios)[-2] if len(ratios) > 1 else ratios[0]
-    else:
-        seen = np.array(list(points.values())) if points else np.zeros((1, 2))
-        scale = float(np.ptp(seen, axis=0).max()) / 0.15  # a face alone
-    return Skeleton(points, max(scale, 1.0))
 
 
 def capsule_distances(capsules: list[Capsule], height: int, width: int) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""The human parser that ships: the network of `perception.network` on a window around the person."""
+"""The human parser that ships: the network of `parser_network` on a window around the person."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +19,10 @@ from dsr_fit.labels import MIRRORED_LABELS, OCCLUDER
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import cut, put_back, window_around
 from dsr_fit.observe.limbs import point_array
-from dsr_fit.observe.parser import ParsingProtocol
 from dsr_fit.observe.parser_network import CLASSES, STRIDE, ParserNetwork, mirrored, prepare
+
+if TYPE_CHECKING:
+    from dsr_fit.observe.parser import ParsingProtocol
 
 SIZE = 320
 """Side in pixels of the network's input."""
@@ -41,7 +44,7 @@ _MIRRORED = MIRRORED_LABELS[:CLASSES].astype(np.int64)
 class NetworkParser:
     """Labels one person's pixels, and what stands before the person, within a window around the keypoints.
 
-    Who is meant is told by the keypoints and the detector's mask, each of which may be missing.
+    The keypoints and the detector's mask, each of which may be missing, say which person is meant.
     """
 
     def __init__(self, weights: Path | None = None, protocol: ParsingProtocol = "fast") -> None:

@@ -16,8 +16,7 @@ from dsr_fit.io.keypoint_files import Keypoints, read_keypoints
 from dsr_fit.io.label_files import LabelScheme, keep_own_labels, read_labels
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
-from dsr_fit.observe.load_parser import load_parser
-from dsr_fit.observe.parser import HumanParser
+from dsr_fit.observe.parser import HumanParser, load_parser
 
 SAME_PERSON = 0.6
 """Overlap (IoU) of the boxes of given and detected keypoints that makes them one person."""

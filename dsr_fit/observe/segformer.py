@@ -11,7 +11,9 @@ from dsr_fit.errors import InputError
 from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import window_around
-from dsr_fit.observe.parser import SEGFORMER_DOWNLOAD
+
+DOWNLOAD = "hf download mattmdjaga/segformer_b2_clothes --local-dir FOLDER"
+"""What gets a SegFormer for clothes."""
 
 
 class SegformerParser:
@@ -26,7 +28,7 @@ class SegformerParser:
                 "a SegFormer parser needs the package transformers: pip install transformers; `--parser open` doesn't"
             ) from None
         if not (folder / "config.json").is_file():
-            raise InputError(f"{folder}: holds no config.json of a SegFormer; `{SEGFORMER_DOWNLOAD}` gets one")
+            raise InputError(f"{folder}: holds no config.json of a SegFormer; `{DOWNLOAD}` gets one")
         self.name = folder.resolve().name
         try:
             self._processor = transformers.SegformerImageProcessor.from_pretrained(folder, local_files_only=True)
@@ -35,7 +37,7 @@ class SegformerParser:
             ).eval()
         except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"{folder}: not a usable SegFormer ({reason}); `{SEGFORMER_DOWNLOAD}` gets one") from None
+            raise InputError(f"{folder}: not a usable SegFormer ({reason}); `{DOWNLOAD}` gets one") from None
         names = {int(index): _plain(name) for index, name in (self._model.config.id2label or {}).items()}
         missing = [name for name in ATR_LABELS if _plain(name) not in names.values()]
         if missing:

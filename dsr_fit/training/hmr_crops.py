@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
@@ -24,7 +23,7 @@ from dsr_fit.camera import SPIN_RESOLUTION, Crop, ray_rotation
 from dsr_fit.errors import UsageError
 from dsr_fit.joints import MIRRORED_KEYPOINTS, mirrored_pose
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
-from dsr_fit.observe.crop import warped
+from dsr_fit.observe.crop import warp
 from dsr_fit.regressor.hmr_regressor import normalised
 from dsr_fit.training.pseudo_labels import PseudoLabels
 
@@ -88,25 +87,16 @@ class CropBatch(NamedTuple):
     turns: Tensor  # (B, 3, 3) from that camera's frame to the view along the crop's ray
 
 
-def similarity(crop: Crop, change: Change, size: int) -> np.ndarray:
-    """(2, 3) from the image's pixels to the changed crop's, centres of pixels at halves."""
-    scale = size / (crop.side * change.scale)
-    cos, sin = scale * np.cos(change.angle), scale * np.sin(change.angle)
-    matrix = np.array([[cos, -sin], [sin, cos]])
-    if change.mirrored:
-        matrix[0] *= -1
-    return np.column_stack([matrix, size / 2 - matrix @ crop.center])
-
-
 def sample(people: PseudoLabels, row: int, change: Change, resolution: int, weight: float = 1.0) -> CropBatch:
     """One person as a batch of 1. Raises InputError where the image or the label map can't be read."""
     crop = people.crop(row)
-    matrix = similarity(crop, change, SPIN_RESOLUTION)
-    picture = cut(people.image(row), matrix, SPIN_RESOLUTION)
+    window = Crop(crop.center, crop.side * change.scale)
+    matrix = window.matrix(SPIN_RESOLUTION, change.angle, change.mirrored)
+    picture = warp(people.image(row), matrix, SPIN_RESOLUTION, 0)
     bright = (picture * np.array(change.gains)).clip(0, 255).astype(np.float32)
 
     focal, *center = people.intrinsics[row].astype(np.float64)
-    camera = np.append(focal * SPIN_RESOLUTION / (crop.side * change.scale), _moved(np.array([center]), matrix))
+    camera = np.append(focal * SPIN_RESOLUTION / window.side, _moved(np.array([center]), matrix))
     whole = Crop((SPIN_RESOLUTION / 2, SPIN_RESOLUTION / 2), float(SPIN_RESOLUTION))
     turn = ray_rotation(whole, camera[0], (camera[1], camera[2])).numpy()
 
@@ -134,38 +124,18 @@ def sample(people: PseudoLabels, row: int, change: Change, resolution: int, weig
         betas=_single(people.betas[row]),
         has_body=_single(people.has_body[row]),
         weight=_single(weight),
-        labels=torch.from_numpy(cut_labels(labels, crop, change, SPIN_RESOLUTION)[None]),
-        small_labels=torch.from_numpy(cut_labels(labels, crop, change, resolution)[None]),
+        labels=torch.from_numpy(cut_labels(labels, window, change, SPIN_RESOLUTION)[None]),
+        small_labels=torch.from_numpy(cut_labels(labels, window, change, resolution)[None]),
         cameras=_single(camera),
         turns=_single(turn),
     )
 
 
-def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """(size, size, 3) uint8 of (H, W, 3) under a similarity, black beyond the image; areas are averaged as in
-    `dsr_fit.observe.crop.cut`, which HMR's crops are made by when it is used."""
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - matrix[:, 2]
-    reached = np.linalg.solve(matrix[:, :2], corners.T).T
-    low = np.clip(np.floor(reached.min(0)) - 2, 0, None).astype(int)
-    high = np.minimum(np.ceil(reached.max(0)) + 2, image.shape[1::-1]).astype(int)
-    if (high <= low).any():
-        return np.zeros((size, size, 3), np.uint8)
-    part = image[low[1] : high[1], low[0] : high[0]]
-    return warped(part, _opencv(np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ low])), size, 0)
-
-
-def cut_labels(labels: np.ndarray, crop: Crop, change: Change, size: int) -> np.ndarray:
+def cut_labels(labels: np.ndarray, window: Crop, change: Change, size: int) -> np.ndarray:
     """(size, size) uint8 of (H, W), nearest pixel; unknown outside the image; sides exchanged in a mirror."""
-    seen: np.ndarray = cv2.warpAffine(
-        labels, _opencv(similarity(crop, change, size)), (size, size), flags=cv2.INTER_NEAREST,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=(UNKNOWN,),
-    )  # fmt: skip
+    matrix = window.matrix(size, change.angle, change.mirrored)
+    seen = warp(labels, matrix, size, UNKNOWN, nearest=True)
     return MIRRORED_LABELS[seen] if change.mirrored else seen
-
-
-def _opencv(matrix: np.ndarray) -> np.ndarray:
-    """Centres of pixels at whole numbers."""
-    return np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ (0.5, 0.5) - 0.5])
 
 
 def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:

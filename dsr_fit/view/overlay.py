@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.body.normals import vertex_normals
 from dsr_fit.camera import Crop
 from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
+from dsr_fit.observe.batch import crop_labels
+from dsr_fit.observe.crop import cut
 from dsr_fit.render.renderer import Renderer
 
 PANEL = 448
@@ -30,14 +32,14 @@ def draw(
     """(PANEL, 5 * PANEL, 3) uint8 RGB: photo, labels, overlay, the body from its right and from its left."""
     renderer = Renderer(torch.from_numpy(faces), len(vertices), device="cpu")
     window = Crop(crop.center, crop.side * 1.1)
-    photo = _cut(image, window, cv2.INTER_AREA, PAPER)
+    photo = cut(image, window, PANEL, PAPER).astype(np.float32)
     body = torch.from_numpy(vertices)
     focal, center = torch.full((2,), focal_length), torch.tensor(principal_point)
     intrinsics = torch.cat([focal, center - torch.tensor(window.origin)]) * (PANEL / window.side)
     seen, alpha = shaded(renderer, body, intrinsics, PANEL)
     overlay = photo * (1 - 0.85 * alpha) + seen * 0.85 * alpha
     sides = [_side_view(renderer, body, sign) for sign in (1.0, -1.0)]
-    panels = [photo, _parsing(photo, _cut(labels, window, cv2.INTER_NEAREST, UNKNOWN)), overlay, *sides]
+    panels = [photo, _parsing(photo, crop_labels(labels, window, PANEL)), overlay, *sides]
     return np.concatenate(panels, 1).clip(0, 255).astype(np.uint8)
 
 
@@ -51,16 +53,6 @@ def shaded(renderer: Renderer, vertices: Tensor, intrinsics: Tensor, resolution:
     render = renderer(vertices[None], intrinsics[None], resolution, attributes=colours)
     alpha = render.alpha[0, ..., None].numpy()
     return 255 * render.attributes[0].numpy() / np.maximum(alpha, 1e-6), alpha
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(V, 3) area-weighted unit normals that point outwards of a mesh wound counter-clockwise."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    face_normals = torch.linalg.cross(b - a, c - a)
-    normals = torch.zeros_like(vertices)
-    for corner in range(3):
-        normals.index_add_(0, faces[:, corner], face_normals)
-    return torch.nn.functional.normalize(normals, dim=1)
 
 
 def _side_view(renderer: Renderer, vertices: Tensor, sign: float) -> np.ndarray:
@@ -83,15 +75,3 @@ def _parsing(photo: np.ndarray, labels: np.ndarray) -> np.ndarray:
     pale = 0.35 * photo.mean(-1, keepdims=True) + 120
     drawn = ((labels > 0) & (labels != UNKNOWN))[..., None]
     return np.where(drawn, 0.25 * photo + 0.75 * table[labels], pale)
-
-
-def _cut(image: np.ndarray, window: Crop, interpolation: int, border: int) -> np.ndarray:
-    """The window of an image as a (PANEL, PANEL, ...) float32 array, or uint8 for labels."""
-    scale = PANEL / window.side
-    x, y = window.origin
-    shift = 0.5 * scale - 0.5
-    matrix = np.array([[scale, 0, shift - x * scale], [0, scale, shift - y * scale]])
-    fill = (border,) * (3 if image.ndim == 3 else 1)
-    flags = cv2.INTER_LINEAR if interpolation == cv2.INTER_AREA else interpolation
-    cut = cv2.warpAffine(image, matrix, (PANEL, PANEL), flags=flags, borderValue=fill)
-    return cut.astype(np.float32) if image.ndim == 3 else cut

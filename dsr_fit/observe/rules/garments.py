@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from dsr_fit.labels import LABEL_INDEX
-from dsr_fit.observe.limbs import SIDES, Skeleton
+from dsr_fit.observe.limbs import SIDES, Skeleton2D
 
 SAME_GARMENT = 0.6
 """Overlap (Bhattacharyya) of the colour histograms above and below, from which on both are one garment."""
@@ -19,7 +19,7 @@ ROUNDS = 3
 """How often the two garments' colours are learned anew from the pixels that they won."""
 
 
-def split_garments(lab: np.ndarray, clothes: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def split_garments(lab: np.ndarray, clothes: np.ndarray, skeleton: Skeleton2D) -> np.ndarray:
     """(H, W) uint8 labels as if every pixel were clothed; the caller cuts out the rest.
 
     lab: (H, W, 3) `skin.to_lab` colours; clothes: (H, W) bool, the person's pixels that are not skin, hair
@@ -73,7 +73,7 @@ def _histogram(bins: np.ndarray) -> np.ndarray:
     return smooth / smooth.sum()
 
 
-def _knees_bare(clothes: np.ndarray, skeleton: Skeleton) -> bool:
+def _knees_bare(clothes: np.ndarray, skeleton: Skeleton2D) -> bool:
     """Whether both legs show skin just below the knee."""
     height, width = clothes.shape
     for side in SIDES:

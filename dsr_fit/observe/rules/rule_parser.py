@@ -9,10 +9,9 @@ import numpy as np
 
 from dsr_fit.labels import LABEL_INDEX, UNKNOWN
 from dsr_fit.observation import Detection
-from dsr_fit.observe.limbs import SIDES, Capsule, Skeleton, capsule_distances, make_skeleton
+from dsr_fit.observe.limbs import SIDES, Capsule, Skeleton2D, capsule_distances
 from dsr_fit.observe.rules.garments import split_garments
-from dsr_fit.observe.rules.person_mask import mask_from_keypoints
-from dsr_fit.observe.rules.regions import connected, disk, opened, spread
+from dsr_fit.observe.rules.regions import connected, disk, mask_from_keypoints, opened, spread
 from dsr_fit.observe.rules.skin import (
     LIMB_MAX_STD,
     LIMB_MIN_STD,
@@ -76,7 +75,7 @@ class RuleParser:
         keypoints = detection.keypoints.copy()
         zoom = np.array(size) / [right - left, bottom - top]
         keypoints[:, :2] = (keypoints[:, :2] - [left, top]) * zoom
-        small_labels = _label_crop(small, small_person >= 0.5, make_skeleton(keypoints))
+        small_labels = _label_crop(small, small_person >= 0.5, Skeleton2D.from_keypoints(keypoints))
 
         # The outline is the full-size mask's: labels flow out to it from the nearest labelled pixel.
         full = cv2.resize(spread(small_labels), (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
@@ -111,7 +110,7 @@ class _Crop:
     limb_skin: dict[str, np.ndarray]
     """(H, W) bool of "Arm" and "Leg": the person's pixels in a colour that such a limb may have."""
 
-    skeleton: Skeleton
+    skeleton: Skeleton2D
     capsules: list[Capsule]
     distances: np.ndarray
     """(parts, H, W) in units of each part's radius."""
@@ -133,7 +132,7 @@ class _Crop:
         return inside & self.person
 
 
-def _label_crop(image: np.ndarray, person: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def _label_crop(image: np.ndarray, person: np.ndarray, skeleton: Skeleton2D) -> np.ndarray:
     """(H, W) uint8 labels of a small picture filled by one person."""
     capsules = skeleton.capsules()
     if not capsules:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dsr_fit.observe.limbs import Skeleton
+from dsr_fit.observe.limbs import Skeleton2D
 
 # Skin of all shades in CIE L a b, read off the annotated skin of street photos.
 GENERIC_MEAN = np.array([55.0, 11.5, 14.5], dtype=np.float32)
@@ -65,7 +65,7 @@ def to_lab(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
-def learn_skin(lab: np.ndarray, skeleton: Skeleton) -> SkinModel:
+def learn_skin(lab: np.ndarray, skeleton: Skeleton2D) -> SkinModel:
     """Skin of the person's face in a `to_lab` picture that the skeleton is in.
 
     The cheeks and the nose are sampled (eyes may be behind sunglasses, the forehead under hair). Where the
@@ -104,7 +104,7 @@ def _chroma(lab: np.ndarray) -> np.ndarray:
     return np.hypot(lab[..., 1], lab[..., 2]).clip(2)
 
 
-def _face_sample(lab: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def _face_sample(lab: np.ndarray, skeleton: Skeleton2D) -> np.ndarray:
     """(n, 3) colours around the nose and the cheeks."""
     nose = skeleton.points.get("nose")
     if nose is None:

@@ -19,8 +19,7 @@ from dsr_fit.labels import UNKNOWN
 from dsr_fit.observation import Detection
 from dsr_fit.observe.batch import crop_labels
 from dsr_fit.observe.detector import MediaPipeDetector
-from dsr_fit.observe.load_parser import load_parser
-from dsr_fit.observe.parser import HumanParser
+from dsr_fit.observe.parser import HumanParser, load_parser
 from dsr_fit.priors.recorded_poses import PoseSet, load_poses
 from dsr_fit.synthetic import ClothedCase, generate
 from dsr_fit.synthetic.staging import Casting
