@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"diffrp-nvdiffrast": "nvdiffrast", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 """Packages that are imported by another name."""
 
-RUN = {"pyright", "pytest-xdist", "ruff"}
+RUN = {"import-linter", "pyright", "pytest-xdist", "ruff"}
 """Commands and plugins, which nothing imports."""
 
 BROUGHT = {"cv2"}

@@ -49,16 +49,27 @@ def test_a_full_disk_is_one_line_about_the_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_and_a_folder_in_the_way_are_one_line(tmp_path: Path) -> None:
-    with (
-        pytest.raises(InputError, match=r"can't write there \(No such file or directory\)"),
-        replacing(tmp_path / "no" / "a.txt"),
-    ):
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    with replacing(tmp_path / "new" / "folder" / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "new" / "folder" / "a.txt").read_text() == "new"
+
+
+def test_a_file_or_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="can't write there"), replacing(tmp_path / "file" / "a.txt"):
         pytest.fail("the block must not run")
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(InputError, match="can't write there"), replacing(tmp_path / "a.txt") as temporary:
         temporary.write_text("new")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "file"]
+
+
+def test_the_processes_umask_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read it is to set it for a moment, in which another thread's files would have other permissions."""
+    monkeypatch.setattr("os.umask", lambda mask: pytest.fail("the umask was changed"))
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
 
 
 def test_files_get_the_permissions_that_the_user_asks_for(tmp_path: Path) -> None:
