@@ -22,9 +22,9 @@ from dsr_fit.cli import main as cli
 from dsr_fit.errors import UsageError
 from dsr_fit.regressor.open_network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import write_network
-from dsr_fit.training import labelled
-from dsr_fit.training.open import Step
-from dsr_fit.training.open_data import Batches
+from dsr_fit.training import splits
+from dsr_fit.training.open_data import EpochBatches
+from dsr_fit.training.open_module import TrainingBatch
 from dsr_fit.training.pictures import PANEL
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.train import decay_of, kind_of, train
@@ -47,7 +47,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def as_labels(people: PseudoLabels, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What stands for a folder of fits."""
-    monkeypatch.setattr(labelled, "read_pseudo_labels", lambda path, body, images: people)
+    monkeypatch.setattr(splits, "read_pseudo_labels", lambda path, body, images: people)
     return people.images
 
 
@@ -84,16 +84,16 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     assert whole.keys() == begun.keys()
     assert all(whole[name] != begun[name] for name in whole if name.endswith("weight") and "norm" not in name)
     assert run("other", seed=1) != whole
-    original = Batches.__iter__
+    original = EpochBatches.__iter__
 
-    def batches(self: Batches) -> Iterator[Step]:
+    def batches(self: EpochBatches) -> Iterator[TrainingBatch]:
         for step, batch in enumerate(original(self)):
             if (self.epoch, step) == (2, 1):
                 raise RuntimeError("killed")
             yield batch
 
     with monkeypatch.context() as killed:
-        killed.setattr(Batches, "__iter__", batches)
+        killed.setattr(EpochBatches, "__iter__", batches)
         with pytest.raises(RuntimeError, match="killed"):
             run("parts")
     assert (tmp_path / "parts" / "last.ckpt").exists()
