@@ -214,7 +214,7 @@ def test_rendered_people_have_their_share(people: PseudoLabels) -> None:
         assert [source for source, _ in batches.people(3)].count(1) == count
     assert {source for source, _ in _batches([], people).people(0)} == {0}
     assert {source for source, _ in _batches([people], None).people(0)} == {0}
-    with pytest.raises(UsageError, match="nobody to train on"):
+    with pytest.raises(UsageError, match="no one to train on"):
         _batches([people.rows([])])
 
 

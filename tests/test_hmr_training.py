@@ -175,7 +175,7 @@ def test_the_released_form_skips_pictures_without_minimal_clothing(people: Pseud
 
 
 def test_without_anybody_there_is_nothing_to_learn(people: PseudoLabels) -> None:
-    with pytest.raises(UsageError, match="nobody to train on"):
+    with pytest.raises(UsageError, match="no one to train on"):
         _training(people.rows(np.zeros(3, bool)))
 
 

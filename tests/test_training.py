@@ -289,7 +289,7 @@ def test_bodies_of_refused_people_are_left_out_or_not(people: PseudoLabels, monk
     assert len(held_out) == 0
     assert bool(read_splits(replace(settings, gate="all"), open_body(), told.append)[0].has_body.all())
     monkeypatch.setattr(
-        labelled, "read_pseudo_labels", lambda path, body, images: replace(mixed, accepted=np.zeros(5, bool))
+        splits, "read_pseudo_labels", lambda path, body, images: replace(mixed, accepted=np.zeros(5, bool))
     )
     with pytest.raises(InputError, match=r"^a: the gate accepted nobody; --gate all learns from every fit$"):
         read_splits(settings, open_body(), told.append)
@@ -321,18 +321,18 @@ def test_several_sets_are_one_with_each_its_own_photos(folder: Path, tmp_path: P
 def test_a_batch_has_its_share_of_each(photos: Photos) -> None:
     sampler = Sampler(None, load_poses().part(held_out=False), open_body().skeleton, Mix())
 
-    def counts(supply: BatchSource, share: float) -> tuple[int, int]:
-        step = supply.step(20, share, (0, 1))
+    def counts(source: BatchSource, share: float) -> tuple[int, int]:
+        batch = source.batch(20, share, (0, 1))
         return (
-            len(step.synthetic[0]) if step.synthetic is not None else 0,
-            len(step.photos) if step.photos is not None else 0,
+            len(batch.synthetic[0]) if batch.synthetic is not None else 0,
+            len(batch.photos) if batch.photos is not None else 0,
         )
 
     assert counts(BatchSource(sampler, photos), 0.75) == (15, 5)
     assert counts(BatchSource(sampler, photos), 0.0) == (0, 20)
     assert counts(BatchSource(None, photos), 0.75) == (0, 20)
     assert counts(BatchSource(sampler, None), 0.75) == (20, 0)
-    first, second = (BatchSource(sampler, photos).step(20, 0.5, key) for key in ((0, 1), (0, 2)))
+    first, second = (BatchSource(sampler, photos).batch(20, 0.5, key) for key in ((0, 1), (0, 2)))
     assert first.synthetic is not None
     assert second.synthetic is not None
     assert not torch.equal(first.synthetic[0].points, second.synthetic[0].points)

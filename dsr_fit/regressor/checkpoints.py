@@ -34,8 +34,8 @@ def load_hmr_checkpoint(path: Path, mean_params: str | Path | None = None) -> Hm
     """The network with the checkpoint's weights, in single precision, for evaluation.
 
     `mean_params` names the file that `init_*` comes from where the checkpoint lacks it; it is one of the licensed files
-    (`dsr_fit.assets`), and without it the body of `mean_estimate` stands in, with a warning. Raises InputError for a file
-    that is missing, unreadable or holds anything but HMR's weights.
+    (`dsr_fit.assets`), and without it the body of `mean_estimate` stands in, with a warning. Raises InputError for a
+    file that is missing, unreadable or holds anything but HMR's weights.
     """
     with torch.device("meta"):
         network = Hmr(CropEstimate(torch.empty(1, POSE), torch.empty(1, SHAPE), torch.empty(1, CAMERA)))

@@ -67,7 +67,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
     if out.exists():
         return out
     device = choose_device(settings.device)
-    with _threads(settings.threads), _quiet(), kept_random_state():
+    with _threads(settings.threads), _quiet(), kept_random_state(device):
         lightning.seed_everything(settings.seed, verbose=False)
         module, data, write = _prepare(kind, settings, files, body, report or _silent)
         _save_settings(settings.out, identity)
@@ -226,12 +226,13 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Restore the global random state of `random`, NumPy, torch and its GPUs, and Lightning's seed variables."""
+def kept_random_state(device: str) -> Iterator[None]:
+    """Restore the global random state of `random`, NumPy and torch, and Lightning's seed variables."""
+    gpus = range(torch.cuda.device_count() if device == "cuda" or torch.cuda.is_initialized() else 0)
     state, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (Lightning seeds the legacy generator)
     seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(gpus):
             yield
     finally:
         random.setstate(state)

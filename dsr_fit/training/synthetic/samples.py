@@ -1,8 +1,8 @@
 """Batches of synthetic people: what the network is shown of each, and the true body.
 
 All geometry is in rays: pixels about the principal point over the focal length, so that no image size matters. Three
-kinds of people are mixed, see `Mix`. People who were not painted get the detector's errors on a painted one in a similar
-pose, seen from a similar side.
+kinds of people are mixed, see `Mix`. People who were not painted get the detector's errors on a painted one in a
+similar pose, seen from a similar side.
 """
 
 from __future__ import annotations
