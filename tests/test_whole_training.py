@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
+import pickle
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from label_people import known_people
@@ -51,6 +55,12 @@ def as_labels(people: PseudoLabels, monkeypatch: pytest.MonkeyPatch) -> Path:
     return people.images
 
 
+def _random_state() -> bytes:
+    """The global generators' state, and the seeds that Lightning leaves in the environment."""
+    seeds = [os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")]
+    return pickle.dumps((random.getstate(), np.random.get_state(), torch.get_rng_state().numpy(), seeds))  # noqa: NPY002
+
+
 def _log(out: Path) -> list[dict[str, str]]:
     with (out / "log" / "version_0" / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
@@ -67,10 +77,11 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     )  # fmt: skip
 
     def run(name: str, **changes: Any) -> dict[str, bytes]:
-        threads = torch.get_num_threads()
+        threads, state = torch.get_num_threads(), _random_state()
         path = train(replace(settings, out=tmp_path / name, **changes), lines.append)
         assert path == tmp_path / name / "regressor.safetensors"
         assert torch.get_num_threads() == threads
+        assert _random_state() == state
         return {name: value.numpy().tobytes() for name, value in load_file(path).items()}
 
     lines: list[str] = []
@@ -94,8 +105,10 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
 
     with monkeypatch.context() as killed:
         killed.setattr(EpochBatches, "__iter__", batches)
+        state = _random_state()
         with pytest.raises(RuntimeError, match="killed"):
             run("parts")
+    assert _random_state() == state
     assert (tmp_path / "parts" / "last.ckpt").exists()
     assert not (tmp_path / "parts" / "regressor.safetensors").exists()
     (tmp_path / "parts").rename(tmp_path / "moved")
