@@ -194,7 +194,7 @@ REFUSALS = {
     "nothing to learn": (
         ["--labels", "empty", *["--weights.keypoints", "0", "--weights.parameters", "0", "--weights.dsr-mc", "0"],
          "--weights.dsr-c", "0"], 2,
-        "--weights: all are 0; nothing would be learnt from the photos of --labels",
+        "--weights: all are 0; no loss would use the photos of --labels",
     ),
     "no weights": (
         ["--regressor", "kinematic"], 2,
