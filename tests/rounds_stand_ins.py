@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import comparison
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ from dsr_fit.evaluate.cached_source import CachedSource
 from dsr_fit.evaluate.metrics import Interval
 from dsr_fit.gate.gate import ASSET
 from dsr_fit.training import rounds, rounds_table
-from dsr_fit.training.rounds import Course, Plan
+from dsr_fit.training.rounds import Plan, Rounds
 from dsr_fit.training.rounds_table import COLUMNS
 from dsr_fit.training.settings import TrainSettings
 
@@ -89,7 +90,7 @@ def weights_of(regressor: str | None) -> str:
     return "start" if regressor is None else Path(regressor).read_text()
 
 
-def course(tmp_path: Path, works: Works, monkeypatch: pytest.MonkeyPatch, **plan: Any) -> Course:
+def stand_in_rounds(tmp_path: Path, works: Works, monkeypatch: pytest.MonkeyPatch, **plan: Any) -> Rounds:
     """Rounds in a folder with stand-ins in every place."""
     photos = Photos(Source(Path("/nowhere"), [Entry(f"{number}.jpg") for number in range(PEOPLE)], "list"), tmp_path)
     object.__setattr__(photos, "works", works)
@@ -126,11 +127,11 @@ def course(tmp_path: Path, works: Works, monkeypatch: pytest.MonkeyPatch, **plan
 
     # Intervals take a minute, and are not what these tests are about.
     monkeypatch.setattr(rounds_table, "bootstrap", lambda x: Interval(float(np.mean(x)), 0.0, 0.0, len(x)))
-    monkeypatch.setattr(rounds_table, "paired_difference", lambda x, y: Interval(float(np.mean(x - y)), 0, 0, len(x)))
+    monkeypatch.setattr(comparison, "paired_difference", lambda x, y: Interval(float(np.mean(x - y)), 0, 0, len(x)))
     monkeypatch.setattr(rounds, "calibrate_gate", calibrate)
     monkeypatch.setattr(rounds, "evaluate", judge)
-    options = {"calibration": photos, "arms": tuple(rounds.ARMS), "rounds": 2, **plan}
-    return Course(
+    options = {"calibration": photos, "rounds": 2, **plan}
+    return Rounds(
         Plan(photos, Settings(), TrainSettings(out=tmp_path, steps=3, synthetic=Path("/nowhere/people")), **options),
         tmp_path / "out",
         train,

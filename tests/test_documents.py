@@ -91,7 +91,8 @@ def test_links_and_named_files_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
-    for name in re.findall(r"`((?:dsr_fit|tools|tests|configs|docs|priors|benchmarks)/[\w/.]+\.\w+)`", text):
+    folders = "dsr_fit|tools|tests|configs|docs|priors|benchmarks|experiments"
+    for name in re.findall(rf"`((?:{folders})/[\w/.]+\.\w+)`", text):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 

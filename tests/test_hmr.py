@@ -27,7 +27,7 @@ from dsr_fit.joints import empty_keypoints
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.descent import Adam
-from dsr_fit.regressor.hmr import Head, Hmr, Seen, mean_seen
+from dsr_fit.regressor.hmr import CropEstimate, Head, Hmr, mean_estimate
 from dsr_fit.regressor.hmr_regressor import Cameras, HmrRegressor, crop_images, load_hmr_regressor, to_full_image
 from dsr_fit.regressor.protocol import Regressor
 from dsr_fit.rotation import axis_angle_to_matrix, sixd_to_matrix
@@ -147,7 +147,7 @@ def test_the_network_is_the_published_one() -> None:
     with torch.no_grad():
         found = double(images)
         expected = _by_hand(images, double.state_dict())
-    for one, other, start in zip(found, expected, mean_seen(), strict=True):
+    for one, other, start in zip(found, expected, mean_estimate(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)  # sums in another order
         assert float((one - start).abs().max()) > 1e-2  # it is not the start that agrees
         assert float((one[0] - one[1]).abs().max()) > 1e-4  # nor is the picture overlooked
@@ -191,17 +191,17 @@ def test_the_6d_pose_is_columns_in_turn() -> None:
 # Cameras.
 
 
-def seen_bodies(count: int, seed: int = 0) -> Seen:
+def seen_bodies(count: int, seed: int = 0) -> CropEstimate:
     """Bodies roughly facing the camera that fill most of their crops."""
     generator = torch.Generator().manual_seed(seed)
-    mean = mean_seen()
+    mean = mean_estimate()
     pose = mean.pose + 0.2 * torch.randn(count, 144, generator=generator)
     betas = torch.randn(count, 10, generator=generator)
     cam = mean.crop_cam + 0.1 * torch.randn(count, 3, generator=generator)
-    return Seen(pose, betas, cam)
+    return CropEstimate(pose, betas, cam)
 
 
-def crop_pixels(seen: Seen, crops: list[Crop]) -> np.ndarray:
+def crop_pixels(seen: CropEstimate, crops: list[Crop]) -> np.ndarray:
     """(B, 24, 2) where SPIN's camera has the joints, full-image pixels: written out from its definition."""
     pose = sixd_to_matrix(seen.pose.double().unflatten(1, (24, 6)))
     skeleton = smpl().skeleton.to(dtype=torch.float64)
@@ -283,10 +283,10 @@ def test_the_look_in_the_crop_is_kept() -> None:
 def test_gradients_reach_everything_that_the_network_says() -> None:
     batch = batch_of(TWO_PLACES[1])
     cameras, skeleton = Cameras.of(batch, torch.device("cpu")), smpl().skeleton.to(dtype=torch.float64)
-    start = Seen(*(value.double() for value in seen_bodies(1)))
+    start = CropEstimate(*(value.double() for value in seen_bodies(1)))
 
     def all_parameters(*values: Tensor) -> Tensor:
-        return torch.cat(to_full_image(Seen(*values), cameras, skeleton).tensors(), 1)
+        return torch.cat(to_full_image(CropEstimate(*values), cameras, skeleton).tensors(), 1)
 
     leaves = [value.clone().requires_grad_() for value in start]
     generator = torch.Generator().manual_seed(3)
@@ -467,7 +467,7 @@ def test_dropout_and_batch_norm_act_as_in_evaluation() -> None:
 
 
 def test_the_head_starts_from_its_buffers() -> None:
-    head = Head(Seen(torch.rand(1, 144), torch.rand(1, 10), torch.rand(1, 3))).eval()
+    head = Head(CropEstimate(torch.rand(1, 144), torch.rand(1, 10), torch.rand(1, 3))).eval()
     for layer in (head.decpose, head.decshape, head.deccam):
         nn.init.zeros_(layer.weight)
         nn.init.constant_(layer.bias, 0.25)

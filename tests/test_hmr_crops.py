@@ -22,10 +22,10 @@ from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.regressor.hmr_regressor import IMAGENET_MEAN, IMAGENET_STD, Cameras, crop_images
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.training.hmr_crops import (
-    Augmentation,
-    Change,
+    CropAugmentation,
     CropBatch,
     CropBatches,
+    CropChange,
     draw,
     sample,
     stacked,
@@ -33,11 +33,11 @@ from dsr_fit.training.hmr_crops import (
 from dsr_fit.training.pseudo_labels import PseudoLabels
 
 CHANGES = {
-    "unchanged": Change(),
-    "turned": Change(angle=0.7),
-    "turned back, wider": Change(angle=-1.0, scale=1.25),
-    "mirrored": Change(mirrored=True),
-    "all": Change((1.3, 0.7, 1.1), 0.5, 0.8, True),
+    "unchanged": CropChange(),
+    "turned": CropChange(angle=0.7),
+    "turned back, wider": CropChange(angle=-1.0, scale=1.25),
+    "mirrored": CropChange(mirrored=True),
+    "all": CropChange((1.3, 0.7, 1.1), 0.5, 0.8, True),
 }
 MIRROR_MM = 3.0
 """The open body's two halves are the same to so much."""
@@ -48,7 +48,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> PseudoLabels:
     return known_people(tmp_path_factory.mktemp("people"))
 
 
-def _placed(people: PseudoLabels, row: int, change: Change, crop: CropBatch) -> tuple[Tensor, Tensor, Tensor]:
+def _placed(people: PseudoLabels, row: int, change: CropChange, crop: CropBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Where the changed body is in the changed image's camera: rotations, cam_t; and that camera's intrinsics.
 
     The pelvis, about which `global_orient` turns, moves with the picture.
@@ -70,7 +70,7 @@ def _keypoints(rotations: Tensor, betas: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("camera", ["full", "crop"])
-def test_the_changed_body_lies_on_the_changed_keypoints(people: PseudoLabels, change: Change, camera: str) -> None:
+def test_the_changed_body_lies_on_the_changed_keypoints(people: PseudoLabels, change: CropChange, camera: str) -> None:
     """Exactly; but for the two halves of the body, which a mirror exchanges."""
     seen = people if camera == "full" else by_the_crops_camera(people)
     for row in range(len(seen)):
@@ -86,7 +86,7 @@ def test_the_changed_body_lies_on_the_changed_keypoints(people: PseudoLabels, ch
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_landmarks_are_those_of_the_changed_body(people: PseudoLabels, change: Change) -> None:
+def test_landmarks_are_those_of_the_changed_body(people: PseudoLabels, change: CropChange) -> None:
     """In the view along the ray to the crop's centre, as HMR knows the body."""
     crops = stacked([sample(people, row, change, 56) for row in range(len(people))])
     points = _keypoints(crops.rotations, crops.betas)
@@ -95,7 +95,7 @@ def test_landmarks_are_those_of_the_changed_body(people: PseudoLabels, change: C
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_the_changed_body_covers_the_changed_label_map(people: PseudoLabels, change: Change) -> None:
+def test_the_changed_body_covers_the_changed_label_map(people: PseudoLabels, change: CropChange) -> None:
     """The map is the body's own, nearest pixels of a picture of 240 x 320."""
     renderer = Renderer(open_body().faces, open_body().num_vertices, device="cpu", outline="none")
     for row in range(len(people)):
@@ -113,7 +113,7 @@ def test_the_changed_body_covers_the_changed_label_map(people: PseudoLabels, cha
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_the_label_map_lies_under_the_picture(people: PseudoLabels, change: Change) -> None:
+def test_the_label_map_lies_under_the_picture(people: PseudoLabels, change: CropChange) -> None:
     """The pictures are painted in the labels' colours: but for the sides that a mirror exchanges they agree."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     change = replace(change, gains=(1.0, 1.0, 1.0))
@@ -138,7 +138,7 @@ def test_unchanged_crops_are_what_the_regressor_looks_at(people: PseudoLabels) -
     batch = Batch(
         [people.observation(row, with_image=True) for row in rows], crop_camera=False, keypoint_valid=torch.ones(49)
     )
-    crops = stacked([sample(people, row, Change(), 112) for row in rows])
+    crops = stacked([sample(people, row, CropChange(), 112) for row in rows])
     torch.testing.assert_close(crops.images, crop_images(batch), atol=0.02, rtol=0)  # one grey level of rounding
     assert float((crops.images != crop_images(batch)).float().mean()) < 0.01
     torch.testing.assert_close(crops.turns.double(), Cameras.of(batch, torch.device("cpu")).turns, atol=1e-6, rtol=0)
@@ -147,7 +147,7 @@ def test_unchanged_crops_are_what_the_regressor_looks_at(people: PseudoLabels) -
 
 
 def test_a_mirror_exchanges_the_sides_of_what_is_known(people: PseudoLabels) -> None:
-    plain, mirrored = (sample(people, 0, Change(mirrored=mirror), 56) for mirror in (False, True))
+    plain, mirrored = (sample(people, 0, CropChange(mirrored=mirror), 56) for mirror in (False, True))
     for name, other in (("LWrist", "RWrist"), ("Right Knee", "Left Knee"), ("Nose", "Nose")):
         here, there = KEYPOINT_INDEX[name], KEYPOINT_INDEX[other]
         over = torch.tensor([-1.0, 1.0, 1.0])
@@ -158,7 +158,7 @@ def test_a_mirror_exchanges_the_sides_of_what_is_known(people: PseudoLabels) -> 
 
 
 def test_channels_are_brightened_apart(people: PseudoLabels) -> None:
-    plain, noisy = (sample(people, 0, Change(gains), 56) for gains in ((1.0, 1.0, 1.0), (0.5, 1.4, 1.0)))
+    plain, noisy = (sample(people, 0, CropChange(gains), 56) for gains in ((1.0, 1.0, 1.0), (0.5, 1.4, 1.0)))
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     before, after = (one.images[0] * std + mean for one in (plain, noisy))
     expected = (before * torch.tensor([0.5, 1.4, 1.0])[:, None, None]).clamp(max=1)
@@ -177,7 +177,7 @@ def test_what_is_unobserved_stays_unobserved(people: PseudoLabels) -> None:
 
 def test_draws_have_the_spread_that_is_asked_for() -> None:
     rng = np.random.default_rng(0)
-    drawn = [draw(Augmentation(), rng) for _ in range(4000)]
+    drawn = [draw(CropAugmentation(), rng) for _ in range(4000)]
     angles = np.degrees([one.angle for one in drawn])
     turned = angles[angles != 0]
     assert len(turned) / 4000 == pytest.approx(0.4, abs=0.03)
@@ -190,13 +190,13 @@ def test_draws_have_the_spread_that_is_asked_for() -> None:
     assert gains.max() < 1.4
     assert gains.std() == pytest.approx(0.8 / math.sqrt(12), rel=0.05)
     assert np.mean([one.mirrored for one in drawn]) == pytest.approx(0.5, abs=0.03)
-    still = Augmentation(noise=0, turned=0, scale=0, mirrored=0)
-    assert draw(still, rng) == Change()
+    still = CropAugmentation(noise=0, turned=0, scale=0, mirrored=0)
+    assert draw(still, rng) == CropChange()
 
 
 def _batches(labels: list[PseudoLabels], rendered: PseudoLabels | None = None, **options: float) -> CropBatches:
     given = {"batch": 4, "rendered_share": 0.5, "by_quality": True, "resolution": 56, "seed": 1, **options}
-    return CropBatches(labels, rendered, augmentation=Augmentation(), **given)  # type: ignore[arg-type]
+    return CropBatches(labels, rendered, augmentation=CropAugmentation(), **given)  # type: ignore[arg-type]
 
 
 def test_everybody_has_a_turn_before_anybody_has_another(people: PseudoLabels) -> None:
@@ -214,7 +214,7 @@ def test_rendered_people_have_their_share(people: PseudoLabels) -> None:
         assert [source for source, _ in batches.people(3)].count(1) == count
     assert {source for source, _ in _batches([], people).people(0)} == {0}
     assert {source for source, _ in _batches([people], None).people(0)} == {0}
-    with pytest.raises(UsageError, match="nobody to train on"):
+    with pytest.raises(UsageError, match="no one to train on"):
         _batches([people.rows([])])
 
 
@@ -243,13 +243,13 @@ def test_people_count_by_their_quality(people: PseudoLabels) -> None:
 @pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"scale": 1.0}, {"rotation": 181.0}, {"mirrored": 2.0}])
 def test_an_augmentation_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=f"augmentation.{next(iter(wrong))} is"):
-        Augmentation(**wrong)
+        CropAugmentation(**wrong)
 
 
 def test_a_picture_far_outside_is_black(people: PseudoLabels, tmp_path: Path) -> None:
     """A person wholly beyond the image's border, as broken keypoints may say."""
     keypoints = people.keypoints.copy()
     keypoints[..., 0] += 5000
-    crop = sample(replace(people, keypoints=keypoints), 0, Change(), 56)
+    crop = sample(replace(people, keypoints=keypoints), 0, CropChange(), 56)
     assert bool((crop.labels == UNKNOWN).all())
     assert len(crop.images.unique()) == 3

@@ -30,20 +30,20 @@ from dsr_fit.errors import UsageError
 from dsr_fit.observe.batch import Batch
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.regressor.checkpoints import save_hmr_checkpoint
-from dsr_fit.regressor.hmr import Hmr, Seen, mean_seen
+from dsr_fit.regressor.hmr import CropEstimate, Hmr, mean_estimate
 from dsr_fit.regressor.hmr_regressor import Cameras, HmrRegressor, to_full_image
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.resnet import FEATURES
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_sixd
 from dsr_fit.synthetic import generate
 from dsr_fit.synthetic.dataset import write_case
-from dsr_fit.training.hmr import RELEASED, HmrOptions, HmrTraining
-from dsr_fit.training.hmr_crops import Augmentation, Change, CropBatch, sample, stacked
+from dsr_fit.training.hmr_crops import CropAugmentation, CropBatch, CropChange, sample, stacked
+from dsr_fit.training.hmr_module import RELEASED, HmrOptions, HmrTraining
+from dsr_fit.training.hmr_setup import read_rendered_people
 from dsr_fit.training.losses import HmrWeights
 from dsr_fit.training.pseudo_labels import PseudoLabels
-from dsr_fit.training.rendered_people import read_rendered_people
 
-STILL = Augmentation(noise=0, turned=0, scale=0, mirrored=0)
+STILL = CropAugmentation(noise=0, turned=0, scale=0, mirrored=0)
 QUICK = HmrOptions(steps=6, steps_per_epoch=3, batch=2, learning_rate=3e-5, resolution=56, pictures=2, seed=5)
 
 
@@ -77,22 +77,24 @@ def _training(people: PseudoLabels | list[PseudoLabels], options: HmrOptions = Q
     return HmrTraining(open_body(), network, labels, options, semantic_prior=prior, **others)
 
 
-def _crops(people: PseudoLabels, change: Change | None = None) -> CropBatch:
-    return stacked([sample(people, row, change or Change(), 112) for row in range(len(people))])
+def _crops(people: PseudoLabels, change: CropChange | None = None) -> CropBatch:
+    return stacked([sample(people, row, change or CropChange(), 112) for row in range(len(people))])
 
 
-def _truth(crops: CropBatch) -> Seen:
+def _truth(crops: CropBatch) -> CropEstimate:
     """What a network that knew everything would say: the true body under the crop camera that suits it best."""
     points = open_body().skeleton.keypoints(crops.rotations, crops.betas).double()
     cams = [fit_crop_camera(*pair)[0] for pair in zip(points, crops.keypoints[..., :2].double(), strict=True)]
-    return Seen(matrix_to_sixd(crops.rotations).flatten(1), crops.betas, torch.stack(cams).float())
+    return CropEstimate(matrix_to_sixd(crops.rotations).flatten(1), crops.betas, torch.stack(cams).float())
 
 
 # --- Losses ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [Change(), Change(angle=0.6, scale=0.9, mirrored=True)], ids=["plain", "changed"])
-def test_the_truth_costs_next_to_nothing(people: PseudoLabels, change: Change) -> None:
+@pytest.mark.parametrize(
+    "change", [CropChange(), CropChange(angle=0.6, scale=0.9, mirrored=True)], ids=["plain", "changed"]
+)
+def test_the_truth_costs_next_to_nothing(people: PseudoLabels, change: CropChange) -> None:
     """What is left in the image is what separates SPIN's camera from the image's: some pixels of 224."""
     crops = _crops(people, change)
     options = replace(QUICK, dsr_after=0.0, resolution=112)
@@ -119,11 +121,11 @@ def test_each_loss_pulls_the_network(people: PseudoLabels) -> None:
     }  # fmt: skip
     crops = _crops(people)
     training = _training(people, replace(QUICK, dsr_after=0.0, resolution=112, weights=HmrWeights(silhouette=1.0)))
-    start = mean_seen()
+    start = mean_estimate()
     for name, outputs in about.items():
-        seen = Seen(*(value.expand(3, -1).clone().requires_grad_() for value in start))
+        seen = CropEstimate(*(value.expand(3, -1).clone().requires_grad_() for value in start))
         gradients = torch.autograd.grad(training.losses(seen, crops)[1][name], list(seen), allow_unused=True)
-        for field, gradient in zip(Seen._fields, gradients, strict=True):
+        for field, gradient in zip(CropEstimate._fields, gradients, strict=True):
             if field in outputs.split():
                 assert gradient is not None
                 assert bool(gradient.isfinite().all())
@@ -151,7 +153,7 @@ def test_people_without_a_body_teach_their_keypoints_alone(people: PseudoLabels)
 def test_rendered_losses_start_late(people: PseudoLabels, monkeypatch: pytest.MonkeyPatch) -> None:
     crops = _crops(people)
     training = _training(people, replace(QUICK, steps=10, dsr_after=0.5))
-    seen = Seen(*(value.expand(3, -1) for value in mean_seen()))
+    seen = CropEstimate(*(value.expand(3, -1) for value in mean_estimate()))
     begun = []
     for step in range(10):
         monkeypatch.setattr(HmrTraining, "global_step", property(lambda self, step=step: step))
@@ -161,7 +163,7 @@ def test_rendered_losses_start_late(people: PseudoLabels, monkeypatch: pytest.Mo
 
 def test_the_released_form_skips_pictures_without_minimal_clothing(people: PseudoLabels) -> None:
     crops = _crops(people)
-    seen = Seen(*(value.expand(3, -1) for value in mean_seen()))
+    seen = CropEstimate(*(value.expand(3, -1) for value in mean_estimate()))
     bare = crops._replace(
         labels=torch.where(crops.labels > 0, torch.tensor(5, dtype=torch.uint8), crops.labels),
         small_labels=torch.where(crops.small_labels > 0, torch.tensor(5, dtype=torch.uint8), crops.small_labels),
@@ -173,7 +175,7 @@ def test_the_released_form_skips_pictures_without_minimal_clothing(people: Pseud
 
 
 def test_without_anybody_there_is_nothing_to_learn(people: PseudoLabels) -> None:
-    with pytest.raises(UsageError, match="nobody to train on"):
+    with pytest.raises(UsageError, match="no one to train on"):
         _training(people.rows(np.zeros(3, bool)))
 
 
@@ -279,10 +281,10 @@ def test_every_epoch_leaves_a_picture(people: PseudoLabels, tmp_path: Path) -> N
 
 def test_the_picture_shows_bodies_where_they_are(people: PseudoLabels) -> None:
     """Of the truth: the body's colour on the person, and the crop everywhere else."""
-    from dsr_fit.training.hmr_picture import picture_of
+    from dsr_fit.training.pictures import drawn_crops
 
     crops = _crops(people)
-    picture = picture_of(crops.images, _truth(crops), open_body())
+    picture = drawn_crops(crops.images, _truth(crops), open_body())
     assert picture.shape == (448, 3 * 224, 3)
     changed = (picture[224:].astype(int) - picture[:224] != 0).any(-1)
     person = np.concatenate([((labels > 0) & (labels < 20)).numpy() for labels in crops.labels], 1)
@@ -292,26 +294,26 @@ def test_the_picture_shows_bodies_where_they_are(people: PseudoLabels) -> None:
 class _Knowing(nn.Module):
     """Says of each crop, whatever it shows, what it was told to."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: CropEstimate) -> None:
         super().__init__()
         self.seen, self.weight = seen, nn.Parameter(torch.zeros(1))
 
-    def forward(self, images: Tensor) -> Seen:
-        return Seen(*(value + self.weight for value in self.seen))
+    def forward(self, images: Tensor) -> CropEstimate:
+        return CropEstimate(*(value + self.weight for value in self.seen))
 
 
 def test_people_who_are_watched_judge_the_training_and_teach_nothing(people: PseudoLabels, tmp_path: Path) -> None:
     """The truth has next to no error; a person whose body isn't known counts by the keypoints alone."""
     learnt, watched = people.rows([0]), people.rows([1, 2])
-    training = _training(learnt, watched=watched)
+    training = _training(learnt, validation=watched)
     assert [len(batch.images) for batch in training.val_dataloader()] == [2]
     assert {row for number in range(4) for _, row in training._batches().people(number)} == {0}
     shown = training.examples()
     torch.testing.assert_close(shown.betas, torch.from_numpy(watched.betas))
     truth = _truth(_crops(watched))
 
-    def scores(seen: Seen, watched: PseudoLabels) -> dict[str, float]:
-        training = _training(learnt, replace(QUICK, batch=8), watched=watched, network=_Knowing(seen))
+    def scores(seen: CropEstimate, watched: PseudoLabels) -> dict[str, float]:
+        training = _training(learnt, replace(QUICK, batch=8), validation=watched, network=_Knowing(seen))
         trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
         return trainer.validate(training, verbose=False)[0]  # type: ignore[return-value]
 

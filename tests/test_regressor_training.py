@@ -25,12 +25,13 @@ from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorNetwork, Sight, Size, in_crop
 from dsr_fit.regressor.open_regressor import write_network
 from dsr_fit.synthetic import ClothedCase, generate
-from dsr_fit.training.open import Step, shape_metric
-from dsr_fit.training.open_data import Batches
+from dsr_fit.training.open_data import EpochBatches
+from dsr_fit.training.open_module import TrainingBatch, shape_metric
 from dsr_fit.training.settings import TrainSettings
-from dsr_fit.training.synthetic import lenders, samples
+from dsr_fit.training.synthetic import detector_errors, samples
 from dsr_fit.training.synthetic import people as shards
-from dsr_fit.training.synthetic.lenders import Lenders
+from dsr_fit.training.synthetic.augment import CONFUSIONS, corrupt_labels
+from dsr_fit.training.synthetic.detector_errors import DetectorErrorBank
 from dsr_fit.training.synthetic.people import (
     HELD_OUT_SEED,
     LABELLED_SEED,
@@ -41,7 +42,6 @@ from dsr_fit.training.synthetic.people import (
     write_shard,
 )
 from dsr_fit.training.synthetic.samples import Mix, Sampler, Truth, finish, scene_of
-from dsr_fit.training.synthetic.spoil import MISTAKEN, spoilt
 from dsr_fit.training.train import train
 
 SMALL = Size(labels=(8, 8), summary=8, first=(24, 1), refinement=(16, 1), refinements=1)
@@ -68,8 +68,8 @@ def people(cases: list[ClothedCase]) -> People:
 
 
 @pytest.fixture(autouse=True)
-def few_lenders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lenders, "LENDERS", 3)
+def few_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector_errors, "NEIGHBOURS", 3)
 
 
 def _sampler(people: People, **mix: float) -> Sampler:
@@ -140,8 +140,8 @@ def test_nobody_borrows_more_than_its_own_errors_from_itself(people: People, mon
     world[..., :3] += rng.normal(0, 0.05, world[..., :3].shape)
     keypoints[:, 11], world[:, 12] = 0, 0
     wrong = replace(people, keypoints=keypoints, world=world)
-    monkeypatch.setattr(lenders, "LENDERS", 1)
-    rays, confidence, lent = Lenders(wrong).lend(rng, people.joints)
+    monkeypatch.setattr(detector_errors, "NEIGHBOURS", 1)
+    rays, confidence, lent = DetectorErrorBank(wrong).apply(rng, people.joints)
     np.testing.assert_array_equal(confidence, keypoints[..., 2])
     pixels = rays * wrong.intrinsics[:, None, :1] + wrong.intrinsics[:, None, 1:]
     seen = confidence > 0
@@ -153,7 +153,7 @@ def test_nobody_borrows_more_than_its_own_errors_from_itself(people: People, mon
 
 
 def test_bare_people_stand_before_the_camera_and_fill_the_crop_they_should(people: People) -> None:
-    sampler, count = _sampler(people, seen=0, labelled=0, foreign=0, cut=0), 300
+    sampler, count = _sampler(people, painted=0, label_only=0, other_detector=0, cut=0), 300
     rng = np.random.default_rng(3)
     pose, betas = sampler._random_poses(count, rng), rng.normal(size=(count, 10)).astype(np.float32)
     _, joints = sampler._before_cameras(pose, betas, np.random.default_rng(4))
@@ -166,11 +166,11 @@ def test_bare_people_stand_before_the_camera_and_fill_the_crop_they_should(peopl
     assert (np.abs(rays).mean(1) < 1).all()
 
 
-@pytest.mark.parametrize("kind", ["seen", "labelled", "bare"])
+@pytest.mark.parametrize("kind", ["painted", "label_only", "bare"])
 def test_whatever_is_hidden_what_is_left_is_true(people: People, kind: str) -> None:
     """Errors that are borrowed are nil here, so that only frames can be wrong: of crops that shrink to what is left."""
-    shares = {"seen": float(kind == "seen"), "labelled": float(kind == "labelled")}
-    sampler = _sampler(people, **shares, foreign=0, cut=0.7, forgetful=1, point_lost=0.4)
+    shares = {"painted": float(kind == "painted"), "label_only": float(kind == "label_only")}
+    sampler = _sampler(people, **shares, other_detector=0, cut=0.7, sparse=1, sparse_dropout=0.4)
     sight, truth = sampler.batch(200, np.random.default_rng(5))
     assert len(sight) == len(truth.betas) == 200
     _hold_together(sight, truth)
@@ -184,7 +184,7 @@ def test_whatever_is_hidden_what_is_left_is_true(people: People, kind: str) -> N
 
 
 def test_keypoints_of_other_detectors_have_their_slots_and_no_landmarks(people: People) -> None:
-    sampler = _sampler(people, seen=0, labelled=0, foreign=1, cut=0, forgetful=0, few_lost=0)
+    sampler = _sampler(people, painted=0, label_only=0, other_detector=1, cut=0, sparse=0, dropout=0)
     sight, truth = sampler.batch(90, np.random.default_rng(6))
     assert float(sight.world.abs().max()) == 0
     slots = {tuple(np.flatnonzero(row > 0)) for row in sight.points[..., 2].numpy()}
@@ -196,7 +196,7 @@ def test_keypoints_of_other_detectors_have_their_slots_and_no_landmarks(people: 
 def test_of_clothed_people_other_detectors_may_see_only_what_is_in_plain_sight(people: People) -> None:
     hands = [slot for name, slot in KEYPOINT_INDEX.items() if "Wrist" in name]
     handless = replace(people, visible=~np.isin(np.arange(49), hands) & np.ones((len(people), 1), bool))
-    sampler = _sampler(handless, seen=0, labelled=1, foreign=1, cut=0, forgetful=0, few_lost=0)
+    sampler = _sampler(handless, painted=0, label_only=1, other_detector=1, cut=0, sparse=0, dropout=0)
     sight, _ = sampler.batch(200, np.random.default_rng(9))
     given = sight.points[..., 2].numpy() > 0
     assert 0.35 < given[:, hands].any(1).mean() < 0.65
@@ -220,7 +220,7 @@ def test_the_same_generator_gives_the_same_batch(people: People) -> None:
 def test_spoilt_label_maps_are_the_old_ones_but_for_one_mistake_and_one_rectangle(people: People, seed: int) -> None:
     labels = people.labels[seed % len(people)]
     before = labels.copy()
-    wrong, again = (spoilt(labels, np.random.default_rng(seed)) for _ in range(2))
+    wrong, again = (corrupt_labels(labels, np.random.default_rng(seed)) for _ in range(2))
     np.testing.assert_array_equal(labels, before)
     np.testing.assert_array_equal(wrong, again)
     assert (wrong.shape, wrong.dtype) == (labels.shape, labels.dtype)
@@ -235,7 +235,7 @@ def test_spoilt_label_maps_are_the_old_ones_but_for_one_mistake_and_one_rectangl
         lost = wrong[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         return len(np.unique(lost)) == 1 and lost[0, 0] in (0, OCCLUDER, UNKNOWN) and lost.size < labels.size / 9
 
-    assert any(map(explained, MISTAKEN))
+    assert any(map(explained, CONFUSIONS))
 
 
 def test_the_shapes_metric_is_the_distance_of_vertices() -> None:
@@ -300,16 +300,16 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     assert all("mpjpe" in line for line in lines)  # of those held out
     assert run("again") == whole
     assert run("other", seed=1) != whole
-    original = Batches.__iter__
+    original = EpochBatches.__iter__
 
-    def batches(self: Batches) -> Iterator[Step]:
+    def batches(self: EpochBatches) -> Iterator[TrainingBatch]:
         for step, batch in enumerate(original(self)):
             if (self.epoch, step) == (1, 1):
                 raise RuntimeError("interrupted")
             yield batch
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(Batches, "__iter__", batches)
+        interrupted.setattr(EpochBatches, "__iter__", batches)
         with pytest.raises(RuntimeError, match="interrupted"):
             run("parts")
     assert (tmp_path / "parts" / "last.ckpt").exists()

@@ -1,4 +1,4 @@
-"""A round as the command line does it, fits and training included, killed in the middle."""
+"""A round and a control arm as their command runs them, fits and training included, killed in the middle."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from dsr_fit.synthetic.dataset import write_cases
 
 pytest.importorskip("lightning", reason="training needs Lightning: pip install 'dsr-fit[train]'")
 
+SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "rounds" / "control_arms.py"
 QUICK = """
 least_squares: {pose_steps: 2, steps: 4}
 stages: [{resolution: 56, iterations: 2, learning_rate: 0.005}]
@@ -36,7 +37,7 @@ def test_a_round_killed_while_it_trains_goes_on(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text(QUICK)
     out = tmp_path / "out"
     command = [
-        *(sys.executable, "-m", "dsr_fit", "rounds", str(photos), "--out", str(out)),
+        *(sys.executable, str(SCRIPT), str(photos), "--out", str(out)),
         *("--config", str(tmp_path / "quick.yaml"), "--arms", "ungated", "--cases-dir", str(tmp_path / "cases")),
         *("--cases", "1", "--calibration", "0", "--steps", "3", "--train-batch", "8", "--threads", "1"),
         *("--fitters", "1", "--perceivers", "1"),
@@ -44,18 +45,18 @@ def test_a_round_killed_while_it_trains_goes_on(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "PASSIVE"}
     begun = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert begun.stderr is not None
-    said = [line for line in iter(begun.stderr.readline, "") if _kill_at("rounds, round 1: training", line, begun)]
+    said = [line for line in iter(begun.stderr.readline, "") if _kill_at("round 1: training", line, begun)]
     assert begun.wait() == -signal.SIGKILL, "".join(said)
     begun.stderr.close()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     assert before
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "round 1: fits" not in done.stderr
+    assert "\nround 1: fits" not in f"\n{done.stderr}"
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    table = json.loads((out / "table.json").read_text())
+    table = json.loads((out / "comparison.json").read_text())
     assert list(table["regressors"]) == ["start", "round 1", "ungated, round 1"]
-    assert done.stdout.endswith((out / "table.md").read_text())
+    assert done.stdout.endswith((out / "comparison.md").read_text())
     start, trained = load_file(shipped(ASSET)), load_file(out / "round-1" / "regressor.safetensors")
     assert set(start) == set(trained)
     assert any(not np.array_equal(start[name], trained[name]) for name in start)

@@ -25,16 +25,16 @@ from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.objective import Objective
 from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.regressor.open_network import Placed, in_crop
-from dsr_fit.training import labelled, open_photos
-from dsr_fit.training.labelled import is_held_out, joined, read_labelled
-from dsr_fit.training.open import RECIPE, OpenTraining
-from dsr_fit.training.open_data import Batches, Supply
-from dsr_fit.training.open_photos import RESOLUTION, Augmentation, PhotoBatch, Photos, mirrored
+from dsr_fit.training import open_photos, splits
+from dsr_fit.training.open_data import BatchSource, EpochBatches
+from dsr_fit.training.open_module import RECIPE, OpenTraining
+from dsr_fit.training.open_photos import RESOLUTION, PhotoAugmentation, PhotoBatch, Photos, mirrored
 from dsr_fit.training.pictures import PANEL, crop_window
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.settings import LossWeights
-from dsr_fit.training.synthetic.bare import NOISE, BareSampler, Inventor
-from dsr_fit.training.synthetic.samples import Mix, finish
+from dsr_fit.training.splits import concatenated, is_held_out, read_splits
+from dsr_fit.training.synthetic.detector_errors import NOISE, RandomDetectorErrors
+from dsr_fit.training.synthetic.samples import Mix, Sampler, finish
 
 RENDERED = ("dsr_mc", "dsr_c", "silhouette")
 
@@ -72,7 +72,7 @@ def test_what_a_mirror_shows_is_turned_back_to_what_it_is(photos: Photos) -> Non
 
 
 def test_the_true_body_costs_nothing_whatever_is_hidden_or_mirrored(photos: Photos) -> None:
-    batch = photos.batch(40, Augmentation(), np.random.default_rng(0))
+    batch = photos.batch(40, PhotoAugmentation(), np.random.default_rng(0))
     assert 5 < int(batch.mirror.sum()) < 35
     losses = small_training().photo_losses(placed_truth(batch.truth), batch)
     assert set(losses) == {"keypoints", "points", "rotations", "root", "shape", "depth"}
@@ -84,7 +84,9 @@ def test_the_true_body_costs_nothing_whatever_is_hidden_or_mirrored(photos: Phot
 @pytest.mark.parametrize("mirror", [False, True])
 def test_the_sight_of_a_photo_shows_the_true_body(photos: Photos, mirror: bool) -> None:
     """Crops that move to what is left of the keypoints: places, landmarks and labels stay consistent."""
-    augmentation = Augmentation(replace(Mix(), point_lost=0.3, labels_spoilt=0), noise=0, cut=0.7, mirrored=mirror)
+    augmentation = PhotoAugmentation(
+        replace(Mix(), sparse_dropout=0.3, corrupted_labels=0), noise=0, cut=0.7, mirrored=mirror
+    )
     batch = photos.batch(60, augmentation, np.random.default_rng(1))
     shown = mirrored(placed_truth(batch.truth), batch.mirror)  # as the network should say it
     sight, turns = batch.sight, batch.sight.turns()
@@ -102,10 +104,10 @@ def test_the_sight_of_a_photo_shows_the_true_body(photos: Photos, mirror: bool) 
 def test_noise_stays_within_its_measure(photos: Photos) -> None:
     scene, _ = photos._scene(np.arange(5).repeat(100))
     before = scene.rays.copy()
-    augmentation = Augmentation(
-        replace(Mix(), point_lost=0, few_lost=0, without_world=0, without_labels=0), noise=0.01, cut=0
+    augmentation = PhotoAugmentation(
+        replace(Mix(), sparse_dropout=0, dropout=0, without_world=0, without_labels=0), noise=0.01, cut=0
     )
-    open_photos.disturb(scene, augmentation, np.random.default_rng(2))
+    open_photos.augment(scene, augmentation, np.random.default_rng(2))
     side = np.ptp(before, axis=1).max(1)
     share = (scene.rays - before).std((1, 2)) / side
     assert share.max() < 0.01 * 1.3  # 98 numbers tell a deviation to 7 %
@@ -114,13 +116,13 @@ def test_noise_stays_within_its_measure(photos: Photos) -> None:
 
 
 def test_the_same_generator_gives_the_same_photos(photos: Photos) -> None:
-    first, second, other = (photos.batch(20, Augmentation(), np.random.default_rng(seed)) for seed in (3, 3, 4))
+    first, second, other = (photos.batch(20, PhotoAugmentation(), np.random.default_rng(seed)) for seed in (3, 3, 4))
     for name, value in vars(first.sight).items():
         assert torch.equal(value, getattr(second.sight, name))
     assert torch.equal(first.truth.cam_t, second.truth.cam_t)
     assert not torch.equal(first.sight.points, other.sight.points)
     kept = photos.whole(np.arange(5)).sight
-    photos.batch(20, Augmentation(), np.random.default_rng(5))  # spoils copies
+    photos.batch(20, PhotoAugmentation(), np.random.default_rng(5))  # spoils copies
     assert torch.equal(photos.whole(np.arange(5)).sight.labels, kept.labels)
 
 
@@ -259,7 +261,7 @@ def test_rendered_terms_begin_late_and_take_the_forms_that_are_named(
 def test_a_step_lowers_what_photos_cost(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient reaches the weights through the mirror, the camera and the renderer."""
     training = small_training()
-    batch = photos.batch(12, Augmentation(), np.random.default_rng(6))
+    batch = photos.batch(12, PhotoAugmentation(), np.random.default_rng(6))
     monkeypatch.setattr(training, "log", lambda *arguments, **named: None)
     monkeypatch.setattr(type(training), "global_step", property(lambda self: 10_000))
     optimizer = torch.optim.Adam(training.network.parameters(), 1e-3)
@@ -278,21 +280,21 @@ def test_a_step_lowers_what_photos_cost(photos: Photos, monkeypatch: pytest.Monk
 
 def test_bodies_of_refused_people_are_left_out_or_not(people: PseudoLabels, monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = replace(people, accepted=np.array([True, False, True, False, False]))
-    monkeypatch.setattr(labelled, "read_pseudo_labels", lambda path, body, images: mixed)
+    monkeypatch.setattr(splits, "read_pseudo_labels", lambda path, body, images: mixed)
     settings = settings_of(labels=(Path("a"),), held_out=0.0)
     told: list[str] = []
-    train_set, held_out = read_labelled(settings, open_body(), told.append)
+    train_set, held_out = read_splits(settings, open_body(), told.append)
     assert told == ["5 people in photos, 2 of them with a body to learn; 0 held out"]
     assert train_set.has_body.tolist() == [True, False, True, False, False]
     assert len(held_out) == 0
-    assert bool(read_labelled(replace(settings, gate="all"), open_body(), told.append)[0].has_body.all())
+    assert bool(read_splits(replace(settings, gate="all"), open_body(), told.append)[0].has_body.all())
     monkeypatch.setattr(
-        labelled, "read_pseudo_labels", lambda path, body, images: replace(mixed, accepted=np.zeros(5, bool))
+        splits, "read_pseudo_labels", lambda path, body, images: replace(mixed, accepted=np.zeros(5, bool))
     )
     with pytest.raises(InputError, match=r"^a: the gate accepted nobody; --gate all learns from every fit$"):
-        read_labelled(settings, open_body(), told.append)
+        read_splits(settings, open_body(), told.append)
     with pytest.raises(InputError, match=r"^a: all photos are held out; give a smaller --held-out$"):
-        read_labelled(replace(settings, gate="all", held_out=1.0), open_body(), told.append)
+        read_splits(replace(settings, gate="all", held_out=1.0), open_body(), told.append)
 
 
 def test_bodies_without_a_verdict_are_learnt_from_on_request(
@@ -324,30 +326,30 @@ def test_photos_are_held_out_by_their_names() -> None:
 
 def test_several_sets_are_one_with_each_its_own_photos(folder: Path, tmp_path: Path, people: PseudoLabels) -> None:
     other = known_people(tmp_path, [7])
-    both = joined([people, other])
+    both = concatenated([people, other])
     assert len(both) == 6
     for row, (source, of) in enumerate([*((people, row) for row in range(5)), (other, 0)]):
         np.testing.assert_array_equal(both.image(row), source.image(of))
         np.testing.assert_array_equal(both.labels(row), source.labels(of))
         np.testing.assert_array_equal(both.full_pose[row], source.full_pose[of])
-    assert joined([people]) is people
+    assert concatenated([people]) is people
 
 
 def test_a_batch_has_its_share_of_each(photos: Photos) -> None:
-    sampler = BareSampler(load_poses().part(held_out=False), open_body().skeleton, Mix())
+    sampler = Sampler(None, load_poses().part(held_out=False), open_body().skeleton, Mix())
 
-    def counts(supply: Supply, share: float) -> tuple[int, int]:
-        step = supply.step(20, share, (0, 1))
+    def counts(source: BatchSource, share: float) -> tuple[int, int]:
+        batch = source.batch(20, share, (0, 1))
         return (
-            len(step.synthetic[0]) if step.synthetic is not None else 0,
-            len(step.photos) if step.photos is not None else 0,
+            len(batch.synthetic[0]) if batch.synthetic is not None else 0,
+            len(batch.photos) if batch.photos is not None else 0,
         )
 
-    assert counts(Supply(sampler, photos), 0.75) == (15, 5)
-    assert counts(Supply(sampler, photos), 0.0) == (0, 20)
-    assert counts(Supply(None, photos), 0.75) == (0, 20)
-    assert counts(Supply(sampler, None), 0.75) == (20, 0)
-    first, second = (Supply(sampler, photos).step(20, 0.5, key) for key in ((0, 1), (0, 2)))
+    assert counts(BatchSource(sampler, photos), 0.75) == (15, 5)
+    assert counts(BatchSource(sampler, photos), 0.0) == (0, 20)
+    assert counts(BatchSource(None, photos), 0.75) == (0, 20)
+    assert counts(BatchSource(sampler, None), 0.75) == (20, 0)
+    first, second = (BatchSource(sampler, photos).batch(20, 0.5, key) for key in ((0, 1), (0, 2)))
     assert first.synthetic is not None
     assert second.synthetic is not None
     assert not torch.equal(first.synthetic[0].points, second.synthetic[0].points)
@@ -356,7 +358,7 @@ def test_a_batch_has_its_share_of_each(photos: Photos) -> None:
 def test_an_epoch_ends_where_the_steps_do(photos: Photos) -> None:
     settings = settings_of(steps=7, epoch=3, batch=4, synthetic_share=0.0)
     assert settings.epochs == 3
-    lengths = [len(list(Batches(Supply(None, photos), settings, epoch))) for epoch in range(3)]
+    lengths = [len(list(EpochBatches(BatchSource(None, photos), settings, epoch))) for epoch in range(3)]
     assert lengths == [3, 3, 1]
 
 
@@ -365,8 +367,11 @@ def test_an_epoch_ends_where_the_steps_do(photos: Photos) -> None:
 
 def test_invented_detections_lie_about_the_truth_as_detectors_do() -> None:
     skeleton = open_body().skeleton
-    sampler = BareSampler(
-        load_poses().part(held_out=False), skeleton, replace(Mix(), foreign=0, cut=0, point_lost=0, few_lost=0)
+    sampler = Sampler(
+        None,
+        load_poses().part(held_out=False),
+        skeleton,
+        replace(Mix(), other_detector=0, cut=0, sparse_dropout=0, dropout=0),
     )
     sight, truth = sampler.batch(300, np.random.default_rng(7))
     keypoints = skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
@@ -387,10 +392,10 @@ def test_invented_detections_lie_about_the_truth_as_detectors_do() -> None:
 def test_landmarks_are_seen_along_the_ray_to_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without errors the invented landmarks are the true ones in the image's axes."""
     for name in ("TURN_SD", "SCALE_SD", "SCATTER_SD"):
-        monkeypatch.setattr(f"dsr_fit.training.synthetic.bare.{name}", 0.0)
+        monkeypatch.setattr(f"dsr_fit.training.synthetic.detector_errors.{name}", 0.0)
     rng = np.random.default_rng(8)
     joints = rng.normal(size=(6, 49, 3)).astype(np.float32) * 0.3 + [1.0, 0.5, 4.0]
-    rays, confidence, world = Inventor().lend(rng, joints)
+    rays, confidence, world = RandomDetectorErrors().apply(rng, joints)
     given = confidence[0] > 0
     np.testing.assert_allclose(world[:, given, :3], (joints - joints[:, 8:9])[:, given], atol=1e-5)
     np.testing.assert_allclose(rays, joints[..., :2] / joints[..., 2:], atol=0.05)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
+import pickle
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from label_people import known_people
@@ -22,9 +26,9 @@ from dsr_fit.cli import main as cli
 from dsr_fit.errors import UsageError
 from dsr_fit.regressor.open_network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import write_network
-from dsr_fit.training import labelled
-from dsr_fit.training.open import Step
-from dsr_fit.training.open_data import Batches
+from dsr_fit.training import splits
+from dsr_fit.training.open_data import EpochBatches
+from dsr_fit.training.open_module import TrainingBatch
 from dsr_fit.training.pictures import PANEL
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.train import decay_of, kind_of, train
@@ -47,8 +51,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def as_labels(people: PseudoLabels, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What stands for a folder of fits."""
-    monkeypatch.setattr(labelled, "read_pseudo_labels", lambda path, body, images: people)
+    monkeypatch.setattr(splits, "read_pseudo_labels", lambda path, body, images: people)
     return people.images
+
+
+def _random_state() -> bytes:
+    """The global generators' state, and the seeds that Lightning leaves in the environment."""
+    seeds = [os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")]
+    return pickle.dumps((random.getstate(), np.random.get_state(), torch.get_rng_state().numpy(), seeds))  # noqa: NPY002
 
 
 def _log(out: Path) -> list[dict[str, str]]:
@@ -67,10 +77,11 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     )  # fmt: skip
 
     def run(name: str, **changes: Any) -> dict[str, bytes]:
-        threads = torch.get_num_threads()
+        threads, state = torch.get_num_threads(), _random_state()
         path = train(replace(settings, out=tmp_path / name, **changes), lines.append)
         assert path == tmp_path / name / "regressor.safetensors"
         assert torch.get_num_threads() == threads
+        assert _random_state() == state
         return {name: value.numpy().tobytes() for name, value in load_file(path).items()}
 
     lines: list[str] = []
@@ -84,18 +95,20 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     assert whole.keys() == begun.keys()
     assert all(whole[name] != begun[name] for name in whole if name.endswith("weight") and "norm" not in name)
     assert run("other", seed=1) != whole
-    original = Batches.__iter__
+    original = EpochBatches.__iter__
 
-    def batches(self: Batches) -> Iterator[Step]:
+    def batches(self: EpochBatches) -> Iterator[TrainingBatch]:
         for step, batch in enumerate(original(self)):
             if (self.epoch, step) == (2, 1):
                 raise RuntimeError("killed")
             yield batch
 
     with monkeypatch.context() as killed:
-        killed.setattr(Batches, "__iter__", batches)
+        killed.setattr(EpochBatches, "__iter__", batches)
+        state = _random_state()
         with pytest.raises(RuntimeError, match="killed"):
             run("parts")
+    assert _random_state() == state
     assert (tmp_path / "parts" / "last.ckpt").exists()
     assert not (tmp_path / "parts" / "regressor.safetensors").exists()
     (tmp_path / "parts").rename(tmp_path / "moved")
@@ -181,7 +194,7 @@ REFUSALS = {
     "nothing to learn": (
         ["--labels", "empty", *["--weights.keypoints", "0", "--weights.parameters", "0", "--weights.dsr-mc", "0"],
          "--weights.dsr-c", "0"], 2,
-        "--weights: all are 0; nothing would be learnt from the photos of --labels",
+        "--weights: all are 0; no loss would use the photos of --labels",
     ),
     "no weights": (
         ["--regressor", "kinematic"], 2,

@@ -11,7 +11,7 @@ from scenes import open_body
 
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.regressor.open_network import Placed, RegressorNetwork, Size
-from dsr_fit.training.open import OpenTraining
+from dsr_fit.training.open_module import OpenTraining
 from dsr_fit.training.settings import TrainSettings
 from dsr_fit.training.synthetic.samples import Truth
 

@@ -9,7 +9,7 @@ the detector found from a folder of `NNNN.npz` (`keypoints`, `world`) instead of
 
     python tools/build_photo_poses.py --photos ../shared/data/ccp --fits FITS --out poses_of_fits.npz
 
-takes the bodies of whole fits, of a folder of `dsr-fit batch`, instead (`benchmarks/from_fits.py` compares the two).
+takes the bodies of whole fits, of a folder of `dsr-fit batch`, instead (`experiments/from_fits.py` compares the two).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 
 from dsr_fit.io.files import replacing
 from dsr_fit.observe.network_parser import load_network
-from dsr_fit.training.keeping import keepers, kept, log
+from dsr_fit.training.checkpointing import checkpoint_callbacks, csv_log, last_checkpoint
 
 
 def main() -> None:
@@ -71,11 +71,11 @@ def main() -> None:
         reload_dataloaders_every_n_epochs=1,
         check_val_every_n_epoch=min(5, -(-settings.epochs // 4)),
         num_sanity_val_steps=0,
-        logger=log(arguments.work),
-        callbacks=[RichProgressBar(), *keepers(arguments.work, settings.decay)],
+        logger=csv_log(arguments.work),
+        callbacks=[RichProgressBar(), *checkpoint_callbacks(arguments.work, settings.decay)],
         log_every_n_steps=20,
     )
-    trainer.fit(module, ckpt_path=kept(arguments.work))
+    trainer.fit(module, ckpt_path=last_checkpoint(arguments.work))
     learnt = {name: value.detach().half().contiguous() for name, value in module.network.state_dict().items()}
     learnt = {name: value for name, value in learnt.items() if not name.endswith("num_batches_tracked")}
     out: Path = arguments.out or Path("priors/parser/parser.safetensors")

@@ -1,9 +1,11 @@
-"""`dsr-fit rounds`: fit, choose, train, judge, and again; with control arms, and a table of all."""
+"""`dsr-fit rounds`: fit, accept the best fits, train on them, evaluate, and again."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -12,65 +14,60 @@ from typing import TYPE_CHECKING, Literal
 
 from dsr_fit.cli.options import DatasetArguments
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.training.arms import arms_of
 from dsr_fit.training.settings import LossWeights, TrainSettings
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.settings import Settings
     from dsr_fit.dataset.sources import Source
-    from dsr_fit.training.rounds import Plan, Train
+    from dsr_fit.training.rounds import Plan, Rounds, Train
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundsArguments(DatasetArguments):
-    """Improve a regressor by its own fits, round by round; run the same command again after any interruption."""
+    """Improve a regressor by training it on its own fits, round by round; the same command resumes."""
 
     rounds: int = 1
-    """How many; more can be asked for later."""
-    arms: str = "none"
-    """Control arms, separated by commas: keypoints, keypoint-fits, ungated; or all, or none."""
-    arm_rounds: int = 1
-    """How many rounds of each arm."""
+    """Number of rounds; more can be added later."""
     accept: float = 0.5
-    """Share of the fits to learn from, the best by the gate; 0: those that reach the gate's own threshold."""
+    """Share of the fits to train on, the best by the gate; 0: those above the gate's own threshold."""
     photos: Path | None = None
-    """Folder of Clothing Co-Parsing, whose annotated validation photos every regressor is judged on."""
+    """Folder of Clothing Co-Parsing; every regressor is evaluated on its annotated validation photos."""
     photo_limit: int | None = None
-    """Only so many of them."""
+    """Evaluate on the first so many of them only."""
     cases_dir: Path | None = None
-    """Folder of rendered people, missing ones are generated; default: OUT/cases."""
+    """Folder of rendered people; missing ones are generated; default: OUT/cases."""
     cases: int = 300
-    """How many rendered people every regressor is judged on; 0: none."""
+    """Number of rendered people every regressor is evaluated on; 0: none."""
     first_seed: int = 10_000
-    """Seed of the first one."""
+    """Seed of the first of them."""
     calibration: int = 464
-    """How many other rendered people each regressor's quality gate is calibrated on; 0: no gate, all fits are
-    learnt from alike."""
-    findings: Path | None = None
-    """Folder of what detector and parser find in images, which other runs can share; default: OUT/findings."""
+    """Number of other rendered people each regressor's quality gate is calibrated on; 0: no gate, all fits are
+    trained on alike."""
+    cache: Path | None = None
+    """Folder of detector and parser results, which several runs can share; default: OUT/cache."""
     steps: int = 2000
-    """Batches that each training learns from."""
+    """Steps of each training, one batch each."""
     train_batch: int | None = None
-    """People a batch of the training; default: the regressor's own."""
+    """People per batch of the training; default: the regressor's own."""
     learning_rate: float | None = None
-    """Highest step of the training's optimiser; default: the regressor's own."""
+    """Highest learning rate; default: the regressor's own."""
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    """Learning rate up and down again in one cycle; or warmed up and then kept."""
+    """Learning rate up and down in one cycle, or constant after a warm-up."""
     synthetic: Path | None = None
-    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: nobody)."""
+    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: none)."""
     synthetic_share: float = 0.75
-    """Share of synthetic people in each batch of a training, where there are both these and photos."""
+    """Share of synthetic people in each batch."""
     losses: LossWeights = field(default_factory=LossWeights)
-    """What counts how much in the training on photos."""
+    """Weights of the losses on photos."""
     dsr_after: float = 0.2
-    """Share of the steps before the rendered losses begin."""
+    """Share of the steps before the rendered losses start."""
     precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
-    """Of the network's layers in training."""
+    """Precision of the network's layers in training."""
     threads: int | None = None
-    """Of torch in training, on the CPU; default: torch's own choice."""
+    """Torch's CPU threads in training; default: torch's own choice."""
 
     def training(self) -> TrainSettings:
-        """What every training has in common. Raises UsageError for numbers that can't work."""
+        """The settings of every training. Raises UsageError for values out of range."""
         return TrainSettings(
             out=self.out,
             regressor=self.regressor,
@@ -97,12 +94,20 @@ class RoundsArguments(DatasetArguments):
         run_rounds(self)
 
 
-def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
-    """The work behind `dsr-fit rounds`; `train` another training than `dsr_fit.training.train`."""
+def run_rounds(arguments: RoundsArguments) -> None:
+    """The work behind `dsr-fit rounds`."""
+    with rounds_of(arguments) as rounds:
+        rounds.run()
+    sys.stdout.write((arguments.out / "table.md").read_text(encoding="utf-8"))
+
+
+@contextmanager
+def rounds_of(arguments: RoundsArguments, train: Train | None = None) -> Iterator[Rounds]:
+    """The rounds that the options ask for, with progress on standard error; `train` replaces our training."""
     check(arguments)
     from dsr_fit.dataset.progress import reporting
     from dsr_fit.dataset.run import Resources
-    from dsr_fit.training.rounds import Course
+    from dsr_fit.training.rounds import Rounds
 
     plan = plan_of(arguments)
     if train is None:
@@ -111,12 +116,11 @@ def run_rounds(arguments: RoundsArguments, train: Train | None = None) -> None:
         train = partial(train_regressor, report=_say)
     resources = Resources(observers=arguments.perceivers, fitters=arguments.fitters)
     with reporting() as report:
-        Course(plan, arguments.out.absolute(), train, resources, _say, report).run()
-    sys.stdout.write((arguments.out / "table.md").read_text(encoding="utf-8"))
+        yield Rounds(plan, arguments.out.absolute(), train, resources, _say, report)
 
 
 def plan_of(arguments: RoundsArguments) -> Plan:
-    """What the options ask for; missing rendered people are generated. Raises InputError and UsageError."""
+    """The options as a plan; missing rendered people are generated. Raises InputError and UsageError."""
     from dsr_fit.evaluate import ccp
     from dsr_fit.evaluate.cached_source import CachedSource, case_source, photo_source
     from dsr_fit.evaluate.calibrate_gate import calibration_seeds
@@ -130,59 +134,54 @@ def plan_of(arguments: RoundsArguments) -> Plan:
     if arguments.calibration > 0 and source.brings_keypoints():
         raise UsageError(
             f"{arguments.source} brings its own keypoints, and quality gates are calibrated on the detector's; "
-            "give --calibration 0, which learns from all fits alike"
+            "give --calibration 0, which trains on all fits alike"
         )
     rendered = _rendered_people(settings, arguments)
-    findings = arguments.findings or arguments.out / "findings"
+    cache = arguments.cache or arguments.out / "cache"
     folder = arguments.cases_dir or arguments.out / "cases"
-    judged_on = range(arguments.first_seed, arguments.first_seed + arguments.cases)
-    learnt_from = calibration_seeds(arguments.calibration)
-    if set(judged_on) & set(learnt_from):
+    evaluated = range(arguments.first_seed, arguments.first_seed + arguments.cases)
+    calibrated = calibration_seeds(arguments.calibration)
+    if set(evaluated) & set(calibrated):
         raise UsageError(
             f"--first-seed {arguments.first_seed}: some of these people are among those of --calibration; "
             "choose seeds from 10000 on"
         )
-    if judged_on and judged_on[-1] >= PAINTED_SEED:
+    if evaluated and evaluated[-1] >= PAINTED_SEED:
         raise UsageError(
-            f"--first-seed {arguments.first_seed}: people from {PAINTED_SEED} on are those that regressors learn from; "
-            "choose seeds below"
+            f"--first-seed {arguments.first_seed}: people from {PAINTED_SEED} on are trained on; choose seeds below"
         )
     photos = None
     if arguments.photos is not None:
         numbers = ccp.photo_numbers(arguments.photos, "val")[: arguments.photo_limit]
-        photos = photo_source(arguments.photos, findings / "photos", numbers)
+        photos = photo_source(arguments.photos, cache / "photos", numbers)
         _check_apart(source, photos.source)
     if rendered:
-        write_cases(folder, [*judged_on, *learnt_from])
+        write_cases(folder, [*evaluated, *calibrated])
     return Plan(
-        photos=CachedSource(source, findings / "source"),
+        photos=CachedSource(source, cache / "source"),
         fit=settings,
         train=training,
         rounds=arguments.rounds,
-        arms=arms_of(arguments.arms),
-        arm_rounds=arguments.arm_rounds,
-        sets=EvaluationSets(photos, case_source(folder, judged_on, findings / "cases") if judged_on else None),
-        calibration=case_source(folder, learnt_from, findings / "cases") if learnt_from else None,
+        sets=EvaluationSets(photos, case_source(folder, evaluated, cache / "cases") if evaluated else None),
+        calibration=case_source(folder, calibrated, cache / "cases") if calibrated else None,
         accept=arguments.accept or None,
     )
 
 
-def _check_apart(learnt_from: Source, judged_on: Source) -> None:
-    """Raises UsageError where photos are to be learnt from that regressors are judged on."""
-    theirs, ours = ({each.images / entry.imgname for entry in each.entries} for each in (judged_on, learnt_from))
+def _check_apart(trained: Source, evaluated: Source) -> None:
+    """Raises UsageError if photos to train on are among those for evaluation."""
+    theirs, ours = ({each.images / entry.imgname for entry in each.entries} for each in (evaluated, trained))
     common = {path.resolve() for path in theirs} & {path.resolve() for path in ours}
     if common:
         raise UsageError(
-            f"{len(common)} photos of SOURCE are among those that are judged on, {min(common).name} for one; "
+            f"{len(common)} photos of SOURCE are among those for evaluation, {min(common).name} for one; "
             "leave out the photos whose numbers end in 6"
         )
 
 
 def _rendered_people(settings: Settings, arguments: RoundsArguments) -> bool:
-    """Whether rendered people take part. Raises UsageError where the body is another than theirs, or can't be trained.
-
-    Their truth is the open body's.
-    """
+    """Whether rendered people are used. Raises UsageError for another body than theirs, the open one, and for a
+    regressor that can't be trained."""
     from dsr_fit.regressor.kinematic import KinematicRegressor
 
     wanted = arguments.cases > 0 or arguments.calibration > 0
@@ -194,10 +193,9 @@ def _rendered_people(settings: Settings, arguments: RoundsArguments) -> bool:
 
 
 def check(arguments: RoundsArguments) -> None:
-    """What can be refused before anything is read."""
+    """What can be rejected before anything is read. Raises InputError and UsageError."""
     arguments.check_focal()
-    arms_of(arguments.arms)
-    for name in ("rounds", "arm_rounds", "photo_limit", "perceivers", "fitters"):
+    for name in ("rounds", "photo_limit", "perceivers", "fitters"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1")
@@ -206,14 +204,12 @@ def check(arguments: RoundsArguments) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: 0 or more")
     if not (0 <= arguments.accept <= 1 and math.isfinite(arguments.accept)):
         raise UsageError(f"--accept {arguments.accept:g}: a share of the fits, between 0 and 1")
-    if arguments.arm_rounds > arguments.rounds:
-        raise UsageError(f"--arm-rounds {arguments.arm_rounds}: no more than --rounds, {arguments.rounds}")
     if arguments.camera != "full":
-        raise UsageError("--camera: rounds are fitted and judged in the image's own camera; leave the option out")
+        raise UsageError("--camera: rounds fit and evaluate in the image's own camera; leave the option out")
     if arguments.gate is not None:
         raise UsageError("--gate: each round calibrates its own; leave the option out")
     if arguments.photos is None and arguments.cases == 0:
-        raise UsageError("nothing to judge a regressor on: give --photos, or --cases above 0")
+        raise UsageError("nothing to evaluate a regressor on: give --photos, or --cases above 0")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out}: is a file; name a folder")
     arguments.training()

@@ -1,4 +1,4 @@
-"""`dsr-fit train`: trains a regressor, and goes on where it was stopped."""
+"""`dsr-fit train`: trains a regressor; the same command resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainArguments(TrainSettings):
 
 
 def run_train(settings: TrainSettings) -> None:
-    """Train, saying where it is."""
+    """Train, and report progress on standard output."""
     check(settings)
     from dsr_fit.training.train import train
 
@@ -28,7 +28,7 @@ def run_train(settings: TrainSettings) -> None:
 
 
 def check(settings: TrainSettings) -> None:
-    """What can be refused before anything is read. Raises InputError and UsageError."""
+    """What can be rejected before anything is read. Raises InputError and UsageError."""
     if find_spec("lightning") is None:
         raise InputError("training needs Lightning: pip install 'dsr-fit[train]'")
     for path in (*settings.labels, settings.images, settings.synthetic):

@@ -14,7 +14,7 @@ from dsr_fit.assets import licensed
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.torch_file import read_torch_file
-from dsr_fit.regressor.hmr import CAMERA, POSE, SHAPE, Hmr, Seen, mean_seen
+from dsr_fit.regressor.hmr import CAMERA, POSE, SHAPE, CropEstimate, Hmr, mean_estimate
 
 WRAPPERS = ("model.", "module.")
 """Lightning's and DataParallel's beginnings of names."""
@@ -34,11 +34,11 @@ def load_hmr_checkpoint(path: Path, mean_params: str | Path | None = None) -> Hm
     """The network with the checkpoint's weights, in single precision, for evaluation.
 
     `mean_params` names the file that `init_*` comes from where the checkpoint lacks it; it is one of the licensed files
-    (`dsr_fit.assets`), and without it the body of `mean_seen` stands in, with a warning. Raises InputError for a file
-    that is missing, unreadable or holds anything but HMR's weights.
+    (`dsr_fit.assets`), and without it the body of `mean_estimate` stands in, with a warning. Raises InputError for a
+    file that is missing, unreadable or holds anything but HMR's weights.
     """
     with torch.device("meta"):
-        network = Hmr(Seen(torch.empty(1, POSE), torch.empty(1, SHAPE), torch.empty(1, CAMERA)))
+        network = Hmr(CropEstimate(torch.empty(1, POSE), torch.empty(1, SHAPE), torch.empty(1, CAMERA)))
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items() if COUNTER not in name}
     stored = _network_tensors(path, read_torch_file(path))
     _check(path, stored, shapes)
@@ -137,7 +137,7 @@ def _starts(path: Path, mean_params: str | Path | None) -> dict[str, Tensor]:
             "%s: holds no mean body to start from, and its estimates suffer from ours; give it with --smpl-mean-params",
             path,
         )
-        return dict(zip(STARTS, mean_seen(), strict=True))
+        return dict(zip(STARTS, mean_estimate(), strict=True))
     try:
         arrays = read_arrays(file)
     except ValueError as error:

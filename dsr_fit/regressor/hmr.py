@@ -21,7 +21,7 @@ HIDDEN = 1024
 ITERATIONS = 3
 
 
-class Seen(NamedTuple):
+class CropEstimate(NamedTuple):
     """B bodies as their crops show them."""
 
     pose: Tensor  # (B, 144) 24 rotations in 6D; the root's leads to the camera that looks at the crop's centre
@@ -29,22 +29,22 @@ class Seen(NamedTuple):
     crop_cam: Tensor  # (B, 3) SPIN's s, tx, ty
 
 
-def mean_seen() -> Seen:
+def mean_estimate() -> CropEstimate:
     """Where an estimate starts that no file says better, B = 1: upright, towards the camera, in the prior's pose."""
     root = torch.tensor([[math.pi, 0.0, 0.0]])
     pose = torch.cat([root, load_pose_prior("ranges").center.view(23, 3)])
     sixd = matrix_to_sixd(axis_angle_to_matrix(pose)).flatten()
-    return Seen(sixd[None], torch.zeros(1, SHAPE), torch.tensor([[0.9, 0.0, 0.0]]))
+    return CropEstimate(sixd[None], torch.zeros(1, SHAPE), torch.tensor([[0.9, 0.0, 0.0]]))
 
 
 class Head(nn.Module):
-    """(B, 2048) features -> `Seen`."""
+    """(B, 2048) features -> `CropEstimate`."""
 
     init_pose: Tensor
     init_shape: Tensor
     init_cam: Tensor
 
-    def __init__(self, start: Seen) -> None:
+    def __init__(self, start: CropEstimate) -> None:
         super().__init__()
         self.fc1 = nn.Linear(FEATURES + POSE + SHAPE + CAMERA, HIDDEN)
         self.fc2 = nn.Linear(HIDDEN, HIDDEN)
@@ -55,7 +55,7 @@ class Head(nn.Module):
         for name, value in zip(("init_pose", "init_shape", "init_cam"), start, strict=True):
             self.register_buffer(name, value.clone())
 
-    def forward(self, features: Tensor) -> Seen:
+    def forward(self, features: Tensor) -> CropEstimate:
         pose, betas, cam = (
             start.expand(len(features), -1) for start in (self.init_pose, self.init_shape, self.init_cam)
         )
@@ -63,17 +63,17 @@ class Head(nn.Module):
             x = self.dropout(self.fc1(torch.cat([features, pose, betas, cam], 1)))
             x = self.dropout(self.fc2(x))
             pose, betas, cam = pose + self.decpose(x), betas + self.decshape(x), cam + self.deccam(x)
-        return Seen(pose, betas, cam)
+        return CropEstimate(pose, betas, cam)
 
 
 class Hmr(nn.Module):
-    """(B, 3, 224, 224) crops, normalised by ImageNet's mean and standard deviation -> `Seen`."""
+    """(B, 3, 224, 224) crops, normalised by ImageNet's mean and standard deviation -> `CropEstimate`."""
 
-    def __init__(self, start: Seen | None = None) -> None:
-        """`start` is where an estimate starts, B = 1; `mean_seen()` by default."""
+    def __init__(self, start: CropEstimate | None = None) -> None:
+        """`start` is where an estimate starts, B = 1; `mean_estimate()` by default."""
         super().__init__()
         self.backbone = ResNet50()
-        self.head = Head(start or mean_seen())
+        self.head = Head(start or mean_estimate())
 
-    def forward(self, crops: Tensor) -> Seen:
+    def forward(self, crops: Tensor) -> CropEstimate:
         return self.head(self.backbone(crops))

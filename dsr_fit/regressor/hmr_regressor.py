@@ -26,7 +26,7 @@ from dsr_fit.observe.batch import Batch, crop_camera_of
 from dsr_fit.observe.crop import cut
 from dsr_fit.optimise.least_squares import State
 from dsr_fit.regressor.checkpoints import load_hmr_checkpoint
-from dsr_fit.regressor.hmr import Hmr, Seen
+from dsr_fit.regressor.hmr import CropEstimate, Hmr
 from dsr_fit.regressor.protocol import Estimate
 from dsr_fit.rotation import matrix_to_axis_angle, sixd_to_matrix
 
@@ -52,7 +52,7 @@ class Cameras:
         return cls(full, crop, turns.to(device))
 
 
-def to_full_image(seen: Seen, cameras: Cameras, skeleton: Skeleton) -> Parameters:
+def to_full_image(seen: CropEstimate, cameras: Cameras, skeleton: Skeleton) -> Parameters:
     """What crops show as parameters of the full images, single precision; `skeleton` in double."""
     rotations = sixd_to_matrix(seen.pose.double().unflatten(1, (24, 6)))
     rest = skeleton.joints_at_rest(seen.betas.double())
@@ -85,7 +85,7 @@ class WeightVariables:
     """Each person's copy of some of the network's weights, and the body that they make of its crop."""
 
     def __init__(
-        self, network: Hmr, images: Tensor, names: list[str], to_parameters: Callable[[Seen], Parameters]
+        self, network: Hmr, images: Tensor, names: list[str], to_parameters: Callable[[CropEstimate], Parameters]
     ) -> None:
         """`names` are the weights that move; the others are the network's own, shared by everybody."""
         whole = any(name.startswith("backbone.") for name in names)
@@ -108,10 +108,10 @@ class WeightVariables:
 
     def decode(self) -> Parameters:
         seen = [
-            cast(Seen, torch.func.functional_call(self._part, own, (self._inputs[row : row + 1],)))
+            cast(CropEstimate, torch.func.functional_call(self._part, own, (self._inputs[row : row + 1],)))
             for row, own in enumerate(self._weights)
         ]
-        return self._to_parameters(Seen(*(torch.cat(values) for values in zip(*seen, strict=True))))
+        return self._to_parameters(CropEstimate(*(torch.cat(values) for values in zip(*seen, strict=True))))
 
 
 class HmrRegressor:

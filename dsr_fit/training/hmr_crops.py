@@ -1,9 +1,9 @@
-"""What HMR learns from: crops of people, changed at random, with everything that is known of them changed alike.
+"""HMR's training data: randomly augmented crops of people, with their labels transformed alike.
 
-A crop is the image under a similarity: moved, shrunk, turned, mirrored. Such a picture is what another camera sees of
-another body: the focal length shrinks and the principal point moves with the picture, the body turns about the optical
-axis, and in a mirror its sides change places. All truths are carried over by these rules, and then turned into the view
-along the ray to the crop's centre, which is the one that HMR knows a body in.
+A crop is the image under a similarity: translated, scaled, rotated, mirrored. That is another camera's view of another
+body: focal length and principal point scale and move with the image, the body rotates about the optical axis, and
+mirroring swaps left and right. All labels follow these rules, and are then rotated into the view along the ray to the
+crop's centre, in which HMR predicts.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from dsr_fit.training.pseudo_labels import PseudoLabels
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """How crops are changed; the values are those of SPIN and DSR."""
+class CropAugmentation:
+    """How crops are augmented, with the values of SPIN and DSR."""
 
     noise: float = 0.4
     """Each colour channel is brightened or darkened by up to this share."""
     rotation: float = 30.0
     """Degrees, standard deviation; at most twice that."""
     turned: float = 0.4
-    """Share of the crops that are turned."""
+    """Share of the crops that are rotated."""
     scale: float = 0.25
     """Standard deviation of the crop's side, as a share of it; and at most that."""
     mirrored: float = 0.5
@@ -51,43 +51,43 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Change:
+class CropChange:
     """One draw of an augmentation."""
 
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     angle: float = 0.0
-    """Radians that the picture is turned, clockwise as it is seen."""
+    """Radians, clockwise in the picture."""
     scale: float = 1.0
     """Of the crop's side."""
     mirrored: bool = False
 
 
-def draw(augmentation: Augmentation, rng: np.random.Generator) -> Change:
-    """Always the same numbers of `rng`, whatever comes of them."""
+def draw(augmentation: CropAugmentation, rng: np.random.Generator) -> CropChange:
+    """Always takes the same numbers from `rng`."""
     gains = 1 + rng.uniform(-augmentation.noise, augmentation.noise, 3)
     angle = augmentation.rotation * float(np.clip(rng.normal(), -2, 2))
     scale = 1 + augmentation.scale * float(np.clip(rng.normal(), -1, 1))
     turned, mirrored = rng.uniform(size=2) < (augmentation.turned, augmentation.mirrored)
-    return Change((gains[0], gains[1], gains[2]), np.radians(angle) if turned else 0.0, scale, bool(mirrored))
+    return CropChange((gains[0], gains[1], gains[2]), np.radians(angle) if turned else 0.0, scale, bool(mirrored))
 
 
 class CropBatch(NamedTuple):
-    """B crops, and what is known of the people in them, in the view along the ray to the crop's centre."""
+    """B crops and their people's labels, in the view along the ray to the crop's centre."""
 
-    images: Tensor  # (B, 3, 224, 224) as ImageNet's pictures are normalised
+    images: Tensor  # (B, 3, 224, 224) normalised as for ImageNet
     keypoints: Tensor  # (B, 49, 3) -1..1 from side to side, and confidence
     world: Tensor  # (B, 49, 4) metres about the mid-hip, and confidence; 0 without
     rotations: Tensor  # (B, 24, 3, 3)
     betas: Tensor  # (B, 10)
     has_body: Tensor  # (B,) 1 where rotations and betas are known
-    weight: Tensor  # (B,) how much the person counts
+    weight: Tensor  # (B,) of each person
     labels: Tensor  # (B, 224, 224) uint8 label map
     small_labels: Tensor  # (B, S, S) uint8, the same at the resolution of the rendered losses
     cameras: Tensor  # (B, 3) focal length, cx, cy of the image's camera, pixels of the crop
     turns: Tensor  # (B, 3, 3) from that camera's frame to the view along the crop's ray
 
 
-def sample(people: PseudoLabels, row: int, change: Change, resolution: int, weight: float = 1.0) -> CropBatch:
+def sample(people: PseudoLabels, row: int, change: CropChange, resolution: int, weight: float = 1.0) -> CropBatch:
     """One person as a batch of 1. Raises InputError where the image or the label map can't be read."""
     crop = people.crop(row)
     window = Crop(crop.center, crop.side * change.scale)
@@ -131,7 +131,7 @@ def sample(people: PseudoLabels, row: int, change: Change, resolution: int, weig
     )
 
 
-def cut_labels(labels: np.ndarray, window: Crop, change: Change, size: int) -> np.ndarray:
+def cut_labels(labels: np.ndarray, window: Crop, change: CropChange, size: int) -> np.ndarray:
     """(size, size) uint8 of (H, W), nearest pixel; unknown outside the image; sides exchanged in a mirror."""
     matrix = window.matrix(size, change.angle, change.mirrored)
     seen = warp(labels, matrix, size, UNKNOWN, nearest=True)
@@ -143,7 +143,7 @@ def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _single(value: np.ndarray | float) -> Tensor:
-    """With a batch of 1."""
+    """Add a batch dimension of 1."""
     return torch.from_numpy(np.asarray(value, np.float32)[None])
 
 
@@ -152,8 +152,8 @@ def stacked(samples: Sequence[CropBatch]) -> CropBatch:
 
 
 class CropBatches(Dataset[CropBatch]):
-    """Batch number -> batch: of everybody in turn, in an order that is new each time round. A function of the number
-    alone, so that a run which is taken up again sees what it would have seen."""
+    """Batch number -> batch: everyone once per pass, in a new order each pass. A function of the number alone, so that
+    a resumed run sees the same batches."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class CropBatches(Dataset[CropBatch]):
         *,
         batch: int,
         rendered_share: float,
-        augmentation: Augmentation,
+        augmentation: CropAugmentation,
         by_quality: bool,
         resolution: int,
         seed: int,
@@ -178,13 +178,13 @@ class CropBatches(Dataset[CropBatch]):
         count = round(batch * rendered_share) if len(drawn) else 0
         self._groups = [(real, batch - count if len(real) else 0), (drawn, count if len(real) else batch)]
         if not len(real) and not len(drawn):
-            raise UsageError("nobody to train on: no labels, and no rendered people")
+            raise UsageError("no one to train on: no labels, and no rendered people")
 
     def __getitem__(self, number: int) -> CropBatch:
         return stacked([self._sample(*who, number, place) for place, who in enumerate(self.people(number))])
 
     def people(self, number: int) -> list[tuple[int, int]]:
-        """(source, row) of everybody in a batch."""
+        """(source, row) of everyone in a batch."""
         chosen = []
         for group, (everybody, count) in enumerate(self._groups):
             first = (number * self.ranks + self.rank) * count

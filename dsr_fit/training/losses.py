@@ -1,6 +1,6 @@
-"""Losses of a regressor's training, as DSR (Dwivedi et al. 2021) released them: pure functions, one value a person.
+"""HMR's training losses as released with DSR (Dwivedi et al. 2021): pure functions, one value per person.
 
-The rendered losses are the fit's own terms (`dsr_fit.optimise.energy`). B people, 49 keypoints, 24 rotations.
+The rendered losses are the fit's own terms (`dsr_fit.terms`). B people, 49 keypoints, 24 rotations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MID_HIP = KEYPOINT_INDEX["MidHip"]
 
 
 def diverged(step: int) -> InputError:
-    """What ends a training whose loss is no number."""
+    """The error for a loss that isn't finite."""
     return InputError(
         f"training diverged at step {step}; choose a smaller learning rate, or another start, and an empty folder"
     )
@@ -27,7 +27,7 @@ def diverged(step: int) -> InputError:
 
 @dataclass(frozen=True)
 class HmrWeights:
-    """Weight of each loss, those of DSR; 0 switches one off."""
+    """Weight of each loss, with DSR's defaults; 0 switches it off."""
 
     keypoints_2d: float = 5.0
     """Reprojection in the crop."""
@@ -43,7 +43,7 @@ class HmrWeights:
     silhouette: float = 0.0
     """The baseline that the paper improves on."""
     everything: float = 60.0
-    """Of the sum."""
+    """Factor of the sum."""
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():
@@ -55,15 +55,14 @@ def keypoints_2d(
     projected: Tensor,  # (B, 49, 2) -1..1 from side to side of the crop
     observed: Tensor,  # (B, 49, 3) the same, and confidence; 0 where unobserved
 ) -> Tensor:  # (B,)
-    """Confidence times squared error, averaged over all slots and both axes: a person of whom little is seen counts
-    little."""
+    """Confidence times squared error, averaged over all slots and both axes, so that few keypoints weigh little."""
     return (observed[..., 2:] * (projected - observed[..., :2]).square()).mean((1, 2))
 
 
 def keypoints_3d(
     points: Tensor,  # (B, 49, 3) metres
     known: Tensor,  # (B, 49, 4) metres about the mid-hip, and confidence; 0 where unknown
-) -> Tensor:  # (B,) 0 where nothing is known
+) -> Tensor:  # (B,) 0 if nothing is known
     """Confidence times squared error about the mid-hip, averaged over the known slots and the axes."""
     about = points - points[:, MID_HIP : MID_HIP + 1]
     cost = known[..., 3] * (about - known[..., :3]).square().mean(2)
@@ -86,7 +85,7 @@ def camera(crop_cam: Tensor) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of (B,) values by (B,) weights; 0 where none has any. What has no weight may hold anything."""
+    """Weighted mean of (B,) values; 0 without any weight. A value of weight 0 may be anything, NaN included."""
     counted = torch.where(weights > 0, values, 0)
     return (weights * counted).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
@@ -94,12 +93,12 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 def combine(
     values: Mapping[str, Tensor], people: Tensor, known: Mapping[str, Tensor], weights: HmrWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum that is minimised, and each loss's unweighted mean.
+    """The total loss, and each loss's unweighted mean.
 
     Args:
         values: loss name -> (B,) of each person.
-        people: (B,) how much each person counts, such as the quality of its label.
-        known: loss name -> (B,) 1 where the person has what this loss compares with; all ones by default.
+        people: (B,) each person's weight, such as the quality of its label.
+        known: loss name -> (B,) 1 if the person has this loss's label; all ones by default.
     """
     everybody = torch.ones_like(people)
     means = {name: weighted_mean(value, people * known.get(name, everybody)) for name, value in values.items()}

@@ -1,51 +1,57 @@
-"""What the open regressor is fed with: batches without end, and those whom its training is watched by."""
+"""The open regressor's data: training batches, validation people, and the training put together from settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import lightning
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from dsr_fit.errors import InputError
+from dsr_fit.assets import sha256, shipped
+from dsr_fit.body.body import Body
+from dsr_fit.body.files import OPEN_BODY
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.errors import InputError, UsageError
 from dsr_fit.observe.crop import cut
-from dsr_fit.regressor.open_network import Sight
-from dsr_fit.regressor.open_regressor import parameters_of
-from dsr_fit.training.labelled import WATCHED
-from dsr_fit.training.open import OpenTraining, Step
-from dsr_fit.training.open_photos import Augmentation, Photos
-from dsr_fit.training.pictures import PANEL, crop_window, drawn
-from dsr_fit.training.settings import TrainSettings
-from dsr_fit.training.synthetic.people import People
-from dsr_fit.training.synthetic.samples import Sampler, Truth, finish, scene_of
+from dsr_fit.priors.recorded_poses import load_poses
+from dsr_fit.priors.semantic import load_semantic_prior
+from dsr_fit.regressor.open_network import RegressorNetwork, Sight
+from dsr_fit.regressor.open_regressor import OpenRegressor, parameters_of
+from dsr_fit.training.open_module import OpenTraining, TrainingBatch
+from dsr_fit.training.open_photos import PhotoAugmentation, Photos
+from dsr_fit.training.pictures import PANEL, crop_window, drawn_people
+from dsr_fit.training.settings import SCRATCH, TrainSettings
+from dsr_fit.training.splits import MAX_VALIDATION, Report, read_splits
+from dsr_fit.training.synthetic.people import HELD_OUT_SEED, People, read_people
+from dsr_fit.training.synthetic.samples import Mix, Sampler, Truth, finish, scene_of
 from dsr_fit.view.overlay import PAPER
 
 BATCH = 512
-WATCHED_AT_ONCE = 64
-"""People who are held out, a batch; see `WATCHED`."""
-SHOWN = 6
-"""Synthetic people, and people in photos, who are drawn after each epoch."""
+VALIDATION_BATCH = 64
+PICTURED = 6
+"""Synthetic people, and people in photos, drawn after each epoch."""
 
 
 @dataclass(frozen=True)
-class Supply:
-    """Where people come from."""
+class BatchSource:
+    """The sources of people, and batches drawn from them."""
 
     sampler: Sampler | None
     photos: Photos | None
     held_out: People | None = None
-    """Synthetic people whom nothing is learnt from."""
+    """Synthetic people for validation."""
     held_out_photos: Photos | None = None
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: PhotoAugmentation = field(default_factory=PhotoAugmentation)
 
-    def step(self, size: int, share: float, key: tuple[int, ...]) -> Step:
-        """`size` people, this share of them synthetic where there are photos too; the same key gives the same ones."""
+    def batch(self, size: int, share: float, key: tuple[int, ...]) -> TrainingBatch:
+        """`size` people, this share of them synthetic if there are photos too; the same key gives the same batch."""
         synthetic = size if self.photos is None else round(share * size) if self.sampler is not None else 0
         rng, photo_rng = (np.random.default_rng([*key, kind]) for kind in (0, 1))
-        return Step(
+        return TrainingBatch(
             self.sampler.batch(synthetic, rng) if self.sampler is not None and synthetic else None,
             self.photos.batch(size - synthetic, self.augmentation, photo_rng)
             if self.photos is not None and size > synthetic
@@ -53,69 +59,69 @@ class Supply:
         )
 
 
-class Batches(IterableDataset[Step]):
-    """One epoch."""
+class EpochBatches(IterableDataset[TrainingBatch]):
+    """The batches of one epoch."""
 
-    def __init__(self, supply: Supply, settings: TrainSettings, epoch: int, rank: int = 0) -> None:
-        self.supply, self.settings, self.epoch, self.rank = supply, settings, epoch, rank
+    def __init__(self, source: BatchSource, settings: TrainSettings, epoch: int, rank: int = 0) -> None:
+        self.source, self.settings, self.epoch, self.rank = source, settings, epoch, rank
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[TrainingBatch]:
         settings = self.settings
         for step in range(settings.steps_of(self.epoch)):
             key = (settings.seed, self.epoch, step, self.rank)
-            yield self.supply.step(settings.batch or BATCH, settings.synthetic_share, key)
+            yield self.source.batch(settings.batch or BATCH, settings.synthetic_share, key)
 
 
 class OpenData(lightning.LightningDataModule):
-    """Kept apart from the module, which is copied for the average of its weights."""
+    """Apart from the module, which is copied to average its weights."""
 
-    def __init__(self, supply: Supply, settings: TrainSettings) -> None:
+    def __init__(self, source: BatchSource, settings: TrainSettings) -> None:
         super().__init__()
-        self.supply, self.settings = supply, settings
+        self.source, self.settings = source, settings
 
-    def train_dataloader(self) -> DataLoader[Step]:
+    def train_dataloader(self) -> DataLoader[TrainingBatch]:
         assert self.trainer is not None
-        batches = Batches(self.supply, self.settings, self.trainer.current_epoch, self.trainer.global_rank)
+        batches = EpochBatches(self.source, self.settings, self.trainer.current_epoch, self.trainer.global_rank)
         return DataLoader(batches, batch_size=None)
 
-    def val_dataloader(self) -> DataLoader[Step]:
-        return DataLoader(self.watched(), batch_size=None)  # type: ignore[arg-type]
+    def val_dataloader(self) -> DataLoader[TrainingBatch]:
+        return DataLoader(self.validation_batches(), batch_size=None)  # type: ignore[arg-type]
 
-    def watched(self) -> list[Step]:
-        """Everybody held out, with all that was observed."""
-        steps, photos = [], self.supply.held_out_photos
-        if self.supply.held_out is not None and len(self.supply.held_out):
-            steps.append(Step(_whole(self.supply.held_out), None))
+    def validation_batches(self) -> list[TrainingBatch]:
+        """Everyone held out, with all observations."""
+        steps, photos = [], self.source.held_out_photos
+        if self.source.held_out is not None and len(self.source.held_out):
+            steps.append(TrainingBatch(_all_seen(self.source.held_out), None))
         if photos is not None:
-            starts = range(0, min(len(photos), WATCHED), WATCHED_AT_ONCE)
-            chosen = [np.arange(start, min(start + WATCHED_AT_ONCE, len(photos))) for start in starts]
-            steps += [Step(None, photos.whole(rows)) for rows in chosen]
+            starts = range(0, min(len(photos), MAX_VALIDATION), VALIDATION_BATCH)
+            chosen = [np.arange(start, min(start + VALIDATION_BATCH, len(photos))) for start in starts]
+            steps += [TrainingBatch(None, photos.whole(rows)) for rows in chosen]
         return steps
 
     @torch.no_grad()
     def picture(self, module: OpenTraining) -> np.ndarray:
-        """(H, W, 3) uint8 RGB: the same few people each time, held out where there are such, as they are estimated."""
-        supply, pictures = self.supply, []
-        if supply.sampler is not None:
-            if supply.held_out is not None and len(supply.held_out):
-                sight, _ = _whole(supply.held_out.rows(np.arange(min(len(supply.held_out), SHOWN))))
+        """(H, W, 3) uint8 RGB: the estimates for the same few people each time, held-out ones if there are any."""
+        source, pictures = self.source, []
+        if source.sampler is not None:
+            if source.held_out is not None and len(source.held_out):
+                sight, _ = _all_seen(source.held_out.rows(np.arange(min(len(source.held_out), PICTURED))))
             else:
-                sight, _ = supply.sampler.batch(SHOWN, np.random.default_rng(self.settings.seed))
+                sight, _ = source.sampler.batch(PICTURED, np.random.default_rng(self.settings.seed))
             pictures.append(_drawn(module, sight, [None] * len(sight)))
-        photos = supply.held_out_photos or supply.photos
+        photos = source.held_out_photos or source.photos
         if photos is not None:
-            rows = np.arange(min(len(photos), SHOWN))
+            rows = np.arange(min(len(photos), PICTURED))
             pictures.append(_drawn(module, photos.whole(rows).sight, [_photo(photos, int(row)) for row in rows]))
         return np.concatenate(pictures)
 
 
-def _whole(people: People) -> tuple[Sight, Truth]:
-    """As detector and parser see them."""
+def _all_seen(people: People) -> tuple[Sight, Truth]:
+    """With all that detector and parser found."""
     return finish(scene_of(people, people.parsed), np.zeros(len(people), bool))
 
 
 def _photo(photos: Photos, row: int) -> np.ndarray | None:
-    """The crop of the photo, where it can be read."""
+    """The crop of the photo, or None if it can't be read."""
     try:
         return cut(photos.labels.image(row), photos.labels.crop(row), PANEL, PAPER)
     except InputError:
@@ -126,6 +132,61 @@ def _drawn(module: OpenTraining, sight: Sight, photos: list[np.ndarray | None]) 
     learning = module.training
     placed = module.eval().estimate(sight.to(module.device))
     module.train(learning)
-    return drawn(
+    return drawn_people(
         module.body, parameters_of(placed), crop_window(sight.place), photos, sight.points, list(sight.labels.numpy())
     )
+
+
+def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report) -> tuple[OpenTraining, OpenData]:
+    """The module and its data. Raises InputError and UsageError for settings or files that can't be used."""
+    network = _network(files.regressor_name(), body).train().requires_grad_(True)
+    photos, validation = _photos(settings, body, report)
+    sampler = held_out = None
+    if photos is None or settings.synthetic_share > 0:
+        sampler, held_out = _synthetic(settings.synthetic, body)
+    rendered = photos is not None and settings.weights.rendered
+    prior = load_semantic_prior(body, files.prior_path()) if rendered else None
+    return OpenTraining(network, body, prior, settings), OpenData(
+        BatchSource(sampler, photos, held_out, validation), settings
+    )
+
+
+def _network(regressor: str | None, body: Body) -> RegressorNetwork:
+    if regressor == SCRATCH:
+        return RegressorNetwork()
+    own = regressor not in (None, "open")
+    return OpenRegressor(body, Path(str(regressor)).expanduser() if own else None).network
+
+
+def _photos(settings: TrainSettings, body: Body, report: Report) -> tuple[Photos | None, Photos | None]:
+    """People in photos, for training and for validation."""
+    if not settings.labels:
+        return None, None
+    train, validation = (
+        Photos(labels, body.skeleton.keypoint_valid, settings.by_quality)
+        for labels in read_splits(settings, body, report)
+    )
+    return train, validation if len(validation) else None
+
+
+def _synthetic(folder: Path | None, body: Body) -> tuple[Sampler, People | None]:
+    """Synthetic people to train on, and held-out ones that the detector found."""
+    poses, mix = load_poses().part(held_out=False), Mix()
+    if folder is None:
+        return Sampler(None, poses, body.skeleton, mix), None
+    if body.sha256 != sha256(shipped(OPEN_BODY)):
+        raise UsageError(f"--synthetic {folder}: these people have the open body, not {body.name}; leave it out")
+    seeds = _seeds(folder)
+    if not any(seed < HELD_OUT_SEED for seed in seeds):
+        raise InputError(f"--synthetic {folder}: holds no synthetic people; tools/train_regressor.py makes them")
+    sampler = Sampler(read_people(folder, held_out=False), poses, body.skeleton, mix)
+    if not len(sampler.painted):
+        raise InputError(f"--synthetic {folder}: holds no painted people, whose detector errors the others need")
+    if not any(seed >= HELD_OUT_SEED for seed in seeds):
+        return sampler, None
+    held_out = read_people(folder, held_out=True)
+    return sampler, held_out.rows(np.flatnonzero((held_out.keypoints[..., 2] > 0).sum(1) >= 8))
+
+
+def _seeds(folder: Path) -> list[int]:
+    return [int(path.stem) for path in folder.glob("[0-9]*.npz") if path.stem.isdigit()]

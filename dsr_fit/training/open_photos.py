@@ -1,7 +1,7 @@
-"""People in photos whom fits have labelled, drawn in batches for the open regressor.
+"""Batches of pseudo-labelled people in photos for the open regressor.
 
-The network is shown less than was observed, noisy and half of the time in a mirror; what it says is turned back
-(`mirrored`) and judged by all that was observed, and by the fitted body.
+The network's input is a noisy part of the observations, mirrored half of the time; its output is mirrored back
+(`mirrored`) and compared with all observations and with the fitted body.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.regressor.open_network import Placed, Sight
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.training.pseudo_labels import PseudoLabels
-from dsr_fit.training.synthetic.lenders import box
-from dsr_fit.training.synthetic.samples import FEWEST, Mix, Scene, Truth, finish, hide
+from dsr_fit.training.synthetic.detector_errors import box
+from dsr_fit.training.synthetic.samples import FEWEST, Mix, Scene, Truth, drop_observations, finish
 
 RESOLUTION = 112
 """Pixels of the crop's render."""
 
 WINDOW, WINDOW_PIXELS = 1.5, 168
-"""Of the kept label maps: side over the crop's, so that crops that shift stay inside, and pixels. The crop is the
-middle of it, at `RESOLUTION`."""
+"""The stored label maps: side over the crop's, so that shifted crops stay inside, and pixels. The crop is the middle
+of it, at `RESOLUTION`."""
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What the network is not told as it was observed; shares of the people, as in `Mix` where it has the same."""
+class PhotoAugmentation:
+    """How the network's input differs from the observations; shares of people, as in `Mix`."""
 
-    hidden: Mix = field(default_factory=Mix)
+    dropout: Mix = field(default_factory=Mix)
     noise: float = 0.015
-    """Keypoints are off by up to this, over the longer side of their box: standard deviation an axis."""
+    """Largest standard deviation of the keypoint noise per axis, over the longer side of the keypoints' box."""
     cut: float = 0.2
-    """Those of whom only what lies on one side of a line is seen: the crop moves to what is left."""
+    """People seen only on one side of a line; the crop moves to what is left."""
     mirrored: float = 0.5
 
 
 @dataclass(frozen=True)
 class PhotoBatch:
-    """B people: what the network is shown, and what it is judged by."""
+    """B people: the network's input, and what its output is compared with."""
 
     sight: Sight
-    mirror: Tensor  # (B,) bool: it is shown them as a mirror does
-    observed: Batch  # in pixels of the kept label maps
+    mirror: Tensor  # (B,) bool: the input is mirrored
+    observed: Batch  # in pixels of the stored label maps
     truth: Truth  # the fitted bodies, full image's camera frame
-    has_body: Tensor  # (B,) 1 where there is one
-    weight: Tensor  # (B,) how much each one's fitted body counts
+    has_body: Tensor  # (B,) 1 if known
+    weight: Tensor  # (B,) of each fitted body
 
     def __len__(self) -> int:
         return len(self.sight)
 
     def to(self, device: torch.device) -> PhotoBatch:
-        """`observed` stays: whoever uses it moves what is needed."""
+        """`observed` stays on the CPU; its users move what they need."""
         truth = Truth(*(value.to(device) for value in vars(self.truth).values()))
         tensors = {name: getattr(self, name).to(device) for name in ("mirror", "has_body", "weight")}
         return replace(self, sight=self.sight.to(device), truth=truth, **tensors)
@@ -78,7 +78,7 @@ class CutObservation(Observation):
 
 
 class Photos:
-    """Draws batches; the same generator gives the same ones."""
+    """Draws batches; the same generator gives the same batches."""
 
     def __init__(self, labels: PseudoLabels, keypoint_valid: Tensor, by_quality: bool) -> None:
         """`keypoint_valid` (49,) marks what the body defines."""
@@ -87,20 +87,20 @@ class Photos:
         self.rays = (labels.keypoints[..., :2] - centre) / focal
         self.confidence = labels.keypoints[..., 2] * keypoint_valid.numpy()
         self.weight = labels.quality if by_quality else np.ones(len(labels), np.float32)
-        self._kept: dict[int, tuple[CutObservation, bytes]] = {}
+        self._cache: dict[int, tuple[CutObservation, bytes]] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, size: int, augmentation: Augmentation, rng: np.random.Generator) -> PhotoBatch:
-        """Anybody, with something hidden from the network."""
+    def batch(self, size: int, augmentation: PhotoAugmentation, rng: np.random.Generator) -> PhotoBatch:
+        """Random people, with augmented input."""
         rows = rng.integers(len(self), size=size)
         scene, observed = self._scene(rows)
-        disturb(scene, augmentation, rng)
+        augment(scene, augmentation, rng)
         return self._batch(rows, scene, observed, rng.uniform(size=size) < augmentation.mirrored)
 
     def whole(self, rows: np.ndarray) -> PhotoBatch:
-        """These people, with all that was observed."""
+        """These people, with all observations as input."""
         return self._batch(rows, *self._scene(rows), np.zeros(len(rows), bool))
 
     def _batch(self, rows: np.ndarray, scene: Scene, observed: Batch, mirror: np.ndarray) -> PhotoBatch:
@@ -116,7 +116,7 @@ class Photos:
         )
 
     def _scene(self, rows: np.ndarray) -> tuple[Scene, Batch]:
-        """What was seen of these people, to be shown to the network, and to judge it by."""
+        """The observations of these people: for the network's input, and for the losses."""
         observations: list[Observation] = [self._observation(int(row)) for row in rows]
         observed = Batch(observations, crop_camera=False, keypoint_valid=self.keypoint_valid)
         maps = np.stack([observation.labels for observation in observations])
@@ -132,12 +132,12 @@ class Photos:
         return scene, observed
 
     def _observation(self, row: int) -> CutObservation:
-        """Cut once; kept packed, since label maps of a whole data set are large."""
-        if row not in self._kept:
+        """Cut once and kept compressed, since the label maps of a whole data set are large."""
+        if row not in self._cache:
             observation = self._cut(row)
             packed = zlib.compress(observation.labels.tobytes(), 1)
-            self._kept[row] = replace(observation, labels=_NOTHING), packed
-        observation, packed = self._kept[row]
+            self._cache[row] = replace(observation, labels=_NOTHING), packed
+        observation, packed = self._cache[row]
         labels = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(WINDOW_PIXELS, WINDOW_PIXELS)
         return replace(observation, labels=labels)
 
@@ -162,34 +162,34 @@ _NOTHING = np.zeros((0, 0), np.uint8)
 _NO_IMAGE = np.broadcast_to(np.zeros(3, np.uint8), (WINDOW_PIXELS, WINDOW_PIXELS, 3))
 
 
-def disturb(scene: Scene, augmentation: Augmentation, rng: np.random.Generator) -> None:
-    """Move keypoints, cut people off, and hide what `Mix` says."""
+def augment(scene: Scene, augmentation: PhotoAugmentation, rng: np.random.Generator) -> None:
+    """Add noise to keypoints, cut people off, and drop observations as `Mix` says."""
     side = box(scene.rays, scene.confidence > 0.2)[1]
     noise = rng.uniform(0, augmentation.noise, len(scene.rays)) * side
     scene.rays = scene.rays + rng.normal(size=scene.rays.shape) * noise[:, None, None]
     left = scene.confidence * ~_cut_off(scene, augmentation.cut, rng)
     enough = (left > 0.2).sum(1) >= FEWEST
     scene.confidence = np.where(enough[:, None], left, scene.confidence)
-    hide(scene, augmentation.hidden, rng)
+    drop_observations(scene, augmentation.dropout, rng)
 
 
 def _cut_off(scene: Scene, share: float, rng: np.random.Generator) -> np.ndarray:
-    """(N, 49) bool: points on the wrong side of a line, level or upright, for this share of the people."""
+    """(N, 49) bool: points beyond a horizontal or vertical line, for this share of the people."""
     count, seen = len(scene.rays), scene.confidence > 0.2
     low = np.where(seen[..., None], scene.rays, np.inf).min(1)
     high = np.where(seen[..., None], scene.rays, -np.inf).max(1)
     line = low + rng.uniform(0.35, 0.95, (count, 1)) * (high - low)
     beyond = scene.rays > line[:, None]  # below, or right of it
-    # Mostly it is the legs that are out of the picture.
+    # Mostly the legs are out of the picture.
     axis = (rng.uniform(size=count) < 0.7).astype(int)
     cut = rng.uniform(size=count) < share
     return beyond[np.arange(count), :, axis] & cut[:, None]
 
 
 def mirrored(placed: Placed, mirror: Tensor) -> Placed:
-    """Bodies as a mirror shows them (x turned over) where `mirror` (B,) bool says so; undoes itself.
+    """Bodies mirrored (x negated) where `mirror` (B,) bool is set; its own inverse.
 
-    Its keypoints are those of the body with its sides exchanged, to the millimetres that a body isn't symmetric by.
+    Keypoints are exact up to the millimetres by which a body isn't symmetric.
     """
     over = placed.cam_t.new_tensor([-1.0, 1.0, 1.0])
     chosen = mirror[:, None, None]

@@ -1,4 +1,4 @@
-"""What a training shows after each epoch: a few people as they are seen, labelled and estimated."""
+"""Pictures of a training after each epoch: a few people with their input, labels and estimates."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from torch import Tensor
 
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
+from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, spin_translation
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import replacing
 from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
+from dsr_fit.regressor.hmr import CropEstimate
+from dsr_fit.regressor.hmr_regressor import IMAGENET_MEAN, IMAGENET_STD
 from dsr_fit.render.renderer import Renderer
+from dsr_fit.rotation import matrix_to_axis_angle, sixd_to_matrix
 from dsr_fit.view.overlay import PAPER, shaded
 
 PANEL = 224
@@ -26,7 +30,7 @@ ACROSS = 2
 """People in a row."""
 
 
-def drawn(
+def drawn_people(
     body: Body,
     parameters: Parameters,
     windows: Tensor,
@@ -34,7 +38,7 @@ def drawn(
     points: Tensor,
     labels: Sequence[np.ndarray],
 ) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: of each of N people the photo with keypoints, the label map, and the body over the photo.
+    """(H, W, 3) uint8 RGB: for each of N people the photo with keypoints, the label map, and the body over the photo.
 
     Everything is in the crop: `windows` (N, 4) fx, fy, cx, cy at `PANEL` pixels, `photos` (PANEL, PANEL, 3) uint8 or
     None, `points` (N, 49, 3) -1..1 and confidence, `labels` of any size.
@@ -53,10 +57,26 @@ def drawn(
     return np.concatenate(rows)
 
 
-def keep_picture(folder: Path, picture: np.ndarray, trainer: Trainer) -> None:
-    """Write `FOLDER/epoch-0007.png` after the seventh epoch, and show it in TensorBoard where that is kept.
+def drawn_crops(images: Tensor, estimate: CropEstimate, body: Body) -> np.ndarray:
+    """(448, B * 224, 3) uint8: HMR's crops (B, 3, 224, 224), and below each the estimated body over it."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    crops = (255 * (images.cpu() * std + mean)).clamp(0, 255).permute(0, 2, 3, 1).numpy()
+    pose = matrix_to_axis_angle(sixd_to_matrix(estimate.pose.unflatten(1, (24, 6)))).flatten(1)
+    parameters = Parameters(pose[:, :3], pose[:, 3:], estimate.betas, spin_translation(estimate.crop_cam))
+    renderer = Renderer(body.faces, body.num_vertices, device="cpu")
+    center = SPIN_RESOLUTION / 2
+    camera = torch.tensor([SPIN_FOCAL, SPIN_FOCAL, center, center])
+    columns = []
+    for crop, vertices in zip(crops, parameters.pose(body).vertices(), strict=True):
+        colours, alpha = shaded(renderer, vertices, camera, SPIN_RESOLUTION)
+        columns.append(np.concatenate([crop, crop * (1 - 0.85 * alpha) + 0.85 * alpha * colours]))
+    return np.concatenate(columns, 1).round().clip(0, 255).astype(np.uint8)
 
-    Raises InputError when the folder can't be made.
+
+def save_picture(folder: Path, picture: np.ndarray, trainer: Trainer) -> None:
+    """Write `FOLDER/epoch-0007.png` after the seventh epoch, and add it to TensorBoard's log if there is one.
+
+    Raises InputError if the folder can't be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,13 @@
-"""Rounds: fit with the current regressor, let a gate choose, train on the chosen, judge what came out; and again.
+"""Rounds: fit with the current regressor, accept the best fits, train on them, evaluate the result; and again.
 
-    OUT/rounds.json                  what everything was made from
-    OUT/findings/                    what perception found in each image
-    OUT/start/evaluation/            the regressor at the beginning, judged
+    OUT/rounds.json                  the settings of the whole run
+    OUT/cache/                       what perception found in each image
+    OUT/start/evaluation/            evaluation of the initial regressor
     OUT/round-K/                     gate.json, calibration/, fits/, labels/, training/, regressor.*, evaluation/
-    OUT/arms/NAME/round-K/           the same of a control arm; what it shares with round 1 lies there
-    OUT/table.json, OUT/table.md     all of them compared, person by person
+    OUT/table.json, OUT/table.md     the evaluations of all regressors
 
-Each stage is marked in `stages.json` when it is finished. Killed at any moment, the same call goes on: a finished stage
-isn't repeated, one that was under way goes on where it can.
+Finished stages are recorded in `stages.json`. The same call resumes after an interruption at any moment: a finished
+stage isn't repeated, an interrupted one resumes where it can.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,129 +34,139 @@ from dsr_fit.evaluate.calibrate_gate import calibrate_gate
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate
 from dsr_fit.gate.gate import read_gate, write_gate
 from dsr_fit.io.files import replacing
-from dsr_fit.training.arms import ARMS, ROUNDS, Arm
-from dsr_fit.training.marks import read_marks, write_json, write_marks
 from dsr_fit.training.rounds_table import write_table
 from dsr_fit.training.settings import TrainSettings
 
 Train = Callable[[TrainSettings], Path]
-"""Trains, and returns the path of the weights; called again with the same settings it goes on."""
+"""Trains, and returns the path of the weights; called again with the same settings it resumes."""
 
-IDENTITY = "rounds.json"
+StageRecords = dict[str, dict[str, Any]]
+"""Finished stage -> its results, `seconds` among them."""
+
+IDENTITY, STAGES, START = "rounds.json", "stages.json", "start"
 PER_ROUND = ("out", "labels", "regressor", "seed")
-"""Settings of a training that each round fills in; the seed grows by 1 a round."""
-ELSEWHERE = ("device", "devices", "threads")
+"""Settings of a training that each round fills in; the seed grows by 1 per round."""
+WITHOUT_EFFECT = ("device", "devices", "threads")
 """Settings of a training that don't decide its results."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that rounds are made from."""
+    """The settings of a run."""
 
     photos: CachedSource
     """What is fitted and trained on."""
     fit: Settings
-    """Of the fits of the first round; its regressor is where the rounds start."""
+    """Of the fits; its regressor is the initial one."""
     train: TrainSettings
-    """Of the training of the first round; `out`, `labels` and `regressor` are filled in."""
+    """Of the first round's training; `out`, `labels` and `regressor` are filled in."""
     rounds: int = 1
-    arms: tuple[str, ...] = ()
-    """Names of `ARMS`."""
-    arm_rounds: int = 1
-    """So many rounds of each arm."""
     sets: EvaluationSets = EvaluationSets()
     calibration: CachedSource | None = None
-    """Rendered people that each regressor's gate is calibrated on; None: no gate, all fits
-    are learnt from alike."""
+    """Rendered people on which each regressor's gate is calibrated; None: no gate, all fits are trained on alike."""
     accept: float | None = 0.5
-    """Share of the fits that is accepted, the best by the gate; None: those that reach the gate's own threshold."""
+    """Share of the fits that is accepted, the best by the gate; None: those above the gate's own threshold."""
+
+    @property
+    def ranks(self) -> bool:
+        """Whether fits are accepted by rank."""
+        return self.calibration is not None and self.accept is not None
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same to go on, fit for JSON: more rounds and arms may come, nothing else may change."""
-        left_out = {*PER_ROUND, *ELSEWHERE} - {"seed"}
+        """What must be the same to resume, fit for JSON: anything but the number of rounds."""
+        left_out = {*PER_ROUND, *WITHOUT_EFFECT} - {"seed"}
         training = {name: value for name, value in asdict(self.train).items() if name not in left_out}
-        kept = {"photos": self.sets.photos, "cases": self.sets.cases, "calibration": self.calibration}
+        evaluated = {"photos": self.sets.photos, "cases": self.sets.cases, "calibration": self.calibration}
         found = {
             "source": describe(self.photos.source),
             "fit": self.fit.identity(),
             "train": training,
-            "judged_on": {name: None if item is None else describe(item.source) for name, item in kept.items()},
+            "judged_on": {name: None if item is None else describe(item.source) for name, item in evaluated.items()},
             "accept": self.accept,
         }
         return json.loads(json.dumps(found, default=str))
 
 
 @dataclass(frozen=True)
-class Course:
-    """A run of the rounds of one plan into one folder."""
+class Rounds:
+    """A run of a plan in one folder."""
 
     plan: Plan
     out: Path
     train: Train
     resources: Resources | None = None
     say: Callable[[str], None] = lambda line: None
-    """Told a line when a stage begins."""
+    """Takes a line when a stage begins."""
     report: Report | None = None
-    """Told of the progress of fits."""
+    """Takes the progress of fits."""
 
     def run(self) -> dict[str, Any]:
-        """Do what is left, and return the table's content. Raises UsageError for a folder of another plan."""
-        with locked(self.out):
-            _agree(self.out, self.plan)
-            self._judge("start", self.out / "start", self.plan.fit)
-            regressors: dict[str, str | None] = dict.fromkeys(("", *self.plan.arms), self.plan.fit.regressor_name())
+        """Do all unfinished stages, and return the table. Raises UsageError for a folder of another plan."""
+        with self.opened():
+            self._evaluate(START, self.out / START, self.plan.fit)
+            folders, regressor = {START: self.out / START}, self.plan.fit.regressor_name()
             for number in range(1, self.plan.rounds + 1):
-                regressors[""] = self._round(number, "", ROUNDS, regressors[""])
-                for name in self.plan.arms if number <= self.plan.arm_rounds else ():
-                    regressors[name] = self._round(number, name, ARMS[name], regressors[name])
-                found = write_table(self.out)
-            return found
+                name = f"round {number}"
+                folders[name] = round_folder(self.out, number)
+                regressor = self.round(name, folders[name], number, regressor, self.plan.fit, self.plan.train)
+                table = write_table(self.out, folders)
+            return table
 
-    def _round(self, number: int, name: str, arm: Arm, regressor: str | None) -> str:
-        """One round of an arm (the rounds themselves: no name) from a regressor; returns the path of the next."""
-        plan, folder = self.plan, round_folder(self.out, number, name)
-        where = f"{name or 'rounds'}, round {number}"
-        fits_in = round_folder(self.out, 1, "") if name and arm.borrows_fits(number) else folder
-        settings = replace(plan.fit, regressor=regressor, config=arm.fit(plan.fit.config))
-        if fits_in == folder:
-            self._label(where, folder, settings)
-        training = replace(
-            arm.train(plan.train),
-            out=folder / "training",
-            labels=(fits_in / ("labels" if self._ranks else "fits"),),
-            regressor=regressor,
-            seed=plan.train.seed + number - 1,
-        )
-        if plan.calibration is None:
-            training = replace(training, gate="all", by_quality=False)
-        told = self._stage(where, folder, "training", lambda: self._trained(training, folder))
-        trained = str(folder / told["weights"])
-        self._judge(where, folder, replace(plan.fit, regressor=trained))
-        return trained
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """The folder locked for this run. Raises UsageError for a folder of another plan."""
+        with locked(self.out):
+            path, identity = self.out / IDENTITY, self.plan.identity()
+            known = _read_json(path)
+            if known is None:
+                _write_json(path, identity)
+            elif known != identity:
+                changed = "; ".join(differences(known, identity))
+                raise UsageError(f"--out {self.out}: was begun with other settings ({changed}); choose another --out")
+            yield
 
-    @property
-    def _ranks(self) -> bool:
-        """Whether fits are accepted by rank."""
-        return self.plan.calibration is not None and self.plan.accept is not None
+    def round(
+        self,
+        name: str,
+        folder: Path,
+        number: int,
+        regressor: str | None,
+        fit: Settings,
+        train: TrainSettings,
+        fits_in: Path | None = None,
+    ) -> str:
+        """One round from a regressor; returns the path of the next regressor.
 
-    def _label(self, where: str, folder: Path, settings: Settings) -> None:
+        Args:
+            fits_in: folder of a round whose fits are used instead of new ones.
+        """
+        if fits_in is None:
+            self._label(name, folder, replace(fit, regressor=regressor))
+        labels = (fits_in or folder) / ("labels" if self.plan.ranks else "fits")
+        seed = self.plan.train.seed + number - 1
+        train = replace(train, out=folder / "training", labels=(labels,), regressor=regressor, seed=seed)
+        if self.plan.calibration is None:
+            train = replace(train, gate="all", by_quality=False)
+        weights = self._stage(name, folder, "training", lambda: self._trained(train, folder))["weights"]
+        self._evaluate(name, folder, replace(self.plan.fit, regressor=str(folder / weights)))
+        return str(folder / weights)
+
+    def _label(self, name: str, folder: Path, settings: Settings) -> None:
         """Gate, fits, and which of them are accepted."""
-        plan, gate = self.plan, folder / "gate.json"
-        people = plan.calibration
+        people, share = self.plan.calibration, self.plan.accept
         if people is not None:
-            self._stage(where, folder, "gate", lambda: self._calibrated(settings, people, folder))
-            settings = replace(settings, gate=gate)
-        self._stage(where, folder, "fits", lambda: self._fitted(settings, folder))
-        share = plan.accept
-        if self._ranks and share is not None:
-            self._stage(where, folder, "labels", lambda: _accepted(folder, share))
+            self._stage(name, folder, "gate", lambda: self._calibrated(settings, people, folder))
+            settings = replace(settings, gate=folder / "gate.json")
+        self._stage(name, folder, "fits", lambda: self._fitted(settings, folder))
+        if people is not None and share is not None:
+            self._stage(name, folder, "labels", lambda: _accepted(folder, share))
 
-    def _judge(self, where: str, folder: Path, settings: Settings) -> None:
-        def judged() -> dict[str, Any]:
+    def _evaluate(self, name: str, folder: Path, settings: Settings) -> None:
+        def work() -> dict[str, Any]:
             evaluate(settings, self.plan.sets, folder / "evaluation", self.resources, self.report)
             return {}
 
-        self._stage(where, folder, "evaluation", judged)
+        self._stage(name, folder, "evaluation", work)
 
     def _calibrated(self, settings: Settings, people: CachedSource, folder: Path) -> dict[str, Any]:
         found = calibrate_gate(settings, people, folder / "calibration", self.resources, self.report)
@@ -164,8 +174,7 @@ class Course:
         return found["calibration"]
 
     def _fitted(self, settings: Settings, folder: Path) -> dict[str, Any]:
-        rows = self.plan.photos.fit(settings, folder / "fits", self.resources, self.report)
-        return _counts(rows)
+        return _counts(self.plan.photos.fit(settings, folder / "fits", self.resources, self.report))
 
     def _trained(self, settings: TrainSettings, folder: Path) -> dict[str, Any]:
         settings.out.mkdir(parents=True, exist_ok=True)
@@ -175,29 +184,33 @@ class Course:
             temporary.write_bytes(weights.read_bytes())
         return {"weights": name}
 
-    def _stage(self, where: str, folder: Path, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Do a stage unless it is finished; what it tells is kept."""
-        marks = read_marks(folder)
-        if name not in marks:
-            self.say(f"{where}: {name}")
+    def _stage(self, name: str, folder: Path, stage: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Do a stage unless it is finished, and record its results."""
+        records = read_stages(folder)
+        if stage not in records:
+            self.say(f"{name}: {stage}")
             folder.mkdir(parents=True, exist_ok=True)
             started = time.perf_counter()
-            told = work()
-            marks[name] = {**told, "seconds": round(time.perf_counter() - started, 1)}
-            write_marks(folder, marks)
-        return marks[name]
+            found = work()
+            records[stage] = {**found, "seconds": round(time.perf_counter() - started, 1)}
+            _write_json(folder / STAGES, records)
+        return records[stage]
 
 
-def round_folder(out: Path, number: int, arm: str = "") -> Path:
-    """Where a round lies."""
-    return (out / "arms" / arm if arm else out) / f"round-{number}"
+def round_folder(out: Path, number: int) -> Path:
+    """The folder of a round."""
+    return out / f"round-{number}"
+
+
+def read_stages(folder: Path) -> StageRecords:
+    """The finished stages of a folder and their results. Raises InputError for a damaged file."""
+    return _read_json(folder / STAGES) or {}
 
 
 def _accepted(folder: Path, share: float) -> dict[str, Any]:
-    """The best fits accepted, and the gate that would accept the same."""
+    """Accept the best fits, and write the gate that would accept the same."""
     threshold = accept_best(folder / "fits", folder / "labels", share)
-    gate = read_gate(folder / "gate.json")
-    gate = {**gate, "threshold": threshold, "accepts": share}
+    gate = {**read_gate(folder / "gate.json"), "threshold": threshold, "accepts": share}
     write_gate(folder / "labels" / "gate.json", gate)
     return {**_counts(read_results(folder / "labels")), "threshold": threshold}
 
@@ -207,16 +220,17 @@ def _counts(rows: Iterator[Row]) -> dict[str, int]:
     return {status: counted[status] for status in STATUSES}
 
 
-def _agree(out: Path, plan: Plan) -> None:
-    """The folder is new or was begun with the same plan."""
-    path, identity = out / IDENTITY, plan.identity()
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The content, or None without the file. Raises InputError for a damaged one."""
     if not path.exists():
-        write_json(path, identity)
-        return
+        return None
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); use another --out") from None
-    if known != identity:
-        changed = "; ".join(differences(known, identity))
-        raise UsageError(f"--out {out}: was begun with other settings ({changed}); choose another --out")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """The whole file or none. Raises InputError if it can't be written."""
+    with replacing(path, durable=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -11,12 +11,12 @@ from dsr_fit.config import Semantics
 from dsr_fit.errors import UsageError
 
 SCRATCH = "scratch"
-"""In place of a regressor to start from."""
+"""Name of an untrained regressor."""
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What counts how much on photos, as multiples of what the regressor's recipe gives it; 0 drops a term."""
+    """Weights of the losses on photos, as multiples of the regressor's own; 0 drops a term."""
 
     keypoints: float = 1.0
     """Reprojection of the observed keypoints."""
@@ -40,26 +40,26 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class SyntheticWeights:
-    """What counts how much on the open regressor's synthetic people, whose truth is known."""
+    """Weights of the open regressor's losses on synthetic people."""
 
     earlier: float = 0.4
-    """Weight of each guess but the last."""
+    """Weight of each of the network's estimates but the last."""
     pixels: float = 2.0
     """Keypoints in the crop, per half a crop's side."""
     points: float = 5.0
     """Keypoints in space about the mid-hip, per metre."""
     rotations: float = 1.0
-    """Of the joints, mean difference of the matrices' entries."""
+    """Joint rotations, mean difference of the matrices' entries."""
     root: float = 2.0
-    """The same of the orientation."""
+    """The same for the orientation."""
     shape: float = 10.0
     """Vertices of the T-pose, root mean square, per metre: as they are, and again with the scale removed."""
     depth: float = 0.5
     """Logarithm of the distance."""
     spread: float = 0.05
-    """What the regressor says of its own rotations' errors."""
+    """The regressor's predicted errors of its rotations."""
     error: float = 0.05
-    """What it says of its joints' error."""
+    """Its predicted error of the joints."""
 
     def __post_init__(self) -> None:
         _check_weights("synthetic_weights", self)
@@ -67,17 +67,17 @@ class SyntheticWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Train a regressor on synthetic people, on fitted people in photos, or on both; run again to go on."""
+    """Train a regressor on synthetic people, on fitted people in photos, or on both; the same command resumes."""
 
     out: Path
-    """Folder of the weights, the log, the pictures and the checkpoint to go on from."""
+    """Folder of the weights, the log, the pictures and the checkpoint."""
     labels: tuple[Path, ...] = ()
     """People in photos: folders of `dsr-fit batch`, or SPIN or DSR .npz."""
     images: Path | None = None
-    """Folder of the photos, where they are not where the labels say."""
+    """Folder of the photos, if they have moved since the labels were made."""
     regressor: str | None = None
-    """What to start from: `open`, our .safetensors file, a checkpoint of DSR, SPIN or EFT, or `scratch`; default: what
-    belongs to the body."""
+    """What to start from: `open`, our .safetensors file, a checkpoint of DSR, SPIN or EFT, or `scratch`; default: the
+    one for the body."""
     smpl_mean_params: Path | None = None
     """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
     body: str | None = None
@@ -87,33 +87,33 @@ class TrainSettings:
     semantic_prior: Path | None = None
     """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
     synthetic: Path | None = None
-    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: nobody)."""
+    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: none)."""
     synthetic_share: float = 0.75
-    """Share of synthetic people in each batch, where there are both these and photos."""
+    """Share of synthetic people in each batch, if there are both these and photos."""
     gate: Literal["accepted", "unjudged", "all"] = "accepted"
     """Fits to learn bodies from: those the quality gate accepted, these and those no gate is calibrated for, or all.
     Keypoints and label maps are used for everybody."""
     by_quality: bool = True
-    """Count each body by the gate's probability that the fit is good."""
+    """Weight each body by the gate's probability that the fit is good."""
     held_out: float = 0.05
-    """Share of the photos that training is watched by; chosen by their names."""
+    """Share of the photos used for validation only; chosen by name."""
     steps: int = 2000
-    """Batches to learn from, all in all."""
+    """Training steps, one batch each."""
     epoch: int = 200
-    """Batches from one checkpoint, and one look at what is held out, to the next."""
+    """Steps between checkpoints, which come with validation scores."""
     batch: int | None = None
-    """People a batch; default: the regressor's own (`open`: 512, HMR: 64)."""
+    """People per batch; default: the regressor's own (`open`: 512, HMR: 64)."""
     learning_rate: float | None = None
-    """Highest step of the optimiser; default: the regressor's own."""
+    """Highest learning rate; default: the regressor's own."""
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    """Learning rate up and down again in one cycle; or warmed up and then kept."""
+    """Learning rate up and down in one cycle, or constant after a warm-up."""
     weights: LossWeights = field(default_factory=LossWeights)
     synthetic_weights: SyntheticWeights = field(default_factory=SyntheticWeights)
     semantics: Semantics = field(default_factory=Semantics)
     dsr_after: float = 0.2
-    """Share of the steps before the rendered terms begin."""
+    """Share of the steps before the rendered terms start."""
     seed: int = 0
-    """Of everything random; the same seed gives the same weights."""
+    """Random seed; the same seed gives the same weights."""
     precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
     """Of the network's layers; geometry is always in single precision."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -142,12 +142,12 @@ class TrainSettings:
         return -(-self.steps // self.epoch)
 
     def steps_of(self, epoch: int) -> int:
-        """How many batches an epoch has; the last one may be shorter."""
+        """The number of batches of an epoch; the last one may be shorter."""
         return min(self.epoch, self.steps - epoch * self.epoch)
 
     @property
     def dsr_from(self) -> int:
-        """The step at which the rendered terms begin."""
+        """The step at which the rendered terms start."""
         return round(self.dsr_after * self.steps)
 
 

@@ -1,10 +1,12 @@
-"""Train a regressor; the same settings go on where they were stopped."""
+"""Train a regressor; the same settings resume an interrupted training."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import os
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -26,16 +29,16 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.files import replacing
 from dsr_fit.regressor.open_regressor import ASSET, write_network
 from dsr_fit.render.device import choose_device
-from dsr_fit.training import open_setup
-from dsr_fit.training.keeping import DECAY, keepers, kept, logs
-from dsr_fit.training.labelled import Report
+from dsr_fit.training import open_data
+from dsr_fit.training.checkpointing import DECAY, checkpoint_callbacks, last_checkpoint, loggers
 from dsr_fit.training.open_data import OpenData
-from dsr_fit.training.pictures import keep_picture
+from dsr_fit.training.pictures import save_picture
 from dsr_fit.training.settings import SCRATCH, TrainSettings
+from dsr_fit.training.splits import Report
 
 SETTINGS = "settings.json"
-FREE = ("out", "device", "devices", "threads")
-"""Settings that a training may go on with others of."""
+MAY_CHANGE = ("out", "device", "devices", "threads")
+"""Settings that may change when a training is resumed."""
 
 WEIGHTS = {"open": "regressor.safetensors", "hmr": "regressor.pt"}
 
@@ -43,8 +46,11 @@ WEIGHTS = {"open": "regressor.safetensors", "hmr": "regressor.pt"}
 def train(settings: TrainSettings, report: Report | None = None) -> Path:
     """Train, and return the path of the weights: `regressor.safetensors` of the open regressor, `regressor.pt` of HMR.
 
-    `report` is told how many people are learnt from, and a line after each epoch. Raises InputError and UsageError for
-    what can't be trained with.
+    The caller's random state, of `random`, NumPy and torch, stays as it was.
+
+    Args:
+        report: takes a line with the number of people, and one after each epoch.
+    Raises: InputError and UsageError for settings or files that can't be used.
     """
     files = Settings(
         body=settings.body,
@@ -57,14 +63,14 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
     kind = kind_of(files.regressor_name(), body)
     out = settings.out / WEIGHTS[kind]
     identity = _identity(settings, files)
-    _agree(settings.out, identity)
+    _check_settings(settings.out, identity)
     if out.exists():
         return out
     device = choose_device(settings.device)
-    with _threads(settings.threads), _quiet():
+    with _threads(settings.threads), _quiet(), kept_random_state(device):
         lightning.seed_everything(settings.seed, verbose=False)
         module, data, write = _prepare(kind, settings, files, body, report or _silent)
-        _remember(settings.out, identity)
+        _save_settings(settings.out, identity)
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             precision=settings.precision,
@@ -76,12 +82,15 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            logger=logs(settings.out),
-            callbacks=[*keepers(settings.out, decay_of(settings.steps)), Telling(settings, data, report)],
+            logger=loggers(settings.out),
+            callbacks=[
+                *checkpoint_callbacks(settings.out, decay_of(settings.steps)),
+                EpochReport(settings, data, report),
+            ],
             log_every_n_steps=50,
         )
-        trainer.fit(module, datamodule=data, ckpt_path=kept(settings.out))
-        # A run that was killed after its last epoch has the averaged weights in the checkpoint alone.
+        trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(settings.out))
+        # After a kill past the last epoch, only the checkpoint has the averaged weights.
         state = torch.load(settings.out / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
         if trainer.is_global_zero:
@@ -90,7 +99,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
 
 
 def kind_of(regressor: str | None, body: Body) -> Literal["open", "hmr"]:
-    """Which of the two kinds of regressor a name stands for. Raises UsageError for one without weights."""
+    """The kind of regressor that a name stands for. Raises UsageError for one without weights."""
     if regressor is None and body.sha256 == sha256(shipped(OPEN_BODY)):
         return "open"
     if regressor is None or regressor == "kinematic":
@@ -102,29 +111,29 @@ def kind_of(regressor: str | None, body: Body) -> Literal["open", "hmr"]:
 
 
 def decay_of(steps: int) -> float:
-    """Of the weights' average: over the last 500 batches, or the last fifth of a short training."""
+    """Decay of the weights' average: over the last 500 batches, or the last fifth of a short training."""
     return min(DECAY, max(0.0, 1 - 5 / steps))
 
 
 def _prepare(
     kind: Literal["open", "hmr"], settings: TrainSettings, files: Settings, body: Body, report: Report
 ) -> tuple[lightning.LightningModule, OpenData | None, Callable[[Path], None]]:
-    """What learns, what feeds it where it doesn't do that itself, and what writes its weights."""
+    """The module, its data if separate, and a function that writes the weights."""
     if kind == "open":
-        module, data = open_setup.prepare(settings, files, body, report)
+        module, data = open_data.prepare(settings, files, body, report)
         return module, data, lambda path: write_network(path, module.network, body)
     from dsr_fit.training import hmr_setup
 
     training = hmr_setup.prepare(settings, files, body, report)
-    return training, None, lambda path: hmr_setup.write(path, training)
+    return training, None, lambda path: hmr_setup.write_checkpoint(path, training)
 
 
 def _silent(line: str) -> None:
     pass
 
 
-class Telling(Callback):
-    """Says after each epoch where the training is, and draws a few people, where the module doesn't do that itself."""
+class EpochReport(Callback):
+    """Reports each epoch, and saves a picture if the module doesn't do that itself."""
 
     def __init__(self, settings: TrainSettings, data: OpenData | None, report: Report | None) -> None:
         self.settings, self.data, self.report = settings, data, report or _silent
@@ -133,20 +142,19 @@ class Telling(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         done, now = trainer.current_epoch + 1, time.perf_counter()
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        told = [f"{name} {values[name]:.4g}" for name in TOLD if name in values]
-        self.report(f"epoch {done} of {self.settings.epochs}: {', '.join(told)} ({now - self.started:.0f} s)")
+        shown = [f"{name} {values[name]:.4g}" for name in REPORTED if name in values]
+        self.report(f"epoch {done} of {self.settings.epochs}: {', '.join(shown)} ({now - self.started:.0f} s)")
         self.started = now
-        if self.data is None or not trainer.is_global_zero:
-            return
-        keep_picture(self.settings.out / "pictures", self.data.picture(pl_module), trainer)
+        if self.data is not None and trainer.is_global_zero:
+            save_picture(self.settings.out / "pictures", self.data.picture(pl_module), trainer)
 
 
-TOLD = ("loss", "mpjpe", "pa_mpjpe", "keypoint_error_rel_photos", "mpjpe_photos")
+REPORTED = ("loss", "mpjpe", "pa_mpjpe", "keypoint_error_rel_photos", "mpjpe_photos")
 
 
 def _identity(settings: TrainSettings, files: Settings) -> dict[str, Any]:
-    """What must be the same for a training to go on: the settings, and what the files and folders held."""
-    values = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    """What must not change when a training is resumed: the settings, and the contents of files and folders."""
+    values = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     start = None if settings.regressor == SCRATCH else Path(files.regressor_name() or "open").expanduser()
     named = [*settings.labels, *([settings.synthetic] if settings.synthetic else [])]
     values["contents"] = {
@@ -157,7 +165,7 @@ def _identity(settings: TrainSettings, files: Settings) -> dict[str, Any]:
 
 
 def _contents(path: Path) -> str:
-    """Of a file its SHA-256, of a folder that of its files' names and sizes."""
+    """A file's SHA-256; a folder's, of its files' names and sizes."""
     if path.is_file():
         return sha256(path)
     files = sorted(each for each in path.glob("*") if each.is_file() and not each.name.startswith("."))
@@ -165,8 +173,8 @@ def _contents(path: Path) -> str:
     return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _agree(out: Path, identity: dict[str, Any]) -> None:
-    """Raises UsageError where the folder holds a training with other settings, InputError where it can't be one."""
+def _check_settings(out: Path, identity: dict[str, Any]) -> None:
+    """Raises UsageError if the folder holds a training with other settings, InputError if it can't be used."""
     path = out / SETTINGS
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
@@ -181,7 +189,7 @@ def _agree(out: Path, identity: dict[str, Any]) -> None:
         raise UsageError(f"--out {out}: holds a training with other settings ({changed}); choose another")
 
 
-def _remember(out: Path, identity: dict[str, Any]) -> None:
+def _save_settings(out: Path, identity: dict[str, Any]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -192,7 +200,7 @@ def _remember(out: Path, identity: dict[str, Any]) -> None:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Torch's threads, for a while."""
+    """With so many of torch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -203,7 +211,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's advice, which isn't for those who only name settings."""
+    """Without Lightning's hints, which are for programmers."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -215,3 +223,21 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def kept_random_state(device: str) -> Iterator[None]:
+    """Restore the global random state of `random`, NumPy and torch, and Lightning's seed variables."""
+    gpus = range(torch.cuda.device_count() if device == "cuda" or torch.cuda.is_initialized() else 0)
+    state, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (Lightning seeds the legacy generator)
+    seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
+    try:
+        with torch.random.fork_rng(gpus):
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(legacy)  # noqa: NPY002
+        for name, value in seeds.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

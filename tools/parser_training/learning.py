@@ -16,7 +16,7 @@ from dsr_fit.evaluate.metrics import Confusion
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observe.network_parser import SIZE
 from dsr_fit.observe.parser_network import CLASSES, ParserNetwork, prepare
-from dsr_fit.training.keeping import DECAY
+from dsr_fit.training.checkpointing import DECAY
 from parser_training.augment import Sample, augmented, plain
 from parser_training.photos import Photo
 

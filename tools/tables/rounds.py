@@ -1,6 +1,7 @@
 """What rounds of pseudo-labels make of a regressor, against control arms: `benchmarks/results/rounds.json`.
 
-That is the `table.json` that `dsr-fit rounds` writes. What the last fits make of priors and parser: `from_fits.json`.
+That is the `comparison.json` of `experiments/rounds/control_arms.py`. Priors and parser made anew with the last fits:
+`from_fits.json`.
 """
 
 from __future__ import annotations

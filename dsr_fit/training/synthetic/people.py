@@ -1,7 +1,7 @@
-"""People to learn from: rendered bodies in clothes, what the detector and the parser say of them, in shards on disk.
+"""Synthetic people on disk, in shards: rendered bodies in clothes, and what detector and parser find of them.
 
-Labels alone take a tenth of a second each; some people are painted as well and looked at by the real detector and
-parser, whose errors the others borrow.
+A label map alone takes a tenth of a second; some people are painted too, so that the real detector and parser can run
+on them, and their errors are reused for the others.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dsr_fit.observe.parser import HumanParser, load_parser
 from dsr_fit.priors.recorded_poses import PoseSet, load_poses
 from dsr_fit.synthetic import ClothedCase, generate
 from dsr_fit.synthetic.staging import Casting
-from dsr_fit.training.synthetic.limbs import crossed
+from dsr_fit.training.synthetic.augment import swap_limbs
 
 SHARD = 50
 PAINTED_SEED, LABELLED_SEED, HELD_OUT_SEED = 1_000_000, 2_000_000, 3_000_000
-"""First seeds: of people to learn from, and of painted ones whose motion clips are held out, to watch the training
-by. Those of the benchmark are far below."""
+"""First seeds: of people to train on, and of painted ones for validation, whose motion clips are held out. The
+benchmark's seeds are far below."""
 STORED_SIDE, STORED_PIXELS = 1.8, 112
-"""Window of the stored label maps over the keypoints' box, wide enough for crops that jitter, and its resolution."""
+"""Side of the stored label maps over the keypoints' box, wide enough for jittered crops; and their resolution."""
 SAME_PERSON = 0.3
 
 
 @dataclass(frozen=True)
 class People:
-    """N people as arrays; the truth first, then what was seen of them."""
+    """N people as arrays: the truth, then what was observed."""
 
     full_pose: np.ndarray  # (N, 72) float32, camera frame
     betas: np.ndarray  # (N, 10) float32
@@ -58,24 +58,24 @@ class People:
 
 
 def casting() -> Casting:
-    """Poses to train on, half of them with limbs of others, seen by cameras of photos; a little wider than the
-    benchmark's in every respect."""
+    """Poses to train on, half of them with swapped limbs, seen by a photo's cameras; all a little more varied than in
+    the benchmark."""
     captured = load_poses().part(held_out=False)
-    mixed = crossed(captured.full_pose, 1.0, np.random.default_rng(0))
+    mixed = swap_limbs(captured.full_pose, 1.0, np.random.default_rng(0))
     clip, held_out = (np.tile(each, 2) for each in (captured.clip, captured.held_out))
     poses = PoseSet(np.concatenate([captured.full_pose, mixed]), clip, captured.clip_names, held_out)
     return Casting(poses, pose_noise=0.06, pitch=(0.06, 0.16), roll=0.06)
 
 
 @dataclass
-class Onlooker:
-    """Detector and parser, which look at painted people."""
+class CaseObserver:
+    """Detector and parser, for painted people."""
 
     detector: MediaPipeDetector
     parser: HumanParser
 
     @classmethod
-    def make(cls) -> Onlooker:
+    def make(cls) -> CaseObserver:
         return cls(MediaPipeDetector(), load_parser("open", "fast"))
 
     def find(self, case: ClothedCase) -> Detection | None:
@@ -88,19 +88,17 @@ class Onlooker:
         return None
 
 
-def record(case: ClothedCase, onlooker: Onlooker | None) -> dict[str, np.ndarray]:
+def record(case: ClothedCase, observer: CaseObserver | None) -> dict[str, np.ndarray]:
     """One row of `People`."""
     crop = Crop.around(case.keypoints)
     window = Crop(crop.center, crop.side / CROP_MARGIN * STORED_SIDE)
-    found = None if onlooker is None else onlooker.find(case)
+    found = None if observer is None else observer.find(case)
     keypoints, world = np.zeros((49, 3), np.float32), np.zeros((49, 4), np.float32)
     parsed = np.full((STORED_PIXELS, STORED_PIXELS), UNKNOWN, np.uint8)
-    if onlooker is not None and found is not None:
+    if observer is not None and found is not None:
         keypoints = found.keypoints
         world = world if found.world_landmarks is None else found.world_landmarks
-        labels = keep_own_labels(
-            onlooker.parser.parse(case.image, found), keypoints, Crop.around(keypoints).side
-        )  # fmt: skip
+        labels = keep_own_labels(observer.parser.parse(case.image, found), keypoints, Crop.around(keypoints).side)
         parsed = crop_labels(labels, window, STORED_PIXELS)
     focal, _, cx, cy = case.intrinsics
     return {
@@ -119,23 +117,23 @@ def record(case: ClothedCase, onlooker: Onlooker | None) -> dict[str, np.ndarray
 
 
 def write_shard(folder: Path, first_seed: int) -> bool:
-    """Make the `SHARD` people from this seed on; False where they are there already."""
+    """Make the `SHARD` people from this seed on; False if they exist."""
     path = folder / f"{first_seed:07d}.npz"
     if path.exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
     painted = not LABELLED_SEED <= first_seed < HELD_OUT_SEED
-    onlooker = Onlooker.make() if painted else None
+    observer = CaseObserver.make() if painted else None
     cast = Casting() if first_seed >= HELD_OUT_SEED else casting()
     cases = (generate(first_seed + k, cast, painted=painted) for k in range(SHARD))
-    rows = [record(case, onlooker) for case in cases if case.keypoint_visibility.sum() >= 8]
+    rows = [record(case, observer) for case in cases if case.keypoint_visibility.sum() >= 8]
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
     return True
 
 
 def read_people(folder: Path, held_out: bool) -> People:
-    """All people of the folder to learn from, or all that are held out, in the order of their seeds."""
+    """All people of the folder to train on, or all that are held out, in the order of their seeds."""
     shards = []
     for path in sorted(folder.glob("[0-9]*.npz")):
         if (int(path.stem) >= HELD_OUT_SEED) == held_out:

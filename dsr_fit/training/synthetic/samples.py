@@ -1,13 +1,13 @@
-"""Batches to learn from: who stands where, what is seen of them, and what is true.
+"""Batches of synthetic people: what the network is shown of each, and the true body.
 
 All geometry is in rays: pixels about the principal point over the focal length, so that no image size matters. Three
-kinds of people are mixed, see `Mix`. What the detector gets wrong is never invented where it can be borrowed: people
-who were not painted take the errors of a painted one in a similar pose, seen from a similar side.
+kinds of people are mixed, see `Mix`. People who were not painted get the detector's errors on a painted one in a
+similar pose, seen from a similar side.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -24,10 +24,9 @@ from dsr_fit.priors.recorded_poses import PoseSet
 from dsr_fit.regressor.open_network import LABEL_PIXELS, Sight
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.synthetic.staging import camera_rotation
-from dsr_fit.training.synthetic.lenders import Lenders, box, turns_to
-from dsr_fit.training.synthetic.limbs import crossed
-from dsr_fit.training.synthetic.people import People
-from dsr_fit.training.synthetic.spoil import spoilt
+from dsr_fit.training.synthetic.augment import corrupt_labels, swap_limbs
+from dsr_fit.training.synthetic.detector_errors import Detected, DetectorErrorBank, RandomDetectorErrors, box, turns_to
+from dsr_fit.training.synthetic.people import STORED_PIXELS, People
 
 SLOTS = (tuple(range(49)), tuple(range(25)), COCO_17_SLOTS)
 """What detectors give: everything, OpenPose's body, COCO's."""
@@ -39,32 +38,34 @@ FEWEST = 5
 class Mix:
     """Shares of the kinds of people, and what is hidden from the network."""
 
-    seen: float = 0.3
-    """Painted, with the detector's keypoints and landmarks as they are."""
-    labelled: float = 0.4
-    """Clothed but not painted, with borrowed errors; the rest are bare bodies in any pose, seen by any camera."""
+    painted: float = 0.3
+    """Painted people, with the detector's own keypoints and landmarks."""
+    label_only: float = 0.4
+    """Clothed people who were not painted, with errors from the bank; the rest are bare bodies in any pose, seen by
+    any camera."""
     parsed: float = 0.6
-    """Of the seen ones' label maps, those by the parser; the others are true."""
+    """Of the painted people's label maps, those by the parser; the others are true."""
     without_world: float = 0.25
     without_labels: float = 0.25
-    foreign: float = 0.35
-    """Of those with borrowed errors, how many have another detector's keypoints instead: noise, no landmarks, and
-    all slots, OpenPose's or COCO's; of the clothed ones half only those that are in plain sight."""
-    forgetful: float = 0.4
-    """Of all, those by whom many keypoints go missing, each by a chance of up to `point_lost`; of others few do."""
-    point_lost: float = 0.35
-    few_lost: float = 0.02
-    crossed: float = 0.5
-    """Of the bare ones, those whose limbs are taken from several people."""
-    labels_spoilt: float = 0.6
-    """Of the label maps, those in which something goes wrong: a part is lost, garments or sides are mistaken."""
+    other_detector: float = 0.35
+    """Of the people who were not painted, those with another detector's keypoints: noise, no landmarks, and all slots,
+    OpenPose's or COCO's; for half of the clothed ones only visible keypoints."""
+    sparse: float = 0.4
+    """Share of people who lose many keypoints, each with a chance of up to `sparse_dropout`; others lose few."""
+    sparse_dropout: float = 0.35
+    dropout: float = 0.02
+    """Chance that any other person's keypoint is lost."""
+    swapped_limbs: float = 0.5
+    """Of the bare bodies, those with limbs from several people."""
+    corrupted_labels: float = 0.6
+    """Of the label maps, those with an error: a part is lost, garments or sides are confused."""
     cut: float = 0.2
-    """Of the bare ones, those of whom only what is above some line in the picture is seen."""
+    """Of the bare bodies, those seen only above some line in the picture."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The bodies behind a batch, full image's camera frame."""
+    """The true bodies of a batch, full image's camera frame."""
 
     rotations: Tensor  # (B, 24, 3, 3)
     betas: Tensor  # (B, 10)
@@ -73,7 +74,7 @@ class Truth:
 
 @dataclass
 class Scene:
-    """People before their cameras, and what a detector and a parser say; the last fields may be empty."""
+    """People in front of their cameras, and what detector and parser say of them; the last fields may be empty."""
 
     full_pose: np.ndarray  # (N, 72)
     betas: np.ndarray  # (N, 10)
@@ -86,61 +87,65 @@ class Scene:
     labels_seen: np.ndarray  # (N,) bool
 
 
-def joined(scenes: list[Scene]) -> Scene:
+def concatenated(scenes: list[Scene]) -> Scene:
     return Scene(*(np.concatenate([getattr(scene, f.name) for scene in scenes]) for f in fields(Scene)))
 
 
 class Sampler:
     """Draws batches; the same seed gives the same ones."""
 
-    def __init__(self, people: People, poses: PoseSet, skeleton: Skeleton, mix: Mix) -> None:
-        self.skeleton, self.mix = skeleton, mix
-        found = (people.keypoints[..., 2] > 0).sum(1) >= 8
-        self.seen, self.labelled = people.rows(np.flatnonzero(found)), people
-        self.lenders = Lenders(self.seen)
+    def __init__(self, people: People | None, poses: PoseSet, skeleton: Skeleton, mix: Mix) -> None:
+        """Without `people` all are bare bodies, with random detector errors."""
+        self.skeleton, self.mix = skeleton, mix if people is not None else replace(mix, painted=0, label_only=0)
+        self.people = _no_people() if people is None else people
+        self.painted = self.people.rows(np.flatnonzero((self.people.keypoints[..., 2] > 0).sum(1) >= 8))
+        self.detector_errors = RandomDetectorErrors() if people is None else DetectorErrorBank(self.painted)
         self.poses, self.photo_poses = poses, photo_poses()
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Sight, Truth]:
         """What is seen of this many people, and the truth."""
-        seen, labelled = round(self.mix.seen * size), round(self.mix.labelled * size)
-        kinds = ((self._seen, seen), (self._labelled, labelled), (self._bare, size - seen - labelled))
-        scene = joined([draw(count, rng) for draw, count in kinds if count])
-        hide(scene, self.mix, rng)
+        painted, label_only = round(self.mix.painted * size), round(self.mix.label_only * size)
+        kinds = (
+            (self._painted, painted), (self._label_only, label_only), (self._bare, size - painted - label_only),
+        )  # fmt: skip
+        scene = concatenated([draw(count, rng) for draw, count in kinds if count])
+        drop_observations(scene, self.mix, rng)
         return finish(scene, rng.uniform(size=size) < 0.5)
 
-    def _seen(self, count: int, rng: np.random.Generator) -> Scene:
-        people = self.seen.rows(rng.integers(len(self.seen), size=count))
+    def _painted(self, count: int, rng: np.random.Generator) -> Scene:
+        people = self.painted.rows(rng.integers(len(self.painted), size=count))
         by_parser = rng.uniform(size=count) < self.mix.parsed
         return scene_of(people, np.where(by_parser[:, None, None], people.parsed, people.labels))
 
-    def _labelled(self, count: int, rng: np.random.Generator) -> Scene:
-        people = self.labelled.rows(rng.integers(len(self.labelled), size=count))
-        seen = self.lenders.lend(rng, people.joints)
+    def _label_only(self, count: int, rng: np.random.Generator) -> Scene:
+        people = self.people.rows(rng.integers(len(self.people), size=count))
+        seen = self.detector_errors.apply(rng, people.joints)
         in_sight = people.visible | (rng.uniform(size=count) < 0.5)[:, None]
-        return scene_of(people, people.labels, self._by_others(people.joints, in_sight, seen, rng))
+        return scene_of(people, people.labels, self._other_detectors(people.joints, in_sight, seen, rng))
 
     def _bare(self, count: int, rng: np.random.Generator) -> Scene:
         pose, betas = self._random_poses(count, rng), rng.normal(size=(count, 10)).astype(np.float32)
         cam_t, joints = self._before_cameras(pose, betas, rng)
         everything = np.ones(joints.shape[:2], bool)
-        rays, confidence, world = self._by_others(joints, everything, self.lenders.lend(rng, joints), rng)
+        seen = self.detector_errors.apply(rng, joints)
+        rays, confidence, world = self._other_detectors(joints, everything, seen, rng)
         true = joints[..., :2] / joints[..., 2:]
         cut = rng.uniform(size=count) < self.mix.cut
         lowest, highest = true[..., 1].min(1), true[..., 1].max(1)
         line = np.where(cut, lowest + rng.uniform(0.35, 0.95, count) * (highest - lowest), np.inf)
         confidence = confidence * (rays[..., 1] < line[:, None])
-        empty = np.full((count, *self.labelled.labels.shape[1:]), UNKNOWN, np.uint8)
+        empty = np.full((count, *self.people.labels.shape[1:]), UNKNOWN, np.uint8)
         place = np.ones((count, 3), np.float32)
         return Scene(pose, betas, cam_t, rays, confidence, world, place, empty, np.zeros(count, bool))
 
-    def _by_others(
+    def _other_detectors(
         self,
         joints: np.ndarray,
         in_sight: np.ndarray,
-        seen: tuple[np.ndarray, np.ndarray, np.ndarray],
+        seen: Detected,
         rng: np.random.Generator,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What was seen, for some people replaced by another detector's keypoints of those `in_sight` (N, 49)."""
+    ) -> Detected:
+        """What was seen; for some people replaced by another detector's keypoints, of those `in_sight` (N, 49)."""
         rays, confidence, world = seen
         count = len(joints)
         true = joints[..., :2] / joints[..., 2:]
@@ -149,7 +154,7 @@ class Sampler:
         noisy = true + rng.normal(size=true.shape) * noise[:, None, None]
         slots = np.stack([np.isin(np.arange(49), each) for each in SLOTS])[rng.integers(len(SLOTS), size=count)]
         given = slots & in_sight
-        theirs = (rng.uniform(size=count) < self.mix.foreign) & (given.sum(1) >= FEWEST)
+        theirs = (rng.uniform(size=count) < self.mix.other_detector) & (given.sum(1) >= FEWEST)
         sure = given * rng.uniform(0.5, 1, given.shape)
         return (
             np.where(theirs[:, None, None], noisy, rays),
@@ -166,7 +171,7 @@ class Sampler:
         of_photo = rng.uniform(size=count) < 0.3
         pose[of_photo, 3:] = self.photo_poses[rng.integers(len(self.photo_poses), size=of_photo.sum())]
         pose[of_photo, :3] = rng.normal(0, 0.08, (of_photo.sum(), 3))
-        pose = crossed(pose, self.mix.crossed, rng)
+        pose = swap_limbs(pose, self.mix.swapped_limbs, rng)
         pose[:, 3:] += rng.normal(0, 1, (count, 69)) * rng.uniform(0.02, 0.12, (count, 1))
         heading = Rotation.from_rotvec(rng.uniform(-np.pi, np.pi, count)[:, None] * [0, 1, 0])
         camera = np.stack([camera_rotation(*angles) for angles in rng.normal([0.06, 0], [0.2, 0.1], (count, 2))])
@@ -194,31 +199,29 @@ class Sampler:
         return cam_t, centred + cam_t[:, None]
 
 
-def hide(scene: Scene, mix: Mix, rng: np.random.Generator) -> None:
-    """Lose keypoints, leave out landmarks and label maps, and spoil these."""
+def drop_observations(scene: Scene, mix: Mix, rng: np.random.Generator) -> None:
+    """Drop keypoints, landmarks and label maps, and corrupt some label maps."""
     count = len(scene.rays)
-    confidence = scene.confidence * ~lost(scene.confidence.shape, mix, rng)
-    # Whoever would be left with too few points for a crop keeps them all, sure enough to count.
+    confidence = scene.confidence * ~dropped_keypoints(scene.confidence.shape, mix, rng)
+    # A person left with too few points for a crop keeps them all, with enough confidence to count.
     enough = (confidence > 0.2).sum(1) >= FEWEST
     everything = np.maximum(scene.confidence, 0.21) * (scene.confidence > 0)
     scene.confidence = np.where(enough[:, None], confidence, everything)
     scene.world = scene.world * (rng.uniform(size=count) >= mix.without_world)[:, None, None]
     scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= mix.without_labels)
-    for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < mix.labels_spoilt)):
-        scene.labels[row] = spoilt(scene.labels[row], rng)
+    for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < mix.corrupted_labels)):
+        scene.labels[row] = corrupt_labels(scene.labels[row], rng)
 
 
-def lost(shape: tuple[int, ...], mix: Mix, rng: np.random.Generator) -> np.ndarray:
+def dropped_keypoints(shape: tuple[int, ...], mix: Mix, rng: np.random.Generator) -> np.ndarray:
     """(N, K) bool: keypoints that a detector doesn't give."""
     count = shape[0]
-    forgetful = rng.uniform(size=count) < mix.forgetful
-    chance = np.where(forgetful, rng.uniform(0, mix.point_lost, count), mix.few_lost)
+    sparse = rng.uniform(size=count) < mix.sparse
+    chance = np.where(sparse, rng.uniform(0, mix.sparse_dropout, count), mix.dropout)
     return rng.uniform(size=shape) < chance[:, None]
 
 
-def scene_of(
-    people: People, labels: np.ndarray, seen: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-) -> Scene:
+def scene_of(people: People, labels: np.ndarray, seen: Detected | None = None) -> Scene:
     """As the detector has found them, or with other rays, confidences and landmarks."""
     focal, centre = people.intrinsics[:, :1], people.intrinsics[:, 1:]
     window = np.concatenate([(people.window[:, :2] - centre) / focal, people.window[:, 2:] / focal], 1)
@@ -229,7 +232,7 @@ def scene_of(
     )  # fmt: skip
 
 
-def as_found(people: People) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def as_found(people: People) -> Detected:
     """Rays, confidences and `Scene.world` of people whom the detector has found."""
     focal, centre = people.intrinsics[:, None, :1], people.intrinsics[:, None, 1:]
     rays, confidence = (people.keypoints[..., :2] - centre) / focal, people.keypoints[..., 2]
@@ -239,7 +242,7 @@ def as_found(people: People) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def finish(scene: Scene, mirror: np.ndarray) -> tuple[Sight, Truth]:
-    """As the network takes it, some people as a mirror shows them (`mirror` (N,) bool)."""
+    """The network's input and the truth, mirrored for some people (`mirror` (N,) bool)."""
     centre, side = box(scene.rays, scene.confidence > 0.2)
     half = CROP_MARGIN * side / 2
     points = (scene.rays - centre[:, None]) / half[:, None, None]
@@ -281,3 +284,9 @@ def _cropped(scene: Scene, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
 def photo_poses() -> np.ndarray:
     """(M, 69) poses of training photos."""
     return read_arrays(shipped("priors/pose/photo_poses.npz"))["body_pose"].astype(np.float64)
+
+
+def _no_people() -> People:
+    pixels = (STORED_PIXELS, STORED_PIXELS)
+    shapes = ((72,), (10,), (3,), (3,), (49, 3), (49,), (3,), pixels, pixels, (49, 3), (49, 4))
+    return People(*(np.zeros((0, *shape), np.float32) for shape in shapes))

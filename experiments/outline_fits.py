@@ -1,6 +1,7 @@
 """What the dense outline is worth to a fit: photos fitted with it and with plain `antialias`, judged by one energy.
 
-    python benchmarks/outline_fits.py --photos ../shared/data/ccp --out benchmarks/results/outline_fits.json
+    PYTHONPATH=benchmarks python experiments/outline_fits.py --photos ../shared/data/ccp \\
+        --out benchmarks/results/outline_fits.json
 
 Both fits of a photo start alike; what is compared is the weighted sum of all terms of their final bodies, rendered
 by supersampling: plain `antialias` at four times the resolution, so that neither outline judges itself.

@@ -1,4 +1,4 @@
-"""The open regressor's training as a Lightning module: losses on synthetic people and on photos, schedule, scores."""
+"""The open regressor's training as a Lightning module: losses on synthetic people and photos, schedule, validation."""
 
 from __future__ import annotations
 
@@ -37,35 +37,35 @@ from dsr_fit.training.synthetic.samples import Truth
 
 WEIGHT_DECAY = 0.02
 LEARNING_RATES = {"scratch": 8e-4, "open": 2e-4}
-"""Highest steps: of a network that knows nothing, and of one that is trained on."""
+"""Highest learning rate: from scratch, and from trained weights."""
 
 WARM_UP = 0.04
-"""Share of the steps in which the learning rate rises."""
+"""Share of the steps with a rising learning rate."""
 
 RECIPE = Weights(
     keypoints=2.0, dsr_mc=0.3, dsr_c=0.2, silhouette=0.3,
     world_landmarks=0, betas=0, stature=0, pose=0, bending=0, initial=0,
 )  # fmt: skip
-"""What `LossWeights` are multiples of: keypoints per half a crop's side, as on synthetic people; rendered terms pull
-about as much as these, as they do in a fit. Parameters count as on synthetic people."""
+"""What `LossWeights` multiply: keypoints per half a crop's side, as on synthetic people; rendered terms weigh about as
+much, as they do in a fit. Parameters are weighted as on synthetic people."""
 
-OF_BODIES = ("points", "rotations", "root", "shape", "depth")
-"""Losses on photos that compare with the fitted body."""
+BODY_LOSSES = ("points", "rotations", "root", "shape", "depth")
+"""Losses on photos against the fitted body."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """What is learnt from at once."""
+class TrainingBatch:
+    """Synthetic people, people in photos, or both."""
 
     synthetic: tuple[Sight, Truth] | None
     photos: PhotoBatch | None
 
-    def to(self, device: torch.device) -> Step:
+    def to(self, device: torch.device) -> TrainingBatch:
         photos = self.photos and self.photos.to(device)
         if self.synthetic is None:
-            return Step(None, photos)
+            return TrainingBatch(None, photos)
         sight, truth = self.synthetic
-        return Step((sight.to(device), Truth(*(value.to(device) for value in vars(truth).values()))), photos)
+        return TrainingBatch((sight.to(device), Truth(*(value.to(device) for value in vars(truth).values()))), photos)
 
 
 class OpenTraining(lightning.LightningModule):
@@ -76,7 +76,7 @@ class OpenTraining(lightning.LightningModule):
     def __init__(
         self, network: RegressorNetwork, body: Body, semantic_prior: SemanticPrior | None, settings: TrainSettings
     ) -> None:
-        """`semantic_prior` may be missing where no term needs it."""
+        """`semantic_prior` may be None if no term needs it."""
         super().__init__()
         self.network, self.body, self.settings = network, body, settings
         self.shape_metric = shape_metric(body)
@@ -89,7 +89,7 @@ class OpenTraining(lightning.LightningModule):
         self.renderer = Renderer(body.faces, body.num_vertices, device="cpu")
 
     def on_fit_start(self) -> None:
-        """Everything that isn't a weight follows the weights to their device."""
+        """Move everything that isn't a weight to the weights' device."""
         device = self.device
         self.body, self.shape_metric = self.body.to(device), self.shape_metric.to(device)
         self.semantic_prior = self.semantic_prior and self.semantic_prior.to(device)
@@ -97,10 +97,12 @@ class OpenTraining(lightning.LightningModule):
         kind = "cuda" if device.type == "cuda" else "cpu"
         self.renderer = Renderer(self.body.faces, self.body.num_vertices, device=kind)
 
-    def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
+    def transfer_batch_to_device(
+        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
+    ) -> TrainingBatch:
         return batch.to(device)
 
-    def training_step(self, batch: Step, batch_idx: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         # Dropout draws from torch's generator, which a checkpoint doesn't hold.
         torch.manual_seed(1_000_003 * (self.settings.seed + 1009 * self.global_rank) + self.global_step)
         parts, counts = [], []
@@ -127,7 +129,7 @@ class OpenTraining(lightning.LightningModule):
     def _on_photos(self, photos: PhotoBatch) -> Tensor:
         sight, turns, skeleton = photos.sight, photos.sight.turns(), self.body.skeleton
         guesses = self.network(sight, skeleton)
-        # What was observed of a person counts alike; a fitted body by how likely it is right.
+        # Observations have equal weights; fitted bodies are weighted by quality.
         trusted = photos.weight * photos.has_body
         trusted = trusted / trusted.sum().clamp(min=1e-6)
         evenly = torch.full_like(trusted, 1 / len(photos))
@@ -137,11 +139,11 @@ class OpenTraining(lightning.LightningModule):
             if self.settings.weights.rendered and self.global_step >= self.settings.dsr_from:
                 values[-1] |= self.rendered_losses(bodies[-1], photos)
             means = [
-                {name: _mean(loss, trusted if name in OF_BODIES else evenly) for name, loss in value.items()}
+                {name: _mean(loss, trusted if name in BODY_LOSSES else evenly) for name, loss in value.items()}
                 for value in values
             ]
         self._log_losses("photo_", means[-1], len(photos))
-        nothing = 0 * guesses[-1].pose.sum()  # until the first term begins
+        nothing = 0 * guesses[-1].pose.sum()  # keeps the graph until the first term begins
         return self._of_guesses([torch.stack([nothing, *mean.values()]).sum() for mean in means])
 
     def _of_guesses(self, losses: list[Tensor]) -> Tensor:
@@ -152,7 +154,7 @@ class OpenTraining(lightning.LightningModule):
             self.log(f"loss_{kind}{name}", value, on_step=False, on_epoch=True, batch_size=count)
 
     def losses(self, guess: Guess, sight: Sight, turns: Tensor, truth: Truth) -> dict[str, Tensor]:
-        """Each weighted loss of one guess."""
+        """Each weighted loss of one of the network's guesses."""
         settings, skeleton = self.settings.synthetic_weights, self.body.skeleton
         ours = place(guess, sight, turns, skeleton)
         keypoints = skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
@@ -180,7 +182,7 @@ class OpenTraining(lightning.LightningModule):
         }
 
     def photo_losses(self, ours: Placed, photos: PhotoBatch) -> dict[str, Tensor]:
-        """Each weighted loss (B,) on what was observed, and on the fitted body, that needs no render."""
+        """Each weighted loss (B,) against observations and the fitted body that needs no rendering."""
         weights, each = self.settings.weights, self.settings.synthetic_weights
         losses = {}
         if weights.keypoints:
@@ -200,7 +202,7 @@ class OpenTraining(lightning.LightningModule):
                 (cam_t + skeleton.joints_at_rest(betas)[:, 0])[:, 2].clamp(min=0.05)
                 for cam_t, betas in ((ours.cam_t, ours.betas), (truth.cam_t, truth.betas))
             )
-            terms = {  # `OF_BODIES`
+            terms = {  # `BODY_LOSSES`
                 "points": each.points * deep.mean(1),
                 "rotations": each.rotations * turned[:, 1:].mean(1),
                 "root": each.root * turned[:, 0],
@@ -211,7 +213,7 @@ class OpenTraining(lightning.LightningModule):
         return losses
 
     def rendered_losses(self, ours: Placed, photos: PhotoBatch) -> dict[str, Tensor]:
-        """Each weighted rendered term (B,), as a fit has it."""
+        """Each weighted rendered term (B,), the same as a fit's."""
         assert self.semantic_prior is not None
         parameters = parameters_of(ours)
         objective = Objective.of(
@@ -225,24 +227,24 @@ class OpenTraining(lightning.LightningModule):
         return (torch.einsum("bi,kij,bj->bk", betas, self.shape_metric, betas) + 1e-8).sqrt()
 
     @torch.no_grad()
-    def validation_step(self, batch: Step, batch_idx: int) -> None:
+    def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         with torch.autocast(self.device.type, enabled=False):
             if batch.synthetic is not None:
                 sight, truth = batch.synthetic
                 blind = replace(sight, world=0 * sight.world, labels_seen=0 * sight.labels_seen)
                 for name, seen in (("", sight), ("_keypoints_only", blind)):
-                    self._log_scores(name, judge(self.estimate(seen), truth, self.body))
+                    self._log_scores(name, scores_of(self.estimate(seen), truth, self.body))
             if batch.photos is not None:
-                self._log_scores("_photos", self._judge_photos(batch.photos))
+                self._log_scores("_photos", self._photo_scores(batch.photos))
 
-    def _judge_photos(self, photos: PhotoBatch) -> dict[str, Tensor]:
-        """How far the keypoints are missed, and how far off the fitted bodies are where there are such."""
+    def _photo_scores(self, photos: PhotoBatch) -> dict[str, Tensor]:
+        """Keypoint error, and the distance to the fitted bodies where known."""
         placed, known = self.estimate(photos.sight), photos.has_body > 0
         points = photos.observed.points.to(placed.betas.device)
         scores = {"keypoint_error_rel": keypoint_errors(placed.keypoints, points)[1]}
         if bool(known.any()):
-            judged = judge(placed, photos.truth, self.body)
-            scores |= {name: judged[name][known] for name in ("mpjpe", "pa_mpjpe", "root_angle")}
+            compared = scores_of(placed, photos.truth, self.body)
+            scores |= {name: compared[name][known] for name in ("mpjpe", "pa_mpjpe", "root_angle")}
         return scores
 
     def estimate(self, sight: Sight) -> Placed:
@@ -268,12 +270,12 @@ class OpenTraining(lightning.LightningModule):
 
 
 def _mean(loss: Tensor, share: Tensor) -> Tensor:
-    """Whoever has no share may have any loss."""
+    """Weighted sum; a loss without weight may be anything, NaN included."""
     return torch.where(share > 0, share * loss, 0).sum()
 
 
 def _projected(points: Tensor, intrinsics: Tensor) -> Tensor:
-    """As `project`; points behind the camera are pulled before it."""
+    """As `project`, with points behind the camera clamped to 5 cm in front of it."""
     return project(torch.cat([points[..., :2], points[..., 2:].clamp(min=0.05)], -1), intrinsics)
 
 
@@ -290,7 +292,7 @@ def shape_metric(body: Body) -> Tensor:
     return torch.stack([d.T @ d / body.num_vertices for d in (dirs, scaled)]).float()
 
 
-def judge(placed: Placed, truth: Truth, body: Body) -> dict[str, Tensor]:
+def scores_of(placed: Placed, truth: Truth, body: Body) -> dict[str, Tensor]:
     """Metrics (B,) in mm and degrees, SMPL's 24 joints."""
     ours, theirs = (
         _joints(rotations, betas, body)

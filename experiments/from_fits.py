@@ -4,12 +4,12 @@
     python tools/build_semantic_prior.py --photos CCP --work WORK --out new/semantic_prior.npz
     python tools/build_photo_poses.py --photos CCP --fits FITS --out new/photo_poses.npz
     python tools/build_pose_prior.py --photo-poses new/photo_poses.npz --folder new/pose
-    export PYTHONPATH=tools
+    export PYTHONPATH=tools:benchmarks
     python tools/train_parser.py --photos CCP --work WORK/alone --out new/alone.safetensors \
         --further priors/parser/parser.safetensors
     python tools/train_parser.py --photos CCP --work WORK/fits --out new/fits.safetensors --fits FITS \
         --further priors/parser/parser.safetensors
-    python benchmarks/from_fits.py --photos CCP --cases-dir CASES --cache WORK/seen --new new \
+    python experiments/from_fits.py --photos CCP --cases-dir CASES --cache WORK/seen --new new \
         --out benchmarks/results/from_fits.json
 
 Each variant replaces one piece of the default. The semantic prior is counted again on the annotated photos, which are

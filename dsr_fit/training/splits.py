@@ -1,4 +1,4 @@
-"""The fitted people whom a training learns from, and those it is watched by."""
+"""Pseudo-labelled people split into training and validation."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from dsr_fit.io.files import beneath
 from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
 from dsr_fit.training.settings import TrainSettings
 
-WATCHED = 256
-"""At most so many people who are held out are looked at after each epoch."""
+MAX_VALIDATION = 256
+"""Most held-out people scored after each epoch."""
 
 Report = Callable[[str], None]
-"""Told a line."""
+"""Takes a line of progress."""
 
 
-def read_labelled(settings: TrainSettings, body: Body, report: Report) -> tuple[PseudoLabels, PseudoLabels]:
-    """People of `settings.labels` to learn from, and of the photos that are held out, which may be none.
+def read_splits(settings: TrainSettings, body: Body, report: Report) -> tuple[PseudoLabels, PseudoLabels]:
+    """People of `settings.labels` for training, and those of held-out photos, possibly none.
 
     `settings.gate` chooses the fits whose bodies are learnt from; of the others keypoints and label maps are, as in
-    SPIN. Raises InputError where nobody is left to learn from, UsageError where nothing is asked for.
+    SPIN. Raises InputError if no one is left to train on, UsageError if no loss applies to them.
     """
     if settings.synthetic_share == 1:
         raise UsageError("--synthetic-share 1 leaves no room for the photos of --labels; give a smaller share")
     if not any(vars(settings.weights).values()):
-        raise UsageError("--weights: all are 0; nothing would be learnt from the photos of --labels")
+        raise UsageError("--weights: all are 0; no loss would use the photos of --labels")
     sets = [read_pseudo_labels(path, body, settings.images) for path in settings.labels]
     if settings.gate != "all":
         also = settings.gate == "unjudged"
@@ -41,9 +41,10 @@ def read_labelled(settings: TrainSettings, body: Body, report: Report) -> tuple[
             other = f"--gate unjudged learns from the {unjudged} fits that it could not judge, " if unjudged else ""
             raise InputError(f"{_named(settings)}: the gate accepted nobody; {other}--gate all learns from every fit")
         sets = [replace(each, has_body=each.has_body & mask) for each, mask in zip(sets, chosen, strict=True)]
-    watched = [np.array([is_held_out(name, settings.held_out) for name in each.imgname], bool) for each in sets]
+    masks = [np.array([is_held_out(name, settings.held_out) for name in each.imgname], bool) for each in sets]
     train, held_out = (
-        joined([each.rows(mask == part) for each, mask in zip(sets, watched, strict=True)]) for part in (False, True)
+        concatenated([each.rows(mask == part) for each, mask in zip(sets, masks, strict=True)])
+        for part in (False, True)
     )
     if not len(train):
         raise InputError(f"{_named(settings)}: all photos are held out; give a smaller --held-out")
@@ -54,13 +55,13 @@ def read_labelled(settings: TrainSettings, body: Body, report: Report) -> tuple[
 
 
 def is_held_out(imgname: str, share: float) -> bool:
-    """Whether a photo belongs to that share of all photos: by its name, so always the same ones."""
+    """Whether a photo is in the held-out share: by its name, so always the same photos."""
     number = int.from_bytes(hashlib.sha256(imgname.encode("utf-8", "surrogateescape")).digest()[:8], "big")
     return number < share * 2**64
 
 
-def joined(sets: list[PseudoLabels]) -> PseudoLabels:
-    """All people of all sets, in order; with several sets, names become whole paths."""
+def concatenated(sets: list[PseudoLabels]) -> PseudoLabels:
+    """All people of all sets, in order; with several sets, names become absolute paths."""
     if len(sets) == 1:
         return sets[0]
     names = tuple(beneath(each.images, name).as_posix() for each in sets for name in each.imgname)

@@ -1,7 +1,7 @@
-"""HMR's training as a Lightning module: SPIN's and DSR's, with the rendered terms of our fits.
+"""HMR's training as a Lightning module: that of SPIN and DSR, with our rendered terms.
 
-The terms are rendered by the crop's camera, in which HMR knows a body. Their forms are those of a fit
-(`FitConfig.semantics`) or, by `RELEASED`, those of DSR's code.
+The terms are rendered with the crop's camera, in which HMR predicts. Their forms are those of a fit
+(`FitConfig.semantics`) or, with `RELEASED`, those of DSR's code.
 """
 
 from __future__ import annotations
@@ -27,28 +27,27 @@ from dsr_fit.labels import valid_mc_labels
 from dsr_fit.observe.batch import Points, targets_of
 from dsr_fit.optimise.objective import TERMS, Rendered, channels_of, rendered_energies
 from dsr_fit.priors.semantic import SemanticPrior
-from dsr_fit.regressor.hmr import Hmr, Seen
+from dsr_fit.regressor.hmr import CropEstimate, Hmr
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.rotation import angle_between, sixd_to_matrix
 from dsr_fit.terms.points import box_side
 from dsr_fit.training import losses
-from dsr_fit.training.hmr_crops import Augmentation, Change, CropBatch, CropBatches, sample, stacked
-from dsr_fit.training.hmr_picture import picture_of
-from dsr_fit.training.labelled import WATCHED
+from dsr_fit.training.hmr_crops import CropAugmentation, CropBatch, CropBatches, CropChange, sample, stacked
 from dsr_fit.training.losses import HmrWeights, diverged
-from dsr_fit.training.pictures import keep_picture
+from dsr_fit.training.pictures import drawn_crops, save_picture
 from dsr_fit.training.pseudo_labels import PseudoLabels
+from dsr_fit.training.splits import MAX_VALIDATION
 
 RELEASED = Semantics(c_form="released", class_weights=True, outfits=False)
-"""The DSR terms of the released code, which also leaves DSR-C out of pictures without a minimally clothed label."""
+"""The DSR terms of the released code, which also skips DSR-C for images without a minimally clothed label."""
 
 UNIT_FOCAL = SPIN_FOCAL / (SPIN_RESOLUTION / 2)
-"""Of the crop's camera in coordinates of -1..1."""
+"""Focal length of the crop's camera in coordinates of -1..1."""
 
 
 @dataclass(frozen=True)
 class HmrOptions:
-    """How long, how fast, and what counts how much."""
+    """Length, learning rate, weights and augmentation."""
 
     steps: int = 100_000
     steps_per_epoch: int = 1000
@@ -59,16 +58,16 @@ class HmrOptions:
     semantics: Semantics = field(default_factory=Semantics)
     """Forms of the DSR terms; `RELEASED` has those of DSR's code."""
     dsr_after: float = 0.1
-    """Share of the steps before the rendered terms start: they say nothing where a body isn't near its picture."""
+    """Share of the steps before the rendered terms start: they need a body near its image."""
     resolution: int = 112
     """Pixels of the crop's render."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: CropAugmentation = field(default_factory=CropAugmentation)
     rendered_share: float = 0.25
-    """Of each batch, where there are rendered people."""
+    """Share of rendered people in each batch, if there are any."""
     by_quality: bool = True
-    """People count by the gate's probability that their fits are good."""
+    """Weight people by the gate's probability that their fits are good."""
     workers: int = 0
-    """Processes that read images; 0: the training's own."""
+    """Processes that read images; 0: the training process."""
     pictures: int = 6
     """People in the picture of each epoch."""
 
@@ -84,8 +83,8 @@ class HmrOptions:
         return -(-self.steps // self.steps_per_epoch)
 
 
-class _Room(NamedTuple):
-    """What the losses need on one device."""
+class _DeviceState(NamedTuple):
+    """What the losses need, on one device."""
 
     device: torch.device
     body: Body
@@ -94,7 +93,7 @@ class _Room(NamedTuple):
 
 
 class HmrTraining(lightning.LightningModule):
-    """Trains an `Hmr`, for the body that its labels are of. What it has learnt is `network`."""
+    """Trains an `Hmr` (`network`) for the body of its labels."""
 
     def __init__(
         self,
@@ -105,13 +104,13 @@ class HmrTraining(lightning.LightningModule):
         *,
         semantic_prior: SemanticPrior | None = None,
         rendered: PseudoLabels | None = None,
-        watched: PseudoLabels | None = None,
+        validation: PseudoLabels | None = None,
         pictures: Path | None = None,
     ) -> None:
-        """`rendered` are people of known truth; the training is judged by those of `watched`, of whom it learns
-        nothing; `pictures` is a folder for an example picture of each epoch.
+        """`rendered`: people with exact labels; `validation`: people who are only scored; `pictures`: folder for a
+        picture after each epoch.
 
-        Raises UsageError where there is nobody to learn from, or no semantic prior for the DSR terms.
+        Raises UsageError if there is no one to train on, or no semantic prior for the DSR terms.
         """
         super().__init__()
         self.network = network.train().requires_grad_(True)
@@ -123,10 +122,10 @@ class HmrTraining(lightning.LightningModule):
             )
         if semantic_prior is not None and not options.semantics.outfits:
             semantic_prior = replace(semantic_prior, outfits=None)
-        self._sources, self._watched = (list(labels), rendered), watched
+        self._sources, self._validation = (list(labels), rendered), validation
         self._body, self._prior = body, semantic_prior
-        self._known: _Room | None = None
-        self._batches()  # what can't be learnt from is refused now
+        self._cached: _DeviceState | None = None
+        self._batches()  # raises now if there is no one to train on
 
     def _batches(self, rank: int = 0, ranks: int = 1) -> CropBatches:
         options, (labels, rendered) = self.options, self._sources
@@ -137,16 +136,16 @@ class HmrTraining(lightning.LightningModule):
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[CropBatch]:
-        """Batches of the current epoch, each process its own: a trainer must put no sampler of its own before them."""
+        """The current epoch's batches, each process its own: the trainer must not add a distributed sampler."""
         batches = self._batches(self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(batches, batch_size=None, sampler=_Epoch(self), num_workers=self.options.workers)
 
     def val_dataloader(self) -> DataLoader[CropBatch] | list[CropBatch]:
-        """Everybody who is watched, unchanged; nothing without such."""
-        if self._watched is None:
+        """The validation people, without augmentation; [] without any."""
+        if self._validation is None:
             return []
-        people, options = self._watched, self.options
-        crops = _Unchanged(people, min(len(people), WATCHED), options.resolution)
+        people, options = self._validation, self.options
+        crops = _PlainCrops(people, min(len(people), MAX_VALIDATION), options.resolution)
         return DataLoader(crops, options.batch, collate_fn=stacked, num_workers=options.workers)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -155,9 +154,9 @@ class HmrTraining(lightning.LightningModule):
     def training_step(self, batch: CropBatch, batch_idx: int) -> Tensor:
         # Dropout draws from torch's generator, which a checkpoint doesn't hold.
         torch.manual_seed(1_000_003 * self.options.seed + self.global_step)
-        seen = self.network(batch.images)
+        estimate = self.network(batch.images)
         with torch.autocast(self.device.type, enabled=False):
-            total, means = self.losses(Seen(*(value.float() for value in seen)), batch)
+            total, means = self.losses(CropEstimate(*(value.float() for value in estimate)), batch)
         if not bool(total.isfinite()):
             raise diverged(self.global_step)
         self.log("loss", total, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.images))
@@ -165,48 +164,48 @@ class HmrTraining(lightning.LightningModule):
             self.log(f"loss_{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.images))
         return total
 
-    def losses(self, seen: Seen, batch: CropBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum that is minimised, and each loss's unweighted mean."""
-        room = self._room()
-        skeleton = room.body.skeleton
-        rotations = sixd_to_matrix(seen.pose.unflatten(1, (24, 6)))
-        posed = posed_by_crop(room.body, rotations, seen)
+    def losses(self, estimate: CropEstimate, batch: CropBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total loss, and each loss's unweighted mean."""
+        state = self._on_device()
+        skeleton = state.body.skeleton
+        rotations = sixd_to_matrix(estimate.pose.unflatten(1, (24, 6)))
+        posed = posed_by_crop(state.body, rotations, estimate)
         projected = project(posed.keypoints, posed.keypoints.new_tensor([[UNIT_FOCAL, UNIT_FOCAL, 0.0, 0.0]]))
         defined = skeleton.keypoint_valid.to(projected.dtype)[:, None]
         observed = torch.cat([batch.keypoints[..., :2], batch.keypoints[..., 2:] * defined], 2)
         values = {
             "keypoints_2d": losses.keypoints_2d(projected, observed),
-            "keypoints_3d": losses.keypoints_3d(posed.keypoints, self._in_space(batch, room.body)),
+            "keypoints_3d": losses.keypoints_3d(posed.keypoints, self._keypoints_3d(batch, state.body)),
             "pose": losses.pose(rotations, batch.rotations),
-            "betas": losses.betas(seen.betas, batch.betas),
-            "camera": losses.camera(seen.crop_cam),
+            "betas": losses.betas(estimate.betas, batch.betas),
+            "camera": losses.camera(estimate.crop_cam),
         }
         if self.wanted and self.global_step >= self.options.dsr_after * self.options.steps:
-            values |= self._rendered(posed, batch, room)
+            values |= self._rendered(posed, batch, state)
         known = {"pose": batch.has_body, "betas": batch.has_body}
         return losses.combine(values, batch.weight, known, self.options.weights)
 
-    def _in_space(self, batch: CropBatch, body: Body) -> Tensor:
-        """(B, 49, 4) keypoints about the mid-hip: of the known body, else those that somebody has seen."""
+    def _keypoints_3d(self, batch: CropBatch, body: Body) -> Tensor:
+        """(B, 49, 4) keypoints about the mid-hip: of the known body, else the observed ones."""
         valid = body.skeleton.keypoint_valid.to(batch.world.dtype)[:, None]
         points = body.skeleton.keypoints(batch.rotations, batch.betas)
         about = points - points[:, losses.MID_HIP : losses.MID_HIP + 1]
         own = torch.cat([about, valid.expand(len(about), -1, -1)], 2)
-        seen = torch.cat([batch.world[..., :3], batch.world[..., 3:] * valid], 2)
-        return torch.where(batch.has_body[:, None, None] > 0, own, seen)
+        observed = torch.cat([batch.world[..., :3], batch.world[..., 3:] * valid], 2)
+        return torch.where(batch.has_body[:, None, None] > 0, own, observed)
 
-    def _rendered(self, posed: Posed, batch: CropBatch, room: _Room) -> dict[str, Tensor]:
-        assert room.prior is not None
+    def _rendered(self, posed: Posed, batch: CropBatch, state: _DeviceState) -> dict[str, Tensor]:
+        assert state.prior is not None
         semantics, size = self.options.semantics, batch.small_labels.shape[1]
         labels = batch.labels.cpu().numpy()
         mc_valid = np.stack([valid_mc_labels(each) for each in labels])
         targets = targets_of(batch.small_labels.cpu().numpy(), mc_valid, semantics.label_set, semantics.class_weights)
-        targets = targets.to(room.device)
-        shown = channels_of(room.prior, list(labels), torch.from_numpy(mc_valid).to(room.device), semantics.label_set)
+        targets = targets.to(state.device)
+        shown = channels_of(state.prior, list(labels), torch.from_numpy(mc_valid).to(state.device), semantics.label_set)
         focal, center = SPIN_FOCAL * size / SPIN_RESOLUTION, size / 2
         window = posed.keypoints.new_tensor([[focal, focal, center, center]]).expand(len(labels), -1)
-        kind = {"face_attributes" if room.prior.per_face else "attributes": shown}
-        render = room.renderer(posed.vertices(), window, size, **kind)
+        kind = {"face_attributes" if state.prior.per_face else "attributes": shown}
+        render = state.renderer(posed.vertices(), window, size, **kind)
         values = rendered_energies(Rendered(render, targets, semantics), self.wanted)
         if semantics.c_form == "released" and "dsr_c" in values:
             values["dsr_c"] = values["dsr_c"] * targets.mc_seen
@@ -214,15 +213,15 @@ class HmrTraining(lightning.LightningModule):
 
     @torch.no_grad()
     def validation_step(self, batch: CropBatch, batch_idx: int) -> None:
-        """How far the keypoints are missed, and how far off the fitted bodies are where there are such."""
-        seen = Seen(*(value.float() for value in self.network(batch.images)))
-        body, rotations = self._room().body, sixd_to_matrix(seen.pose.unflatten(1, (24, 6)))
-        posed = posed_by_crop(body, rotations, seen)
+        """Keypoint error, and the distance to the fitted bodies where known."""
+        estimate = CropEstimate(*(value.float() for value in self.network(batch.images)))
+        body, rotations = self._on_device().body, sixd_to_matrix(estimate.pose.unflatten(1, (24, 6)))
+        posed = posed_by_crop(body, rotations, estimate)
         points = _points(batch, body.skeleton.keypoint_valid)
         scores = {"keypoint_error_rel": keypoint_errors(posed.keypoints, points)[1]}
         known = batch.has_body > 0
         if bool(known.any()):
-            truth = posed_by_crop(body, batch.rotations, Seen(seen.pose, batch.betas, seen.crop_cam))
+            truth = posed_by_crop(body, batch.rotations, CropEstimate(estimate.pose, batch.betas, estimate.crop_cam))
             joints, true_joints = posed.joints()[known], truth.joints()[known]
             scores |= {
                 "mpjpe": metrics.mpjpe(joints, true_joints),
@@ -232,38 +231,40 @@ class HmrTraining(lightning.LightningModule):
         for name, value in scores.items():
             self.log(f"{name}_photos", value.mean(), batch_size=len(value))
 
-    def _room(self) -> _Room:
-        if self._known is None or self._known.device != self.device:
+    def _on_device(self) -> _DeviceState:
+        if self._cached is None or self._cached.device != self.device:
             body, prior = self._body.to(self.device), self._prior and self._prior.to(self.device)
             kind = "cuda" if self.device.type == "cuda" else "cpu"
             renderer = Renderer(body.faces, body.num_vertices, device=kind)
-            self._known = _Room(self.device, body, prior, renderer)
-        return self._known
+            self._cached = _DeviceState(self.device, body, prior, renderer)
+        return self._cached
 
     def on_train_epoch_end(self) -> None:
-        """A picture of what a few people look like to the network by now."""
+        """Save a picture of the current estimates for a few people."""
         if self.pictures is None or not self.options.pictures or not self.trainer.is_global_zero:
             return
         crops = self.examples()
         self.network.eval()
         with torch.no_grad():
-            seen = self.network(crops.images.to(self.device))
+            estimate = self.network(crops.images.to(self.device))
         self.network.train()
-        picture = picture_of(crops.images, Seen(*(value.float().cpu() for value in seen)), self._body.to("cpu"))
-        keep_picture(self.pictures, picture, self.trainer)
+        picture = drawn_crops(
+            crops.images, CropEstimate(*(value.float().cpu() for value in estimate)), self._body.to("cpu")
+        )
+        save_picture(self.pictures, picture, self.trainer)
 
     def examples(self) -> CropBatch:
-        """Crops of a few people, unchanged: of those who are watched, else of all; the same in every epoch."""
+        """Crops of a few people without augmentation: validation people if any, else of all; the same every epoch."""
         labels, rendered = self._sources
-        shown = (*labels, rendered) if self._watched is None else (self._watched,)
+        shown = (*labels, rendered) if self._validation is None else (self._validation,)
         everybody = [(people, row) for people in shown if people for row in range(len(people))]
         count = min(self.options.pictures, len(everybody))
         chosen = [everybody[place] for place in np.linspace(0, len(everybody) - 1, count).astype(int)]
-        return stacked([sample(people, row, Change(), self.options.resolution) for people, row in chosen])
+        return stacked([sample(people, row, CropChange(), self.options.resolution) for people, row in chosen])
 
 
-class _Unchanged(Dataset[CropBatch]):
-    """The crops of the first people, as they are."""
+class _PlainCrops(Dataset[CropBatch]):
+    """The first people's crops without augmentation."""
 
     def __init__(self, people: PseudoLabels, count: int, resolution: int) -> None:
         self.people, self.count, self.resolution = people, count, resolution
@@ -272,17 +273,17 @@ class _Unchanged(Dataset[CropBatch]):
         return self.count
 
     def __getitem__(self, row: int) -> CropBatch:
-        return sample(self.people, row, Change(), self.resolution)
+        return sample(self.people, row, CropChange(), self.resolution)
 
 
 class _Epoch(Sampler[int]):
-    """Numbers of the batches of the epoch that the training is in: the last one ends with the last step."""
+    """Numbers of the current epoch's batches; the last epoch ends with the last step."""
 
     def __init__(self, training: HmrTraining) -> None:
         self.training = training
 
     def _numbers(self) -> range:
-        # By steps: a training that is taken up again still says that it is in the epoch which it has ended.
+        # By steps: a resumed training still reports the epoch that it has finished.
         options, first = self.training.options, self.training.global_step
         times = self.training.trainer.accumulate_grad_batches
         return range(times * first, times * min(first + options.steps_per_epoch, options.steps))
@@ -294,16 +295,16 @@ class _Epoch(Sampler[int]):
         return len(self._numbers())
 
 
-def posed_by_crop(body: Body, rotations: Tensor, seen: Seen) -> Posed:
-    """Bodies in the frame of the crop's camera; `rotations` (B, 24, 3, 3) are those of `seen`."""
-    moved = body.skeleton.transforms(rotations, seen.betas)
-    cam_t = spin_translation(seen.crop_cam)
-    keypoints = body.skeleton.keypoints(rotations, seen.betas, moved) + cam_t[:, None]
-    return Posed(body, rotations, seen.betas, moved, keypoints, cam_t)
+def posed_by_crop(body: Body, rotations: Tensor, estimate: CropEstimate) -> Posed:
+    """Bodies in the frame of the crop's camera; `rotations` (B, 24, 3, 3) are those of `estimate`."""
+    moved = body.skeleton.transforms(rotations, estimate.betas)
+    cam_t = spin_translation(estimate.crop_cam)
+    keypoints = body.skeleton.keypoints(rotations, estimate.betas, moved) + cam_t[:, None]
+    return Posed(body, rotations, estimate.betas, moved, keypoints, cam_t)
 
 
 def _points(batch: CropBatch, valid: Tensor) -> Points:
-    """What was observed, as a fit has it: by the crop's camera, in its pixels; of keypoints that are `valid` (49,)."""
+    """The observed keypoints that are `valid` (49,), in pixels of the crop's camera, as a fit takes them."""
     pixels = SPIN_RESOLUTION / 2 * (batch.keypoints[..., :2] + 1)
     camera = pixels.new_tensor([SPIN_FOCAL, SPIN_FOCAL, SPIN_RESOLUTION / 2, SPIN_RESOLUTION / 2])
     return Points(

@@ -1,6 +1,7 @@
 """Does a body that starts beside its mask find it? Coarse to fine, dense outline against plain antialias.
 
-    python benchmarks/coarse_to_fine.py [--people 6] [--out benchmarks/results/coarse_to_fine.json]
+    PYTHONPATH=benchmarks python experiments/coarse_to_fine.py [--people 6]
+        [--out benchmarks/results/coarse_to_fine.json]
         [--picture docs/coarse_to_fine.png]
 
 Open bodies in random poses are rendered to label maps, moved by 20 or 30 pixels (of the 224 pixel crop) or
