@@ -58,7 +58,7 @@ class PseudoLabels:
     image_size: np.ndarray
     """(N, 2) int, width, height."""
     has_body: np.ndarray
-    """(N,) bool: the parameters belong to the body that is trained for; and may be learnt from."""
+    """(N,) bool: the parameters belong to the body that is trained for; and may be trained on."""
     quality: np.ndarray
     """(N,) float32 0..1, the gate's probability that the fit is good; 1 where unknown."""
     accepted: np.ndarray
@@ -136,7 +136,7 @@ def read_pseudo_labels(path: Path, body: Body, images: Path | None = None) -> Ps
     Args:
         body: what is trained for.
         images: folder that names are relative to; default: where the run found them, or the `.npz`'s own folder.
-    Raises: InputError where it can't be read, holds nobody, or was fitted with another body.
+    Raises: InputError where it can't be read, is empty, or was fitted with another body.
     """
     if path.is_dir():
         labels = _of_shards(path, body, images)
@@ -235,7 +235,7 @@ def _of_spin(path: Path, body: Body, images: Path) -> PseudoLabels:
 def _keypoints(file: SpinFile) -> np.ndarray:
     """(N, 49, 3) `openpose` and `part`; what isn't finite is unobserved."""
     if file.part is None and file.openpose is None:
-        raise InputError(f"{file.path}: has no keypoints, neither `openpose` nor `part`; nothing can be learnt from it")
+        raise InputError(f"{file.path}: has no keypoints, neither `openpose` nor `part`; it can't be trained on")
     blocks = [np.zeros((len(file), 25, 3)) if file.openpose is None else file.openpose]
     blocks.append(np.zeros((len(file), 24, 3)) if file.part is None else file.part)
     keypoints = np.concatenate(blocks, 1)

@@ -91,8 +91,8 @@ class TrainSettings:
     synthetic_share: float = 0.75
     """Share of synthetic people in each batch, if there are both these and photos."""
     gate: Literal["accepted", "unjudged", "all"] = "accepted"
-    """Fits to learn bodies from: those the quality gate accepted, these and those no gate is calibrated for, or all.
-    Keypoints and label maps are used for everybody."""
+    """Fits whose bodies are trained on: those the quality gate accepted, these and those no gate is calibrated for, or
+    all. Keypoints and label maps are always used."""
     by_quality: bool = True
     """Weight each body by the gate's probability that the fit is good."""
     held_out: float = 0.05

@@ -25,7 +25,7 @@ Report = Callable[[str], None]
 def read_splits(settings: TrainSettings, body: Body, report: Report) -> tuple[PseudoLabels, PseudoLabels]:
     """People of `settings.labels` for training, and those of held-out photos, possibly none.
 
-    `settings.gate` chooses the fits whose bodies are learnt from; of the others keypoints and label maps are, as in
+    `settings.gate` chooses the fits whose bodies are used; of the others only keypoints and label maps are, as in
     SPIN. Raises InputError if no one is left to train on, UsageError if no loss applies to them.
     """
     if settings.synthetic_share == 1:
