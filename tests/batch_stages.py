@@ -1,4 +1,4 @@
-"""Stages of a run that need no body: rows that follow from the image's name, and a record of what was worked on."""
+"""Workers of a run that need no body: rows that follow from the image's name, and a record of what was worked on."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class Fit:
         rows = []
         for seen in batch:
             digest = hashlib.sha256(f"{seen.imgname} {seen.person}".encode()).digest()
-            fitted = {"betas": np.frombuffer(digest[:10], np.uint8).astype(np.float32), "status": "accepted"}
+            betas = np.frombuffer(digest[:10], np.uint8).astype(np.float32)
+            fitted = {"betas": betas, "status": "accepted", "quality": 1.0}
             failed = {"status": "failed", "reason": seen.reason}
             rows.append({"imgname": seen.imgname, "person": seen.person, **(failed if seen.reason else fitted)})
         return FittedBatch(rows, {"fit": self.seconds})

@@ -81,7 +81,8 @@ class Photos(CachedSource):
         numbers = digest(imgname, weights_of(settings.regressor), vars(settings.config.weights))
         fitted = {"betas": numbers.normal(size=10).astype(np.float32), "stop_reason": "converged"}
         quality = float(numbers.uniform()) if gated else None
-        return {"imgname": imgname, "person": 0, "status": "accepted", "quality": quality, **fitted}
+        status = "accepted" if gated else "unjudged"
+        return {"imgname": imgname, "person": 0, "status": status, "quality": quality, **fitted}
 
 
 def weights_of(regressor: str | None) -> str:

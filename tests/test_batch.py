@@ -23,9 +23,9 @@ from batch_stages import BATCH, SHARD, Fit, Look, Loud, source
 
 from dsr_fit.config import FitConfig, Weights
 from dsr_fit.dataset import shards
-from dsr_fit.dataset.progress import RunProgress
+from dsr_fit.dataset.progress import RunProgress, state, summary
 from dsr_fit.dataset.run import Resources, open_results, read_results, run
-from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.schema import Row, to_rows, to_table
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store, locked
 from dsr_fit.errors import InputError, UsageError
@@ -101,7 +101,7 @@ def test_killed_at_20_random_moments_the_table_is_the_same(tmp_path: Path, whole
     subprocess.run(command, env=environment, check=True, timeout=120)
     assert _same(list(read_results(out)), whole)
     assert not list(out.glob("parts/*"))
-    assert not list(out.glob(".*.tmp"))
+    assert not list(out.glob(".*.tmp*"))
     assert len(list(out.glob("shard-*.parquet"))) == -(-45 // SHARD)
 
 
@@ -167,6 +167,43 @@ def test_a_batch_whose_fit_raises_is_rows(tmp_path: Path) -> None:
     assert "00008.jpg" not in reasons
 
 
+class _Hangs(Look):
+    def __call__(self, entry: Any) -> Any:
+        time.sleep(3600 if entry.imgname in ("00000.jpg", "00005.jpg") else 0)
+        return super().__call__(entry)
+
+
+class _HangsFitting(Fit):
+    def __call__(self, batch: Any) -> Any:
+        time.sleep(3600 if batch[0].imgname == "00004.jpg" else 0)
+        return super().__call__(batch)
+
+
+def test_work_that_hangs_is_rows_and_its_process_is_replaced(tmp_path: Path) -> None:
+    """Two images, one of them the first of all; and a batch, whose people share the reason."""
+    resources = Resources(observers=1, fitters=1, timeout_s=0.5)
+    rows = _run(tmp_path / "out", 12, _Hangs, resources=resources)
+    late = {row["imgname"]: row["reason"] for row in rows if row.get("reason", "").startswith("timed out")}
+    assert late == dict.fromkeys(("00000.jpg", "00005.jpg"), "timed out after 0.5 s")
+    assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(12)}
+    rows = _run(tmp_path / "other", 12, fit=_HangsFitting, resources=resources)
+    late = {row["imgname"] for row in rows if row.get("reason", "").startswith("timed out after")}
+    assert late == {"00004.jpg", "00005.jpg", "00006.jpg"}
+    assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(12)}
+
+
+def test_the_start_of_a_process_does_not_count(tmp_path: Path) -> None:
+    resources = Resources(observers=1, fitters=1, timeout_s=1.0)
+    assert all(row["status"] == "accepted" for row in _run(tmp_path, 1, partial(_SlowStart), resources=resources)[1:])
+    assert "timed out" not in str(list(read_results(tmp_path)))
+
+
+class _SlowStart(Look):
+    def __init__(self) -> None:
+        time.sleep(2)
+        super().__init__()
+
+
 class _Unable:
     def __init__(self) -> None:
         raise InputError("libGL.so.1 is missing")
@@ -194,7 +231,7 @@ def test_workers_end_with_their_caller(tmp_path: Path) -> None:
     """The process that started it is killed: the worker reads the end of its pipe."""
     code = (
         "import batch_stages, sys, time; from dsr_fit.dataset.worker import Worker;"
-        "w = Worker(batch_stages.Fit); w.give([]); print(w.process.pid, flush=True); time.sleep(60)"
+        "w = Worker(batch_stages.Fit); w.give([], 60); print(w.process.pid, flush=True); time.sleep(60)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)])}
     caller = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
@@ -233,6 +270,43 @@ def test_progress_counts_images_and_statuses(tmp_path: Path) -> None:
     assert told[-1] == (10, 0)
 
 
+def test_fits_without_a_verdict_are_counted_apart(tmp_path: Path) -> None:
+    kept: list[RunProgress] = []
+    _run(tmp_path, 8, fit=_Unjudged, report=kept.append)
+    assert kept[-1].statuses == {"unjudged": 12, "failed": 3}
+    assert state(kept[-1])["unjudged"] == summary(kept[-1])["unjudged"] == 12
+
+
+class _Unjudged(Fit):
+    def __call__(self, batch: Any) -> Any:
+        fitted = super().__call__(batch)
+        for row in fitted.rows:
+            if row["status"] != "failed":
+                row.update(status="unjudged", quality=None)
+        return fitted
+
+
+def test_an_older_folder_is_read_and_resumed(tmp_path: Path) -> None:
+    """Format 2 had no `unjudged`: fits without a quality were stored as accepted."""
+    out = tmp_path / "out"
+    rows = run(source(20), out, SETTINGS, ONE, shard_size=SHARD, observe=Look, fit=_Unjudged)
+    next(rows)
+    rows.close()
+    (part,) = (out / "parts").glob("part-*")
+    table = to_rows(pq.read_table(part))
+    for row in table:
+        row["status"] = "failed" if row["status"] == "failed" else "accepted"
+    pq.write_table(to_table(table), part)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    assert {row["status"] for row in read_results(out)} == {"unjudged", "failed"}
+    _run(out, 20)
+    statuses = [row["status"] for row in read_results(out)]
+    assert statuses.count("unjudged") == sum(row["status"] == "accepted" for row in table)
+    assert statuses.count("accepted") > 0
+    assert open_results(out)[0].format == 3
+
+
 # --- Disk -----------------------------------------------------------------------------------------
 
 
@@ -253,8 +327,8 @@ def test_a_full_disk_ends_with_one_line_and_resumes(
     with pytest.raises(InputError) as refused:
         _run(tmp_path / "out", 180)
     assert str(refused.value).endswith(
-        "can't be written (No space left on device); everything up to here is kept: make room, and run the same "
-        "command again"
+        "can't write there (No space left on device); make room, and run the same command again; everything up to here "
+        "is kept"
     )
     assert "\n" not in str(refused.value)
     kept = list(read_results(tmp_path / "out"))
@@ -268,7 +342,8 @@ def test_leftovers_of_a_kill_between_merge_and_removal_count_once(tmp_path: Path
     _run(out, 20)
     table = pq.read_table(out / "shard-00000.parquet")
     pq.write_table(table.slice(0, 3), out / "parts" / "part-00000000.parquet")
-    (out / ".shard-00001.parquet.tmp").write_bytes(b"half")
+    (out / ".shard-00001-0123abcd.tmp.parquet").write_bytes(b"half")
+    (out / "parts" / ".part-00000001-0123abcd.tmp.parquet").write_bytes(b"half")
     before = list(read_results(out))
     _run(out, 20)
     assert _same(list(read_results(out)), before)
@@ -333,5 +408,5 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no results of `dsr-fit batch`"):
         read_results(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(InputError, match="format 99, this version reads 2"):
+    with pytest.raises(InputError, match="format 99, this version reads 2 and 3"):
         read_results(tmp_path)

@@ -29,6 +29,8 @@ from dsr_fit.dataset.run import Resources, fit_dataset, open_results, read_resul
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import open_source
+from dsr_fit.errors import InputError
+from dsr_fit.io.images import image_size, read_image
 from dsr_fit.joints import COCO_17_SLOTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +100,7 @@ def test_a_bad_image_is_a_row_with_its_reason(rows: dict[str, Row], name: str) -
 def test_every_form_of_the_picture_is_fitted_alike(rows: dict[str, Row], name: str) -> None:
     """The detector finds the same person: keypoints within 2 % of the picture's height."""
     row, reference = rows[name], rows["deeper/still/good.PNG"]
-    assert row["status"] in ("accepted", "refused")
+    assert row["status"] in ("unjudged", "refused")  # the gate that ships is not calibrated for stages so short
     np.testing.assert_array_equal(row["image_size"], TRUTH["image_size"])
     seen = (row["keypoints"][:, 2] > 0.5) & (reference["keypoints"][:, 2] > 0.5)
     assert seen.sum() >= 10
@@ -287,8 +289,8 @@ def test_the_command_tells_its_progress_by_lines(tmp_path: Path, capfd: pytest.C
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     last = lines[-1]
     assert (last["images"], last["done"], last["failed"]) == (2, 2, 1)
-    assert last["accepted"] + last["refused"] == 1
-    assert last["unjudged"] == 1  # the gate that ships was not calibrated on stages so short
+    assert last["unjudged"] == 1  # the gate that ships is not calibrated for stages so short
+    assert last["accepted"] == last["refused"] == 0
     assert 0 < last["utilisation"] <= 1
     picture = cv2.imread(str(tmp_path / "out" / "overlays" / "person.png.0.jpg"))
     assert picture is not None
@@ -307,7 +309,24 @@ def test_the_end_of_a_run_is_told_to_people(tmp_path: Path) -> None:
         said == f"{tmp_path}: 5 of 6 images done; now 3 accepted, 1 refused, 2 failed; 1.50 images/s, 90 % of 2 cores\n"
     )
     said = sentence({**found, "unjudged": 4}, 7, tmp_path)
-    assert f"3 accepted, 1 refused (4 of this run's fits unjudged: {NO_GATE}), 2 failed, 7 people of" in said
+    assert f"3 accepted, 4 unjudged ({NO_GATE}), 1 refused, 2 failed, 7 people of" in said
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_an_images_size_is_read_from_its_header(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is read, upright, in every orientation that EXIF knows."""
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.{suffix}"
+        Image.new("RGB", (30, 20), (90, 120, 150)).save(path, exif=exif)
+        expected = read_image(path)[0].shape[1::-1]
+        with monkeypatch.context() as patch:
+            if suffix == "jpg":
+                patch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+            assert image_size(path) == expected
+    with pytest.raises(InputError, match="no such image"):
+        image_size(tmp_path / "none.jpg")
 
 
 def test_a_picture_that_cannot_be_written_costs_no_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

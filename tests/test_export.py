@@ -362,7 +362,7 @@ def test_it_is_said_how_many_fits_are_left_out(
     del rows
     out = folder / "counted.npz"
     assert _export(folder, "spin", "counted.npz") == 0
-    assert capfd.readouterr().out == f"{out}: 2 people; 1 that the gate refused left out, --refused takes them too\n"
+    assert capfd.readouterr().out == f"{out}: 2 people; 1 refused left out, --refused takes them too\n"
     assert _export(folder, "spin", "counted.npz", "--refused") == 0
     assert capfd.readouterr().out == f"{out}: 3 people\n"
 
@@ -377,10 +377,34 @@ def test_nothing_to_export_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixt
         (tmp_path / out).write_text("an earlier export")
         command = ["export", str(tmp_path), "--format", kind, "--out", str(tmp_path / out)]
         assert cli.main(command) == 1
-        assert "no accepted fits to export; --refused takes the others too" in capfd.readouterr().err
+        assert "no accepted fits to export\n" in capfd.readouterr().err
         assert (tmp_path / out).read_text() == "an earlier export"
     assert cli.main([*command[:-1], str(tmp_path / "x.json")]) == 2
     assert "the suffix must be .npz for --format spin" in capfd.readouterr().err
+
+
+def test_fits_without_a_verdict_are_exported_on_request(
+    tmp_path: Path, smpl_rows: list[Row], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Three fits that no gate is calibrated for, and later one that it accepted."""
+    (tmp_path / "out").mkdir()
+    manifest, _ = agree(
+        tmp_path / "out", Source(tmp_path, [Entry(name) for name in NAMES], "folder"), Settings(), 1, False
+    )
+    store = Store(tmp_path / "out", manifest.batches, 1)
+    store.begin()
+    rows = [{**row, "status": "unjudged", "quality": None} for row in smpl_rows[:3]]
+    store.write(0, rows)
+    assert _export(tmp_path, "spin", "none.npz") == 1
+    assert "no accepted fits to export; --unjudged takes the 3 unjudged ones\n" in capfd.readouterr().err
+    assert _export(tmp_path, "spin", "none.npz", "--refused") == 1
+    assert "no accepted or refused fits to export; --unjudged takes" in capfd.readouterr().err
+    assert _export(tmp_path, "spin", "all.npz", "--unjudged") == 0
+    assert capfd.readouterr().out.endswith("all.npz: 3 people\n")
+    store.write(0, [smpl_rows[0], rows[1], smpl_rows[2]])
+    assert _export(tmp_path, "spin", "some.npz") == 0
+    said = capfd.readouterr().out
+    assert "1 people; 1 unjudged left out, --unjudged takes them too; 1 refused left out, --refused takes" in said
 
 
 def test_converting_a_body_into_itself_finds_its_mesh_again() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from label_folders import OF_PERSON, QUICK, observations, smpl_settings, write_results
@@ -17,7 +19,7 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, project
 from dsr_fit.cli import main as cli
-from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.schema import Row, to_table
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError
 from dsr_fit.labels import COLOURS
@@ -75,6 +77,17 @@ def test_shards_give_back_the_fits(labels: PseudoLabels, rows: list[Row]) -> Non
     np.testing.assert_array_equal(labels.intrinsics[:, 1:], [row["principal_point"] for row in rows[:3]])
 
 
+def test_fits_without_a_verdict_are_not_accepted(folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    shutil.copytree(folder / "out", tmp_path / "out")
+    (shard,) = (tmp_path / "out").glob("shard-*.parquet")
+    unjudged = [{**row, "status": "unjudged", "quality": None} for row in rows[:1]]
+    pq.write_table(to_table([{**row, "run": 0} for row in (*unjudged, *rows[1:])]), shard)
+    labels = read_pseudo_labels(tmp_path / "out", open_body())
+    assert labels.accepted.tolist() == [False, True, False]
+    assert labels.unjudged.tolist() == [True, False, False]
+    assert labels.quality.tolist() == [1.0, 0.75, 1.0]
+
+
 def test_shards_give_back_the_observations(labels: PseudoLabels) -> None:
     for row, seen in enumerate(observations()):
         read = labels.observation(row)
@@ -128,7 +141,7 @@ def test_an_older_folder_is_refused(folder: Path, rows: list[Row], tmp_path: Pat
     del rows
     manifest = json.loads((folder / "out" / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
-    with pytest.raises(InputError, match="format 1, this version reads 2"):
+    with pytest.raises(InputError, match="format 1, this version reads 2 and 3"):
         read_pseudo_labels(tmp_path, open_body())
 
 
@@ -246,5 +259,5 @@ def test_rows_without_keypoints_are_left_out(tmp_path: Path, smpl: Body) -> None
 
 def test_images_that_are_not_there_are_named(tmp_path: Path, smpl: Body) -> None:
     path, *_ = _crop_file(tmp_path, smpl)
-    with pytest.raises(InputError, match=r"1\.png: can't be read \(no such image\); name the folder of the images"):
+    with pytest.raises(InputError, match=r"no such image: .*1\.png; name the folder of the images with --images"):
         read_pseudo_labels(path, smpl, tmp_path / "elsewhere")

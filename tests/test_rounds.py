@@ -214,6 +214,24 @@ def test_fits_that_diverged_take_no_place_among_the_accepted(
     assert accepted == {row["imgname"] for row in rows[2:][: round(0.5 * (len(rows) - 2))]}
 
 
+def test_fits_without_a_quality_have_no_rank(whole: tuple[Path, Works, dict[str, Any]], tmp_path: Path) -> None:
+    fits = tmp_path / "fits"
+    shutil.copytree(round_folder(whole[0], 1) / "fits", fits)
+    (shard,) = fits.glob("shard-*.parquet")
+    rows = to_rows(pq.read_table(shard))
+    rows[0].update(status="unjudged", quality=None)
+    pq.write_table(to_table(rows), shard)
+    accept_best(fits, tmp_path / "labels", 1.0)
+    labels = list(read_results(tmp_path / "labels"))
+    assert (labels[0]["status"], labels[0]["reason"]) == ("unjudged", None)
+    assert {row["status"] for row in labels[1:]} == {"accepted", "failed"}
+    for row in rows:
+        row.update(status="failed" if row["status"] == "failed" else "unjudged", quality=None)
+    pq.write_table(to_table(rows), shard)
+    with pytest.raises(InputError, match=f"its {PEOPLE - 1} fits have no quality"):
+        accept_best(fits, tmp_path / "labels", 0.5)
+
+
 def test_without_a_share_or_a_gate_the_fits_are_learnt_from_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -295,6 +295,23 @@ def test_bodies_of_refused_people_are_left_out_or_not(people: PseudoLabels, monk
         read_labelled(replace(settings, gate="all", held_out=1.0), open_body(), told.append)
 
 
+def test_bodies_without_a_verdict_are_learnt_from_on_request(
+    people: PseudoLabels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody, unjudged = np.zeros(5, bool), np.array([True, True, False, False, False])
+    for accepted in (nobody, ~unjudged & [True, True, True, False, False]):
+        mixed = replace(people, accepted=accepted, unjudged=unjudged)
+        monkeypatch.setattr(labelled, "read_pseudo_labels", lambda path, body, images, mixed=mixed: mixed)
+        settings = settings_of(labels=(Path("a"),), held_out=0.0)
+        if accepted.any():
+            assert read_labelled(settings, open_body(), print)[0].has_body.tolist() == accepted.tolist()
+        else:
+            with pytest.raises(InputError, match="--gate unjudged learns from the 2 fits that it could not judge"):
+                read_labelled(settings, open_body(), print)
+        both = read_labelled(replace(settings, gate="unjudged"), open_body(), print)[0]
+        assert both.has_body.tolist() == (accepted | unjudged).tolist()
+
+
 def test_photos_are_held_out_by_their_names() -> None:
     names = [f"folder/{number:06d}.jpg" for number in range(4000)]
     few, more = ({name for name in names if is_held_out(name, share)} for share in (0.05, 0.3))

@@ -106,35 +106,23 @@ class BatchFitter:
             picture.save(temporary, quality=85)
 
 
+_OF_RESULT = (
+    "joints", "global_orient", "body_pose", "betas", "cam_t", "focal_length", "crop_cam", "crop_global_orient",
+    "crop_residual_px", "regressor", "spread", "expected_error_m", "change_m", "iterations", "stop_reason",
+)  # fmt: skip
+_OF_OBSERVATION = ("keypoints", "world_landmarks", "labels", "keypoints_source", "labels_source")
+
+
 def _values(result: FitResult, found: PackedObservation) -> dict[str, Any]:
-    single = np.float32
     return {
-        "joints": result.joints,
-        "global_orient": result.global_orient,
-        "body_pose": result.body_pose,
-        "betas": result.betas,
-        "cam_t": result.cam_t,
-        "focal_length": result.focal_length,
-        "principal_point": np.array(result.principal_point, single),
-        "image_size": np.array(found.image_size, single),
-        "crop_cam": result.crop_cam,
-        "crop_global_orient": result.crop_global_orient,
-        "crop_residual_px": result.crop_residual_px,
-        "bbox_center": np.array(result.crop.center, single),
+        **{name: getattr(result, name) for name in _OF_RESULT},
+        **{name: getattr(found, name) for name in _OF_OBSERVATION},
+        "principal_point": np.array(result.principal_point, np.float32),
+        "image_size": np.array(found.image_size, np.float32),
+        "bbox_center": np.array(result.crop.center, np.float32),
         "bbox_scale": result.crop.side / 200,
-        "keypoints": found.keypoints,
-        "world_landmarks": found.world_landmarks,
-        "labels": found.labels,
-        "keypoints_source": found.keypoints_source,
-        "labels_source": found.labels_source,
         **{name: result.metrics[name]["after"] for name in METRICS},
         **{f"{name}_initial": result.metrics[name]["before"] for name in METRICS},
         **{f"energy_{name}": result.energies[name]["final"] for name in ENERGIES},
         **{f"energy_{name}_initial": result.energies[name]["initial"] for name in ENERGIES},
-        "regressor": result.regressor,
-        "spread": result.spread,
-        "expected_error_m": result.expected_error_m,
-        "change_m": result.change_m,
-        "iterations": result.iterations,
-        "stop_reason": result.stop_reason,
     }

@@ -31,23 +31,25 @@ class _Batch:
     entries: Sequence[Entry]
     observed: dict[int, list[PersonObservation]] = field(default_factory=dict)
 
-    def people(self) -> list[PersonObservation]:
-        return [one for index in range(len(self.entries)) for one in self.observed[index]]
-
 
 @dataclass(frozen=True)
 class _Observe:
     batch: _Batch
     index: int
     tries: int = 1
+    doing = "observing it"
 
     @property
     def content(self) -> Entry:
         return self.batch.entries[self.index]
 
-    def cost(self) -> int:
-        """How many times the time limit it may take: an image."""
-        return max(1, len(self.content.people or ()))
+    def people(self) -> int:
+        return len(self.content.people or (None,))
+
+    def failed(self, reason: str) -> list[PersonObservation]:
+        entry = self.content
+        people = entry.people or (Person(0),)
+        return [PersonObservation(entry.imgname, one.number, one.source_id, reason=reason) for one in people]
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,13 @@ class _Fit:
     batch: int
     content: list[PersonObservation]
     tries: int = 1
+    doing = "fitting its batch"
 
-    def cost(self) -> int:
-        """A person each."""
-        return max(1, sum(one.found is not None for one in self.content))
+    def people(self) -> int:
+        return sum(one.found is not None for one in self.content)
+
+    def failed(self, reason: str) -> FittedBatch:
+        return FittedBatch(failed_rows(self.content, reason))
 
 
 def run_local(
@@ -110,11 +115,25 @@ def run_local(
                         f"{deaths} worker processes died in a row ({answer}); is memory short? What was done is kept: "
                         "run the same command again, with fewer --fitters and --perceivers"
                     )
-                if isinstance(task, _Observe):
-                    _observed(task, answer, to_observe, to_fit, works)
-                elif (fitted := _fitted(task, answer, to_fit)) is not None:
+                if died and task.tries < TRIES:
+                    queue: deque[Any] = to_observe if isinstance(task, _Observe) else to_fit
+                    # Until any process has answered, other tasks go first: they may show that processes work.
+                    (queue.appendleft if works else queue.append)(replace(task, tries=task.tries + 1))
+                    continue
+                if died:
+                    answer = Failure(f"{task.doing} failed twice: {answer}")
+                if isinstance(answer, Failure):
+                    answer = task.failed(answer.reason)
+                if isinstance(task, _Fit):
                     under_way -= 1
-                    yield task.batch, fitted
+                    yield task.batch, answer
+                    continue
+                batch = task.batch
+                batch.observed[task.index] = answer
+                if len(batch.observed) == len(batch.entries):
+                    to_fit.append(
+                        _Fit(batch.number, [one for _, people in sorted(batch.observed.items()) for one in people])
+                    )
     finally:
         for worker in (*observing, *fitting):
             worker.stop()
@@ -124,7 +143,7 @@ def _hand_out(workers: list[Worker], tasks: deque[Any], timeout_s: float) -> Non
     for worker in workers:
         if worker.task is None and tasks:
             task = tasks.popleft()
-            worker.give(task.content, timeout_s * task.cost())
+            worker.give(task.content, timeout_s * max(1, task.people()))
             worker.task = task
 
 
@@ -149,34 +168,6 @@ def _answer(worker: Worker) -> Any:
         worker.restart()
         cause = f"by signal {-status}" if status < 0 else f"with status {status}"
         return Died(f"its process ended {cause}")
-
-
-def _observed(task: _Observe, answer: Any, to_observe: deque[_Observe], to_fit: deque[_Fit], works: bool) -> None:
-    """File an image's people; the batch goes on to the fit when all of its images are observed."""
-    if isinstance(answer, Died) and task.tries < TRIES:
-        again = replace(task, tries=task.tries + 1)
-        # Until any process has answered, other images go first: they may show that processes work.
-        (to_observe.appendleft if works else to_observe.append)(again)
-        return
-    entry, batch = task.content, task.batch
-    if isinstance(answer, (Died, Failure)):
-        reason = answer.reason if isinstance(answer, Failure) else f"observing it failed twice: {answer}"
-        people = entry.people or (Person(0),)
-        answer = [PersonObservation(entry.imgname, one.number, one.source_id, reason=reason) for one in people]
-    batch.observed[task.index] = answer
-    if len(batch.observed) == len(batch.entries):
-        to_fit.append(_Fit(batch.number, batch.people()))
-
-
-def _fitted(task: _Fit, answer: Any, to_fit: deque[_Fit]) -> FittedBatch | None:
-    """The batch's rows; None while it is tried again."""
-    if isinstance(answer, Died) and task.tries < TRIES:
-        to_fit.appendleft(replace(task, tries=task.tries + 1))
-        return None
-    if isinstance(answer, (Died, Failure)):
-        reason = answer.reason if isinstance(answer, Failure) else f"fitting its batch failed twice: {answer}"
-        return FittedBatch(failed_rows(task.content, reason))
-    return answer
 
 
 def default_workers(device: str) -> tuple[int, int]:

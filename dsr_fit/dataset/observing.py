@@ -133,21 +133,19 @@ def write_observations(path: Path, people: list[PersonObservation]) -> None:
 
 def read_observations(path: Path, imgname: str) -> list[PersonObservation]:
     """What `write_observations` wrote, without the timings. Raises InputError for a damaged or foreign file."""
+    people = []
     try:
         arrays = read_arrays(path)
         if not isinstance(arrays, dict):
             raise ValueError("one array alone")
-        listed = json.loads(str(arrays["people"]))
-        return [_read_person(arrays, number, imgname, item) for number, item in enumerate(listed)]
+        for number, item in enumerate(json.loads(str(arrays["people"]))):
+            found = None
+            if "found" in item:
+                values = {**item["found"], "image_size": tuple(item["found"]["image_size"])}
+                values |= {name: arrays.get(f"{name}_{number}") for name in _ARRAYS}
+                found = PackedObservation(labels=arrays[f"labels_{number}"].tobytes(), **values)
+            people.append(PersonObservation(imgname, item["person"], item["source_id"], found, item["reason"]))
     except (ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not the observations of an image ({reason}); remove it") from None
-
-
-def _read_person(arrays: dict[str, np.ndarray], number: int, imgname: str, item: dict[str, Any]) -> PersonObservation:
-    found = None
-    if "found" in item:
-        values = {**item["found"], "image_size": tuple(item["found"]["image_size"])}
-        values |= {name: arrays.get(f"{name}_{number}") for name in _ARRAYS}
-        found = PackedObservation(labels=arrays[f"labels_{number}"].tobytes(), **values)
-    return PersonObservation(imgname, item["person"], item["source_id"], found, item["reason"])
+    return people

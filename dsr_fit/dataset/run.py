@@ -79,8 +79,9 @@ def run(
         manifest, number = agree(out, source, settings, shard_size, mix)
         store = Store(out, manifest.batches, shard_size)
         left = store.begin()
-        images = partial(_images, len(source), settings.batch_size)
-        progress = RunProgress(len(source), len(source) - sum(map(images, left)))
+        size, total = settings.batch_size, len(source)
+        images = {batch: min(size, total - batch * size) for batch in left}  # the last batch may have fewer
+        progress = RunProgress(total, total - sum(images.values()))
         if report is not None:
             report(progress)
         overlays = out / "overlays" if settings.overlays else None
@@ -90,7 +91,7 @@ def run(
             started = time.perf_counter()
             rows = [{**row, "run": number} for row in fitted.rows]
             store.write(batch, rows)
-            progress.done += images(batch)
+            progress.done += images[batch]
             progress.statuses.update(row["status"] for row in rows)
             progress.timings_s.update({**fitted.timings_s, "write": time.perf_counter() - started})
             if report is not None:
@@ -125,11 +126,6 @@ def batch_fitter(settings: Settings, images: Path, overlays: Path | None) -> Wor
     return BatchFitter(settings, images, overlays)
 
 
-def _images(total: int, batch_size: int, batch: int) -> int:
-    """Images in a batch: the last may have fewer."""
-    return min(batch_size, total - batch * batch_size)
-
-
 def fit_dataset(
     source: str | Path,
     out: str | Path,
@@ -156,7 +152,7 @@ def fit_dataset(
         config: of the fit; other settings (body, camera, device) come in `settings`.
     Raises: InputError and UsageError, see `run`.
     """
-    listed = open_source(Path(source), _path(images), _path(keypoints))
+    listed = open_source(Path(source), Path(images) if images else None, Path(keypoints) if keypoints else None)
     settings = replace(settings or Settings(), batch_size=batch_size)
     if config is not None:
         settings = replace(settings, config=config)
@@ -173,7 +169,3 @@ def open_results(out: Path) -> tuple[Manifest, Store]:
     """A folder's manifest and the store of its rows. Raises InputError when it holds no results."""
     manifest = read_manifest(out)
     return manifest, Store(out, manifest.batches, manifest.shard_size)
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
