@@ -63,7 +63,7 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, undo) -> Non
 @pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
 def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, suffix: str, orientation: int | None) -> None:
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(CORNERS).save(path, **({} if orientation is None else {"exif": _with_exif(orientation)}))
+    Image.fromarray(CORNERS).save(path, exif=_with_exif(orientation))
     assert image_size(path) == read_image(path)[0].shape[1::-1]
 
 

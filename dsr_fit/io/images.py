@@ -57,11 +57,11 @@ def image_of(source: ImageSource) -> tuple[np.ndarray, float | None]:
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height that `read_image` gives, from the file's header. Raises InputError as `read_image`."""
     with _refusals(path), open_image(path, decode=False) as picture:
-        size, orientation = picture.size, None
+        (width, height), orientation = picture.size, None
         # Pillow gives the upright size of a TIFF already, and decodes a PNG to look for EXIF behind its pixels.
         if picture.format != "TIFF" and (picture.format != "PNG" or _may_have_exif(picture, path)):
             orientation = picture.getexif().get(ExifTags.Base.Orientation)
-    return size[::-1] if orientation in (5, 6, 7, 8) else size
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
 def _may_have_exif(picture: Image.Image, path: Path) -> bool:
