@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from dsr_fit.errors import InputError
-from dsr_fit.io.torch_file import opened
+from dsr_fit.io.torch_file import read_torch_file
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.regressor.checkpoints import load_hmr_checkpoint
 from dsr_fit.regressor.hmr import Hmr
@@ -156,12 +156,12 @@ def test_tensors_are_what_torch_saved(tmp_path: Path, zipped: bool) -> None:
         "nested": [({"deep": base.double()},)],
         "complex": torch.zeros(3, dtype=torch.complex64),
     }
-    with opened(saved(tmp_path / "some.pt", content, zipped)) as read:
-        assert read.keys() == content.keys()
-        for name in content.keys() - {"nested", "nothing"}:
-            torch.testing.assert_close(read[name].read(), content[name].detach(), rtol=0, atol=0)
-        torch.testing.assert_close(read["nested"][0][0]["deep"].read(), base.double(), rtol=0, atol=0)
-        assert read["nothing"].shape == (0, 3)
+    read = read_torch_file(saved(tmp_path / "some.pt", content, zipped))
+    assert read.keys() == content.keys()
+    for name in content.keys() - {"nested", "nothing"}:
+        torch.testing.assert_close(read[name].detach(), content[name].detach(), rtol=0, atol=0)
+    torch.testing.assert_close(read["nested"][0][0]["deep"], base.double(), rtol=0, atol=0)
+    assert read["nothing"].shape == (0, 3)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -178,9 +178,9 @@ def test_unknown_objects_swallow_everything(tmp_path: Path, zipped: bool, protoc
             "size": torch.Size([3]),
         }
         torch.save(content, tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    with opened(tmp_path / "a.pt") as read:
-        torch.testing.assert_close(read["kept"].read(), torch.ones(2))
-        assert not isinstance(read["config"], dict)
+    read = read_torch_file(tmp_path / "a.pt")
+    torch.testing.assert_close(read["kept"], torch.ones(2))
+    assert not isinstance(read["config"], dict)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +250,7 @@ def test_cut_off_files_are_refused(tmp_path: Path, zipped: bool) -> None:
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path) -> None:
     data = saved(tmp_path / "a.pt", {"w": torch.arange(6.0)}, zipped=False).read_bytes()
     (tmp_path / "a.pt").write_bytes(data.replace(b"K\x00K\x06\x85", b"K\x02K\x06\x85"))  # offset 2, six numbers
-    with opened(tmp_path / "a.pt") as read, pytest.raises(ValueError, match="out of bounds"):
-        read["w"].read()
+    assert refusal(tmp_path / "a.pt").startswith("not a readable file of torch.save (")
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

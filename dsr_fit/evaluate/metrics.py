@@ -21,7 +21,7 @@ from dsr_fit.assets import shipped
 from dsr_fit.body.body import Body
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import LABEL_SETS, LABELS, MC_LABELS, OCCLUDER, UNKNOWN, LabelSet
-from dsr_fit.rotation import angle_between, axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
+from dsr_fit.rotation import angle_between, axis_angle_to_matrix, matrix_to_axis_angle
 
 MILLIMETRES = 1000.0
 RESAMPLES = 9999
@@ -151,13 +151,13 @@ def joint_angles(body_pose: Tensor) -> Tensor:
     R = swing x twist; the bone's axis is x for collars and arms, y elsewhere.
     """
     rotation = axis_angle_to_matrix(body_pose.unflatten(1, (23, 3)))
-    quaternion = matrix_to_quaternion(rotation)
+    vector = matrix_to_axis_angle(rotation)
+    total = vector.norm(dim=-1, keepdim=True)
+    w, xyz = (total / 2).cos(), vector * torch.sinc(total / (2 * torch.pi)) / 2  # the quaternion
     arms = ("collar", "shoulder", "elbow", "wrist", "hand")
-    bone = torch.eye(3).to(quaternion)[[0 if name.endswith(arms) else 1 for name in SMPL_JOINTS[1:]]]
-    w, xyz = quaternion[..., :1], quaternion[..., 1:]
+    bone = torch.eye(3).to(vector)[[0 if name.endswith(arms) else 1 for name in SMPL_JOINTS[1:]]]
     twist = 2 * torch.atan2((xyz * bone).sum(-1, keepdim=True), w) * bone  # within half a turn, since w >= 0
     swing = matrix_to_axis_angle(rotation @ axis_angle_to_matrix(twist).mT)
-    total = 2 * torch.atan2(xyz.norm(dim=-1, keepdim=True), w)
     return torch.rad2deg(torch.cat([torch.where(bone > 0, twist, swing), total], -1))
 
 

@@ -26,6 +26,7 @@ from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult, Verdict
 from dsr_fit.gate.evidence import EVIDENCE, FitSummary, evidence
 from dsr_fit.io.files import replacing
+from dsr_fit.optimise.objective import TERMS
 
 ASSET = "priors/quality/gate.json"
 PARSER = "priors/parser/parser.safetensors"
@@ -141,6 +142,7 @@ def binding(fitter: Fitter, keypoints_source: str, labels_source: str) -> dict[s
         "regressor": fitter.regressor.fingerprint,
         "crop_camera": fitter.crop_camera,
         "config": _deciding(fitter.config),
+        **({"terms": [term.name for term in fitter.terms]} if fitter.terms != TERMS else {}),
     }
 
 

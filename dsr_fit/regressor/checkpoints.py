@@ -13,7 +13,7 @@ from torch import Tensor
 from dsr_fit.assets import licensed
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import read_arrays, replacing
-from dsr_fit.io.torch_file import StoredTensor, opened
+from dsr_fit.io.torch_file import read_torch_file
 from dsr_fit.regressor.hmr import CAMERA, POSE, SHAPE, Hmr, Seen, mean_seen
 
 WRAPPERS = ("model.", "module.")
@@ -40,13 +40,9 @@ def load_hmr_checkpoint(path: Path, mean_params: str | Path | None = None) -> Hm
     with torch.device("meta"):
         network = Hmr(Seen(torch.empty(1, POSE), torch.empty(1, SHAPE), torch.empty(1, CAMERA)))
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items() if COUNTER not in name}
-    with opened(path) as content:
-        stored = _network_tensors(path, content)
-        _check(path, stored, shapes)
-        try:
-            tensors = {name: value.read().float() for name, (_, value) in stored.items()}
-        except ValueError as error:
-            raise InputError(f"{path}: damaged ({error})") from None
+    stored = _network_tensors(path, read_torch_file(path))
+    _check(path, stored, shapes)
+    tensors = {name: value.detach().to(torch.float32, copy=True) for name, (_, value) in stored.items()}
     # A sum is finite only where all is, and takes no mask of 27 million.
     broken = [stored[name][0] for name, value in tensors.items() if not bool(value.sum().isfinite())]
     if broken:
@@ -71,17 +67,17 @@ def save_hmr_checkpoint(path: Path, network: Hmr) -> None:
         torch.save({"model": weights}, temporary)
 
 
-def _network_tensors(path: Path, content: Any) -> dict[str, tuple[str, StoredTensor]]:
+def _network_tensors(path: Path, content: Any) -> dict[str, tuple[str, Tensor]]:
     """Our name -> the file's and the tensor."""
     entries: Any = content
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             entries = content[key]
             break
-    if not isinstance(entries, Mapping) or not any(isinstance(value, StoredTensor) for value in entries.values()):
+    if not isinstance(entries, Mapping) or not any(isinstance(value, Tensor) for value in entries.values()):
         kept = f"; its entries: {_short(map(str, content))}" if isinstance(content, Mapping) else ""
         raise InputError(f"{path}: holds no weights by name, as SPIN, EFT and DSR save them{kept}")
-    named = {str(key): (str(key), value) for key, value in entries.items() if isinstance(value, StoredTensor)}
+    named = {str(key): (str(key), value) for key, value in entries.items() if isinstance(value, Tensor)}
     return {
         name if name.startswith(("backbone.", "head.")) else f"{_part(name)}.{name}": value
         for name, value in _unwrapped(named).items()
@@ -107,7 +103,7 @@ def _is_ignored(name: str) -> bool:
     return name.startswith("smpl.") or COUNTER in name or name.removeprefix("backbone.").startswith("fc.")
 
 
-def _check(path: Path, stored: dict[str, tuple[str, StoredTensor]], shapes: dict[str, tuple[int, ...]]) -> None:
+def _check(path: Path, stored: dict[str, tuple[str, Tensor]], shapes: dict[str, tuple[int, ...]]) -> None:
     complaints = []
     missing = [name for name in shapes if name not in stored and name not in STARTS]
     if missing:

@@ -23,8 +23,11 @@ class Dual:
     def __add__(self, other: Tensor) -> Dual:
         return Dual(self.value + other, self.slope)
 
-    def __sub__(self, other: Tensor) -> Dual:
-        return Dual(self.value - other, self.slope)
+    def __sub__(self, other: Tensor | Dual) -> Dual:
+        if isinstance(other, Tensor):
+            return Dual(self.value - other, self.slope)
+        both = self.slope is not None and other.slope is not None
+        return Dual(self.value - other.value, self.slope - other.slope if both else None)  # type: ignore[operator]
 
     def __mul__(self, factor: Tensor | float) -> Dual:
         """By a constant that broadcasts against the value."""
