@@ -80,7 +80,7 @@ class SpinArguments:
     joint_regressor_extra: Path | None = None
     """J_regressor_extra.npy, for fits of official SMPL."""
     regressor: str | None = None
-    """Who estimates first, as in `dsr-fit fit`."""
+    """The regressor of the initial estimate, as in `dsr-fit fit`."""
     smpl_mean_params: Path | None = None
     """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
     semantic_prior: Path | None = None
@@ -88,7 +88,7 @@ class SpinArguments:
     config: str | None = None
     """A preset's name or a YAML file with the fit's configuration."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the fit runs; `auto` takes a GPU where torch sees one."""
+    """Where the fit runs; `auto` is the best that works."""
 
     def run(self) -> None:
         from dsr_fit.cli.evaluate_spin import evaluate_spin

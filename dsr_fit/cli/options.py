@@ -25,9 +25,9 @@ class FitterArguments:
     """What decides a fit, apart from the image."""
 
     parser: str = "open"
-    """Who labels the clothes: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
+    """The human parser: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
     parsing_protocol: Literal["fast", "paper"] = "fast"
-    """One look of the parser, or DSR's average over four scales and their mirror images."""
+    """One forward pass of the parser, or DSR's average over four scales and their mirror images."""
     focal: float | None = None
     """Focal length in pixels; default: from EXIF, else the image's diagonal."""
     camera: Literal["full", "crop"] = "full"
@@ -35,8 +35,9 @@ class FitterArguments:
     body: str | None = None
     """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
     regressor: str | None = None
-    """Who estimates first: `open` (ours, for the open body), `kinematic`, our .safetensors file, or a checkpoint of
-    DSR, SPIN or EFT; default: `open` for the open body, for others the one that is set, else `kinematic`."""
+    """The regressor of the initial estimate: `open` (ours, for the open body), `kinematic`, our .safetensors file, or a
+    checkpoint of DSR, SPIN or EFT; default: `open` for the open body, for others the one that is set, else
+    `kinematic`."""
     joint_regressor_extra: Path | None = None
     """J_regressor_extra.npy, for official SMPL."""
     smpl_mean_params: Path | None = None
@@ -48,7 +49,7 @@ class FitterArguments:
     config: str | None = None
     """A preset's name or a YAML file; the options below override it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the fit runs; `auto` takes a GPU where torch sees one."""
+    """Where the fit runs; `auto` is the best that works: a GPU needs torch's CUDA build and nvdiffrast."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
 
     @classmethod
@@ -81,13 +82,13 @@ class DatasetArguments(FitterArguments):
     source: tyro.conf.Positional[Path]
     """A folder of images, COCO keypoint annotations (.json), a SPIN data set (.npz), or a list of images (.txt)."""
     out: Path
-    """Folder of the results; the same command goes on in it after any interruption."""
+    """Folder of the results; the same command resumes there after any interruption."""
     images: Path | None = None
     """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
     keypoints: Path | None = None
     """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
     perceivers: int | None = None
-    """Processes that decode and look at images; default: one for every two cores."""
+    """Processes that decode, detect and parse; default: one for every two cores."""
     fitters: int | None = None
     """Processes that fit; default: one a core, or one on a GPU."""
 

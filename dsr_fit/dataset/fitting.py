@@ -68,7 +68,7 @@ class BatchFitter:
 
     def _observation(self, imgname: str, found: PackedObservation) -> Observation:
         """The observation, with its image only where the regressor needs it."""
-        if not self.fitter.regressor.looks_at_image:
+        if not self.fitter.regressor.needs_image:
             return found.observation()
         return replace(found.observation(), image=read_image(self.images / imgname)[0])
 

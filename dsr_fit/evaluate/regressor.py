@@ -67,7 +67,7 @@ def evaluate(
             continue
         rows = list(people.fit(settings, out / kind, resources, report))
         fitter = settings.fitter()
-        observations = [people.observation(row["imgname"], fitter.regressor.looks_at_image) for row in rows]
+        observations = [people.observation(row["imgname"], fitter.regressor.needs_image) for row in rows]
         pairs = [(row, item) for row, item in zip(rows, observations, strict=True) if item is not None]
         if not pairs:
             raise InputError(f"{people.source.images}: the detector finds nobody in its {len(rows)} images")

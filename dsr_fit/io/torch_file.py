@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import _utils
 
 from dsr_fit.errors import InputError
 
@@ -23,7 +24,7 @@ _KNOWN = {
     ("collections", "OrderedDict"): OrderedDict,
     **{
         # Their `__call__`, on which a file can set nothing.
-        ("torch._utils", name): getattr(torch._utils, name).__call__
+        ("torch._utils", name): getattr(_utils, name).__call__
         for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_parameter_with_state")
     },
 }

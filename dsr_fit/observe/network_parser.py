@@ -22,7 +22,7 @@ from dsr_fit.observe.parser import ParsingProtocol
 from dsr_fit.observe.parser_network import CLASSES, STRIDE, ParserNetwork, mirrored, prepare
 
 SIZE = 320
-"""Pixels of the window's side that the network looks at."""
+"""Side in pixels of the network's input."""
 
 OUTSIDE = 127
 """Grey of what lies outside the image."""

@@ -94,7 +94,7 @@ def descend(
 ) -> Progress:
     """Minimise the objective from where the variables stand.
 
-    `on_iteration` is told the number and the totals (B,); `fitted` says who (B,) needs no further step.
+    `on_iteration` gets the number and the totals (B,) of each iteration; `fitted` says who (B,) needs no further one.
     """
     optimiser = Adam(variables.tensors(), stage.learning_rate)
     history: list[Tensor] = []

@@ -117,7 +117,7 @@ class WeightVariables:
 class HmrRegressor:
     """See `dsr_fit.regressor.protocol.Regressor`."""
 
-    looks_at_image = True
+    needs_image = True
     people_at_once = 1
     """As in EFT: a person's copy of all weights, with Adam and the gradient, takes .43 GB."""
     eft_learning_rate = 5e-6

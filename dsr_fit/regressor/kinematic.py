@@ -33,7 +33,7 @@ class KinematicRegressor:
     """Estimates any body (`Regressor`)."""
 
     name = fingerprint = "kinematic"
-    looks_at_image = False
+    needs_image = False
     people_at_once = None
     eft_learning_rate = 0.0
 

@@ -37,7 +37,7 @@ ten times the time (`benchmarks/eft.py`)."""
 class OpenRegressor:
     """Estimates the open body from what was observed, without a look at the picture."""
 
-    looks_at_image = False
+    needs_image = False
     people_at_once = None
     eft_learning_rate = 1e-3
 

@@ -1,4 +1,4 @@
-"""What a regressor is: bodies at a glance, and weights that a fit may move."""
+"""What a regressor is: it predicts pose, shape and translation in one forward pass; a fit may move its weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Regressor(Protocol):
         ...
 
     @property
-    def looks_at_image(self) -> bool:
+    def needs_image(self) -> bool:
         """Whether the observations' pictures matter to it, or only what perception made of them."""
         ...
 
