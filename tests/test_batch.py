@@ -192,6 +192,19 @@ def test_work_that_hangs_is_rows_and_its_process_is_replaced(tmp_path: Path) -> 
     assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(12)}
 
 
+class _Stuck(Look):
+    def __call__(self, entry: Any) -> Any:
+        time.sleep(3600)
+
+
+def test_processes_that_always_hang_end_the_run_and_no_image_is_blamed(tmp_path: Path) -> None:
+    """As when the images' disk can't be reached."""
+    with pytest.raises(InputError, match=r"6 worker processes hung in a row \(timed out after 0.2 s\)"):
+        _run(tmp_path / "out", 12, _Stuck, resources=Resources(observers=1, fitters=1, timeout_s=0.2))
+    assert not list(read_results(tmp_path / "out"))
+    assert len(_run(tmp_path / "out", 12)) == 24
+
+
 def test_the_start_of_a_process_does_not_count(tmp_path: Path) -> None:
     resources = Resources(observers=1, fitters=1, timeout_s=1.0)
     assert all(row["status"] == "accepted" for row in _run(tmp_path, 1, partial(_SlowStart), resources=resources)[1:])

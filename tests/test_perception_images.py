@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from dsr_fit.errors import InputError
-from dsr_fit.io.images import read_image
+from dsr_fit.io.images import image_size, read_image
 
 # A picture whose corners differ, so that any flip or rotation shows.
 CORNERS = np.zeros((40, 60, 3), dtype=np.uint8)
@@ -55,6 +57,36 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, undo) -> Non
     """A camera stores the upright picture with the tag's transformation undone."""
     Image.fromarray(np.ascontiguousarray(undo(CORNERS))).save(tmp_path / "a.png", exif=_with_exif(orientation))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], CORNERS)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, suffix: str, orientation: int | None) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(CORNERS).save(path, exif=_with_exif(orientation))
+    assert image_size(path) == read_image(path)[0].shape[1::-1]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_the_size_is_read_without_decoding(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(CORNERS).save(path)
+    decoded: list[Path] = []
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: decoded.append(path))
+    assert image_size(path) == (60, 40)
+    assert not decoded
+
+
+def test_exif_behind_the_pixels_of_a_png_counts(tmp_path: Path) -> None:
+    Image.fromarray(CORNERS).save(tmp_path / "a.png")
+    content, exif = (tmp_path / "a.png").read_bytes(), _with_exif(6).tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+    end = content.rindex(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content[:end] + chunk + content[end:])
+    assert image_size(tmp_path / "a.png") == read_image(tmp_path / "a.png")[0].shape[1::-1] == (40, 60)
+    (tmp_path / "a.png").write_bytes(content[: end - 30] + chunk)  # truncated, so that looking for EXIF fails
+    with pytest.raises(InputError, match=r"a\.png is damaged or truncated"):
+        image_size(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1", "I;16", "F"])
@@ -148,3 +180,6 @@ def test_refusals_are_one_line_naming_the_file(tmp_path: Path, kind: str, words:
         read_image(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    if kind != "truncated":  # its header is whole
+        with pytest.raises(InputError, match=words):
+            image_size(path)

@@ -16,11 +16,17 @@ from dsr_fit.dataset.worker import Died, Failure, Ready, Worker, WorkFactory
 from dsr_fit.errors import InputError
 
 TRIES = 2
-"""A task whose process dies is tried once more in a new one; then the task is taken to be the cause."""
+"""A task whose process dies is tried once more in a new one; then the task is taken to be the cause. A task that runs
+out of time is tried once more only where no process has answered yet."""
 
 MANY_DEATHS = 6
-"""So many in a row, or more than there are processes, without an answer between them, are no image's fault: the run
-ends, and can be resumed. Once any process has answered, a task that is given up accounts for the deaths before it."""
+"""So many deaths or time-outs in a row, or more than there are processes, without an answer between them, are no
+image's fault: the run ends, and can be resumed. Once any process has answered, a task that is given up accounts for the
+deaths before it."""
+
+
+class TimedOut(Died):
+    """The task took longer than its time limit, and its process was ended."""
 
 
 @dataclass
@@ -108,20 +114,23 @@ def run_local(
                 if isinstance(answer, Ready):
                     continue
                 died = isinstance(answer, Died)
+                hung = isinstance(answer, TimedOut)
                 works = works or not died
-                deaths = deaths + 1 if died and not (works and task.tries == TRIES) else 0
+                given_up = task.tries == TRIES or (hung and works)
+                deaths = deaths + 1 if died and not (works and given_up) else 0
                 if deaths == many:
                     raise InputError(
-                        f"{deaths} worker processes died in a row ({answer}); is memory short? What was done is kept: "
-                        "run the same command again, with fewer --fitters and --perceivers"
+                        f"{deaths} worker processes {'hung' if hung else 'died'} in a row ({answer}); "
+                        f"is {'the disk unreachable' if hung else 'memory short'}? What was done is kept: run the same "
+                        "command again, with fewer --fitters and --perceivers"
                     )
-                if died and task.tries < TRIES:
+                if died and not given_up:
                     queue: deque[Any] = to_observe if isinstance(task, _Observe) else to_fit
                     # Until any process has answered, other tasks go first: they may show that processes work.
                     (queue.appendleft if works else queue.append)(replace(task, tries=task.tries + 1))
                     continue
                 if died:
-                    answer = Failure(f"{task.doing} failed twice: {answer}")
+                    answer = Failure(str(answer) if hung else f"{task.doing} failed twice: {answer}")
                 if isinstance(answer, Failure):
                     answer = task.failed(answer.reason)
                 if isinstance(task, _Fit):
@@ -156,11 +165,11 @@ def _finished(busy: list[Worker]) -> list[Worker]:
 
 
 def _answer(worker: Worker) -> Any:
-    """The worker's answer; a Died or a Failure where there is none, and a new process in its place."""
+    """The worker's answer; a Died where there is none, and a new process in its place."""
     if not worker.connection.poll():
         ready, limit_s = worker.ready, worker.limit_s
         worker.restart()
-        return Failure(f"timed out after {limit_s:g} s") if ready else Died("its process did not start in time")
+        return TimedOut(f"timed out after {limit_s:g} s") if ready else Died("its process did not start in time")
     try:
         return worker.take()
     except Died:

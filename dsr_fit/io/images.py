@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,16 @@ def image_of(source: ImageSource) -> tuple[np.ndarray, float | None]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height that `read_image` gives, from the file's header. Raises InputError as `read_image`."""
-    with open_image(path, decode=False) as picture:
-        width, height = picture.size
-        # Pillow gives the upright size of a TIFF already.
-        turned = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+    with _refusals(path), open_image(path, decode=False) as picture:
+        (width, height), orientation = picture.size, None
+        # Pillow gives the upright size of a TIFF already, and decodes a PNG to look for EXIF behind its pixels.
+        if picture.format != "TIFF" and (picture.format != "PNG" or _may_have_exif(picture, path)):
+            orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def _may_have_exif(picture: Image.Image, path: Path) -> bool:
+    return "exif" in picture.info or any(name in path.read_bytes() for name in (b"eXIf", b"Raw profile type exif"))
 
 
 def open_image(path: Path, *, decode: bool = True) -> Image.Image:
@@ -70,27 +76,28 @@ def open_image(path: Path, *, decode: bool = True) -> Image.Image:
         raise InputError(f"{path} is a folder, not an image; name one of the images in it")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes)")
+    with _refusals(path), ExitStack() as on_failure:
+        picture = on_failure.enter_context(Image.open(path))
+        if decode:
+            picture.load()
+        on_failure.pop_all()
+    return picture
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Whatever Pillow raises on a file that it can't read, as an InputError."""
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on and refuses from 179; photos of that size exist.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with ExitStack() as on_failure:
-                picture = on_failure.enter_context(Image.open(path))
-                if decode:
-                    picture.load()
-                on_failure.pop_all()
+            yield
     except UnidentifiedImageError:
         raise InputError(f"{path} is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path} has too many pixels to decode safely; make it smaller than 178 megapixels") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-    ) as error:  # what Pillow's decoders raise on damaged files
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # of damaged files
         raise InputError(f"{path} is damaged or truncated ({error}); save or download it again") from None
-    return picture
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
