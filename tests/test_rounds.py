@@ -65,7 +65,7 @@ def test_other_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run.run()
 
 
-# --- Arms -----------------------------------------------------------------------------------------
+# --- Choosing -------------------------------------------------------------------------------------
 
 
 def test_the_best_half_is_accepted_and_the_gate_says_so(finished: Path) -> None:
@@ -99,9 +99,9 @@ def test_fits_that_diverged_take_no_place_among_the_accepted(finished: Path, tmp
     assert accepted == {row["imgname"] for row in rows[2:][: round(0.5 * (len(rows) - 2))]}
 
 
-def test_fits_without_a_quality_have_no_rank(whole: tuple[Path, Works, dict[str, Any]], tmp_path: Path) -> None:
+def test_fits_without_a_quality_have_no_rank(finished: Path, tmp_path: Path) -> None:
     fits = tmp_path / "fits"
-    shutil.copytree(round_folder(whole[0], 1) / "fits", fits)
+    shutil.copytree(round_folder(finished, 1) / "fits", fits)
     (shard,) = fits.glob("shard-*.parquet")
     rows = to_rows(pq.read_table(shard))
     rows[0].update(status="unjudged", quality=None)

@@ -303,14 +303,14 @@ def test_bodies_without_a_verdict_are_learnt_from_on_request(
     nobody, unjudged = np.zeros(5, bool), np.array([True, True, False, False, False])
     for accepted in (nobody, ~unjudged & [True, True, True, False, False]):
         mixed = replace(people, accepted=accepted, unjudged=unjudged)
-        monkeypatch.setattr(labelled, "read_pseudo_labels", lambda path, body, images, mixed=mixed: mixed)
+        monkeypatch.setattr(splits, "read_pseudo_labels", lambda path, body, images, mixed=mixed: mixed)
         settings = settings_of(labels=(Path("a"),), held_out=0.0)
         if accepted.any():
-            assert read_labelled(settings, open_body(), print)[0].has_body.tolist() == accepted.tolist()
+            assert read_splits(settings, open_body(), print)[0].has_body.tolist() == accepted.tolist()
         else:
             with pytest.raises(InputError, match="--gate unjudged learns from the 2 fits that it could not judge"):
-                read_labelled(settings, open_body(), print)
-        both = read_labelled(replace(settings, gate="unjudged"), open_body(), print)[0]
+                read_splits(settings, open_body(), print)
+        both = read_splits(replace(settings, gate="unjudged"), open_body(), print)[0]
         assert both.has_body.tolist() == (accepted | unjudged).tolist()
 
 
