@@ -31,21 +31,15 @@ class _Inert:
         del args, kwargs
         return object.__new__(cls)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
     def __call__(self, *args: Any, **kwargs: Any) -> _Inert:
         del args, kwargs
         return self
 
     def __setstate__(self, state: Any) -> None: ...
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
+    def _swallow(self, *args: Any, **kwargs: Any) -> None: ...
 
-    def append(self, value: Any) -> None: ...
-
-    def extend(self, values: Any) -> None: ...
-
-    def add(self, value: Any) -> None: ...
+    __init__ = __setitem__ = append = extend = add = _swallow
 
 
 class Unpickler(pickle.Unpickler):
