@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
-from dsr_fit.observe.network_parser import OUTSIDE
-from dsr_fit.observe.parser_network import CLASSES, MIRRORED_POINTS
+from dsr_fit.observe.network_parser import CLASSES, MIRRORED_POINTS, OUTSIDE
 from parser_training.photos import Photo
 
 OCCLUDER_CLASS = CLASSES - 1
