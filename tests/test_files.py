@@ -49,16 +49,15 @@ def test_a_full_disk_is_one_line_about_the_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_and_a_folder_in_the_way_are_one_line(tmp_path: Path) -> None:
-    with (
-        pytest.raises(InputError, match=r"can't write there \(No such file or directory\)"),
-        replacing(tmp_path / "no" / "a.txt"),
-    ):
-        pytest.fail("the block must not run")
-    (tmp_path / "a.txt").mkdir()
-    with pytest.raises(InputError, match="can't write there"), replacing(tmp_path / "a.txt") as temporary:
+def test_a_missing_folder_is_made_and_what_is_in_the_way_is_one_line(tmp_path: Path) -> None:
+    with replacing(tmp_path / "new" / "a.txt") as temporary:
         temporary.write_text("new")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "new" / "a.txt").read_text() == "new"
+    with pytest.raises(InputError, match="can't write there"), replacing(tmp_path / "new" / "a.txt" / "b.txt"):
+        pytest.fail("the block must not run")
+    with pytest.raises(InputError, match="can't write there"), replacing(tmp_path / "new") as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_files_get_the_permissions_that_the_user_asks_for(tmp_path: Path) -> None:
