@@ -7,6 +7,7 @@ beside each result.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -175,43 +176,34 @@ class FitConfig:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dictionaries and lists, fit for YAML and JSON."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-    return plain(dataclasses.asdict(config))
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(kind: type[T], values: Any, base: T | None = None, where: str = "") -> T:
-    """A configuration of class `kind` from nested dictionaries, starting from `base` (default: the defaults).
+    """A configuration of class `kind` from nested dictionaries, over `base` (default: the defaults).
 
-    Raises UsageError naming the key that is unknown or has a value of the wrong kind.
+    Raises UsageError naming the key that is unknown, missing, or of the wrong type; `where` is the dotted name so far.
     """
     if not isinstance(values, dict):
-        raise UsageError(f"configuration {where or 'file'}: expected `key: value` lines, got {values!r}")
-    hints = typing.get_type_hints(kind)
-    known = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    changes = {}
+        raise UsageError(f"configuration `{where or 'file'}`: expected `key: value` lines, got {values!r}")
+    hints, changes = typing.get_type_hints(kind), {}
     for key, value in values.items():
-        name = f"{where}{key}"
-        if key not in known:
-            raise UsageError(f"unknown configuration key `{name}`; known here: {', '.join(sorted(known))}")
-        current = None if base is None else getattr(base, key)
-        changes[key] = _convert(hints[key], value, current, name)
-    if base is None:
+        name = f"{where}.{key}" if where else key
+        if key not in hints:
+            raise UsageError(f"unknown configuration key `{name}`; known here: {', '.join(sorted(hints))}")
+        changes[key] = _convert(hints[key], value, getattr(base, key, None), name)
+    if base is not None:
+        return dataclasses.replace(base, **changes)  # type: ignore[type-var]
+    try:
         return kind(**changes)
-    return dataclasses.replace(base, **changes)  # type: ignore[type-var]
+    except TypeError as error:  # names the keys without a default
+        raise UsageError(f"configuration `{where}`: {error}") from None
 
 
 def _convert(hint: Any, value: Any, current: Any, name: str) -> Any:
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        try:
-            return from_dict(typing.cast(type, hint), value, current, f"{name}.")
-        except TypeError as error:
-            raise UsageError(f"configuration `{name}`: {error}") from None
+        return from_dict(typing.cast(type, hint), value, current, name)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"configuration `{name}`: expected a list, got {value!r}")
@@ -220,11 +212,11 @@ def _convert(hint: Any, value: Any, current: Any, name: str) -> Any:
         if value not in choices:
             raise UsageError(f"configuration `{name}`: {value!r} is not one of {', '.join(map(str, choices))}")
         return value
-    if origin in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType):  # `X | None`
         return None if value is None else _convert(choices[0], value, current, name)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
         raise UsageError(f"configuration `{name}`: expected {hint.__name__}, got {value!r}")
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import roma
 import torch
 from torch import Tensor
 
@@ -15,13 +14,59 @@ def skew(vectors: Tensor) -> Tensor:
 
 
 def axis_angle_to_matrix(vectors: Tensor) -> Tensor:
-    """(..., 3) -> (..., 3, 3); smooth at zero."""
-    return roma.rotvec_to_rotmat(vectors)
+    """Rodrigues' formula, (..., 3) -> (..., 3, 3); smooth at zero, where its series replaces it."""
+    squared = (vectors * vectors).sum(-1, keepdim=True)
+    small = squared < 1e-6
+    safe = torch.where(small, torch.ones_like(squared), squared)
+    angle = safe.sqrt()
+    first = torch.where(small, 1 - squared / 6, angle.sin() / angle)[..., None]
+    second = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / safe)[..., None]
+    outer = vectors[..., :, None] * vectors[..., None, :]
+    eye = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
+    return eye + first * skew(vectors) + second * (outer - squared[..., None] * eye)
+
+
+def matrix_to_quaternion(matrices: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 4) unit quaternions w, x, y, z with w >= 0.
+
+    The largest of the four squared components picks the formula (Shepperd's method), so that it holds near pi.
+    """
+    m = matrices
+    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
+    squares = torch.stack(
+        [
+            1 + trace,
+            1 + 2 * m[..., 0, 0] - trace,
+            1 + 2 * m[..., 1, 1] - trace,
+            1 + 2 * m[..., 2, 2] - trace,
+        ],
+        -1,
+    )
+    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
+    candidates = torch.stack(
+        [
+            torch.stack([squares[..., 0], wx, wy, wz], -1),
+            torch.stack([wx, squares[..., 1], xy, xz], -1),
+            torch.stack([wy, xy, squares[..., 2], yz], -1),
+            torch.stack([wz, xz, yz, squares[..., 3]], -1),
+        ],
+        -2,
+    )
+    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
+    quaternion = torch.nn.functional.normalize(candidates.gather(-2, best).squeeze(-2), dim=-1)
+    return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 
 def matrix_to_axis_angle(matrices: Tensor) -> Tensor:
-    """(..., 3, 3) -> (..., 3), the vector of length at most pi; smooth at the identity."""
-    return roma.rotmat_to_rotvec(matrices)
+    """(..., 3, 3) -> (..., 3), the vector of length at most pi."""
+    quaternion = matrix_to_quaternion(matrices)
+    w, xyz = quaternion[..., :1], quaternion[..., 1:]
+    sine = xyz.norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(sine, w)
+    small = sine < 1e-6
+    factor = torch.where(small, torch.full_like(sine, 2.0), angle / torch.where(small, torch.ones_like(sine), sine))
+    return factor * xyz
 
 
 def log_jacobian(vectors: Tensor) -> Tensor:

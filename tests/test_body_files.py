@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_smpl import synthetic_smpl, write_npz, write_pickle
+from synthetic_smpl import chumpy_stand_in, synthetic_smpl, write_npz, write_pickle
 
 from dsr_fit.body.files import load_body
 from dsr_fit.errors import InputError
@@ -96,6 +96,15 @@ def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path, payload: ob
     assert not Path("/tmp/dsr-fit-was-here").exists()
 
 
+def test_an_array_that_holds_itself_is_one_line(tmp_path: Path) -> None:
+    with chumpy_stand_in() as chumpy_array:
+        endless = chumpy_array(np.zeros(3))
+        endless.x = endless
+        (tmp_path / "endless.pkl").write_bytes(pickle.dumps({"v_template": endless}))
+    with pytest.raises(InputError, match="an array of the file can't be read"):
+        load_body(tmp_path / "endless.pkl")
+
+
 @pytest.mark.parametrize("content", [b"", b"no pickle at all", pickle.dumps([1, 2])])
 def test_what_is_no_body_pickle_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.pkl"
@@ -119,6 +128,16 @@ def test_wrong_shapes_and_indices_are_named(arrays: dict[str, np.ndarray], tmp_p
         load_body(write_npz(tmp_path / "faces.npz", {**arrays, "f": faces}))
     with pytest.raises(InputError, match="`weights` has shape"):
         load_body(write_npz(tmp_path / "weights.npz", {**arrays, "weights": arrays["weights"][:, :23]}))
+
+
+@pytest.mark.parametrize(("part", "wrong"), [("row", [24]), ("col", [-1]), ("col", [6890]), ("val", [0.5, 0.5])])
+def test_triplets_beyond_the_matrix_are_named(
+    arrays: dict[str, np.ndarray], tmp_path: Path, part: str, wrong: list
+) -> None:
+    triplets = {"row": np.array([0]), "col": np.array([0]), "val": np.array([1.0]), part: np.array(wrong)}
+    given = {f"J_regressor_{name}": value for name, value in triplets.items()}
+    with pytest.raises(InputError, match="`J_regressor_row`, `_col` and `_val` are no 24 x 6890"):
+        load_body(write_npz(tmp_path / "a.npz", {**arrays, **given}))
 
 
 def test_no_such_body_says_what_works(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ def test_dictionary_round_trip() -> None:
         ({"stages": [{"resolution": 1}]}, "`stages.0`: .*iterations"),
         ({"stages": 3}, "`stages`: expected a list"),
         ({"seed": 1.5}, "`seed`: expected int"),
+        ({"seed": True}, "`seed`: expected int, got True"),
+        ({"weights": {"pose": False}}, "`weights.pose`: expected float, got False"),
+        ({"weights": 3}, "`weights`: expected `key: value` lines"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict, message: str) -> None:

@@ -16,7 +16,7 @@ from scenes import FOCAL, observe, open_body, person
 from dsr_fit.camera import Crop, crop_intrinsics
 from dsr_fit.labels import LABEL_INDEX, LABELS, OCCLUDER, UNKNOWN
 from dsr_fit.observe.batch import crop_labels
-from dsr_fit.observe.parser_network import CLASSES, POINTS
+from dsr_fit.observe.network_parser import CLASSES, POINTS
 from dsr_fit.priors.semantic import load_semantic_prior
 
 ARM, OTHER_ARM, TOP = (LABEL_INDEX[name] for name in ("leftArm", "rightArm", "upperclothes"))

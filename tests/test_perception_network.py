@@ -17,13 +17,19 @@ from dsr_fit.labels import LABEL_INDEX, LEFT_RIGHT_PAIRS, OCCLUDER
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import window_around
 from dsr_fit.observe.network_parser import (
+    CLASSES,
+    GUIDES,
+    POINTS,
     SIZE,
     NetworkParser,
+    ParserNetwork,
+    heatmaps,
     load_network,
+    mirrored,
     network_input,
+    prepare,
 )
 from dsr_fit.observe.parser import load_parser
-from dsr_fit.observe.parser_network import CLASSES, GUIDES, POINTS, ParserNetwork, heatmaps, mirrored, prepare
 from dsr_fit.observe.perception import Perception
 from dsr_fit.observe.rules.rule_parser import RuleParser
 

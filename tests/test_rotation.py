@@ -59,5 +59,14 @@ def test_rotation_between_carries_one_direction_to_the_other() -> None:
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-4, 1.0, torch.pi - 1e-4, torch.pi])
+def test_angles_are_exact_up_to_half_a_turn(angle: float) -> None:
+    """In single precision, where arcsin and arccos of a matrix's norm or trace lose 1e-3 rad at one of the ends."""
+    axes = torch.nn.functional.normalize(torch.randn(50, 3, dtype=torch.float64, generator=_seeded()), dim=1)
+    turned = rotation.axis_angle_to_matrix(axes * angle).float()
+    found = rotation.angle_between(turned, torch.eye(3).expand_as(turned))
+    torch.testing.assert_close(found, torch.full_like(found, angle), atol=1e-6, rtol=0)
+
+
 def _seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from dsr_fit.assets import licensed, sha256, shipped
 from dsr_fit.body.body import Body, build_body
@@ -113,14 +114,11 @@ def _matrix(path: Path, arrays: dict[str, np.ndarray], name: str, rows: int) -> 
     vertices = len(arrays["v_template"])
     if f"{name}_row" in arrays:
         row, col, val = (arrays[f"{name}_{part}"] for part in ("row", "col", "val"))
-        if row.ndim != 1 or len(row) == 0 or not row.shape == col.shape == val.shape:
-            raise InputError(f"{path}: `{name}_row`, `_col` and `_val` must be lists of one length")
-        row, col = row.astype(np.int64), col.astype(np.int64)
-        if row.min() < 0 or row.max() >= rows or col.min() < 0 or col.max() >= vertices:
-            raise InputError(f"{path}: `{name}` has entries outside {rows} x {vertices}")
-        matrix = np.zeros((rows, vertices))
-        np.add.at(matrix, (row, col), val)
-        return matrix
+        try:
+            places = (row.astype(np.int64), col.astype(np.int64))
+            return sparse.coo_array((val.astype(np.float64), places), (rows, vertices)).toarray()
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: `{name}_row`, `_col` and `_val` are no {rows} x {vertices} ({error})") from None
     matrix = np.asarray(arrays[name], dtype=np.float64)
     if matrix.shape != (rows, vertices):
         raise InputError(f"{path}: `{name}` has shape {matrix.shape}, expected {(rows, vertices)}")

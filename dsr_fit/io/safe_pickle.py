@@ -21,7 +21,7 @@ from dsr_fit.errors import InputError
 
 
 class _Inert:
-    """Takes the state of a pickled object and does nothing with it."""
+    """Takes the state of a pickled object and does nothing with it, but to tell the array that it means."""
 
     state: Any = MappingProxyType({})
 
@@ -31,25 +31,43 @@ class _Inert:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
+    def array(self) -> np.ndarray:
+        raise NotImplementedError
+
 
 class _Chumpy(_Inert):
     """chumpy.ch.Ch: an array in `x`."""
+
+    def array(self) -> np.ndarray:
+        return to_array(self.state["x"])
 
 
 class _ChumpySelect(_Inert):
     """chumpy.reordering.Select: elements `idxs` of the flattened `a`, in `preferred_shape`."""
 
-
-class _SparseMatrix(_Inert):
-    """scipy.sparse's compressed matrices: `data`, `indices`, `indptr`, `_shape`."""
-
-
-class _SparseColumns(_SparseMatrix):
-    """Compressed by columns."""
+    def array(self) -> np.ndarray:
+        source = to_array(self.state["a"]).ravel()[to_array(self.state["idxs"]).astype(np.int64)]
+        shape = self.state.get("preferred_shape")
+        return source if shape is None else source.reshape(tuple(int(length) for length in shape))
 
 
-class _SparseRows(_SparseMatrix):
+class _SparseColumns(_Inert):
+    """scipy.sparse's matrices compressed by columns: `data`, `indices`, `indptr`, `_shape`."""
+
+    kind: Callable[..., Any] = sparse.csc_matrix
+
+    def array(self) -> np.ndarray:
+        parts = tuple(to_array(self.state[name]) for name in ("data", "indices", "indptr"))
+        shape = self.state.get("_shape", self.state.get("shape"))
+        matrix = self.kind(parts, shape=tuple(int(length) for length in shape))
+        matrix.check_format(full_check=True)  # indices come from a stranger's file
+        return matrix.toarray()
+
+
+class _SparseRows(_SparseColumns):
     """Compressed by rows."""
+
+    kind = sparse.csr_matrix
 
 
 def _reconstruct_object(kind: Any, base: Any, state: Any) -> Any:
@@ -95,37 +113,9 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name}") from None
 
 
-def _chumpy_array(value: _Chumpy) -> np.ndarray:
-    if "x" not in value.state:
-        raise pickle.UnpicklingError("a chumpy array without `x`")
-    return to_array(value.state["x"])
-
-
-def _selected_array(value: _ChumpySelect) -> np.ndarray:
-    source = to_array(value.state["a"]).ravel()[to_array(value.state["idxs"]).astype(np.int64)]
-    shape = value.state.get("preferred_shape")
-    return source if shape is None else source.reshape(tuple(int(length) for length in shape))
-
-
-def _sparse_array(value: _SparseMatrix) -> np.ndarray:
-    state = value.state
-    parts = (to_array(state["data"]), to_array(state["indices"]), to_array(state["indptr"]))
-    shape = tuple(int(length) for length in state.get("_shape", state.get("shape")))
-    kind: Callable[..., Any] = sparse.csc_matrix if isinstance(value, _SparseColumns) else sparse.csr_matrix
-    matrix = kind(parts, shape=shape)
-    matrix.check_format(full_check=True)  # indices come from a stranger's file
-    return matrix.toarray()
-
-
 def to_array(value: Any) -> np.ndarray:
     """The dense array behind a plain, chumpy or sparse value of the file."""
-    if isinstance(value, _Chumpy):
-        return _chumpy_array(value)
-    if isinstance(value, _ChumpySelect):
-        return _selected_array(value)
-    if isinstance(value, _SparseMatrix):
-        return _sparse_array(value)
-    return np.asarray(value)
+    return value.array() if isinstance(value, _Inert) else np.asarray(value)
 
 
 def load_pickle(file: IO[bytes], path: Path) -> Any:
@@ -157,5 +147,6 @@ def read_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: holds a {type(content).__name__}, not SMPL's dictionary of arrays")
     try:
         return {key: to_array(content[key]) for key in keys if key in content}
-    except (pickle.UnpicklingError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: an array of the file can't be read ({error})") from None
+    except Exception as error:  # whatever scipy and numpy make of a damaged or malicious one
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: an array of the file can't be read ({reason})") from None

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+import threading
+import types
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -12,7 +22,6 @@ from dsr_fit.boxes import Box, area, keypoint_box, shared_area, widened
 from dsr_fit.errors import InputError
 from dsr_fit.joints import MEDIAPIPE_33_TO_SLOT, empty_keypoints
 from dsr_fit.observation import Detection
-from dsr_fit.observe.mediapipe_import import import_pose, quiet_stderr
 
 MAX_SIDE = 1920
 """A region with a longer side is shrunk to this before MediaPipe sees it; its networks look at 256 px."""
@@ -25,6 +34,12 @@ SAME_PERSON_OVERLAP = 0.5
 
 _SLOTS = np.array(list(MEDIAPIPE_33_TO_SLOT.values()))
 _LANDMARKS = np.array(list(MEDIAPIPE_33_TO_SLOT))
+
+
+# Two threads that redirect at once would put each other's sink back.
+_STDERR_LOCK = threading.RLock()
+
+_REMEDY = "install it with `pip install mediapipe==0.10.21`, or give --keypoints FILE and --labels FILE instead"
 
 
 class KeypointDetector(Protocol):
@@ -163,3 +178,66 @@ def _distinct(people: list[Detection]) -> list[Detection]:
         if all(shared_area(box, other) <= SAME_PERSON_OVERLAP * area(box) for other, _ in kept):
             kept.append((box, person))
     return [person for _, person in kept]
+
+
+def import_pose() -> types.ModuleType:
+    """MediaPipe's module `mediapipe.python.solutions.pose`, alone. Raises InputError where it can't be loaded.
+
+    `import mediapipe` runs matplotlib, sounddevice and every task API: 0.8 of its 1.0 s are for parts that are never
+    used here. The pose solution needs none of them, so it is imported below hollow parent packages, which are taken
+    away again: a later `import mediapipe` of the caller's gets the real one.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    try:
+        if "mediapipe" in sys.modules:
+            return importlib.import_module("mediapipe.python.solutions.pose")
+        spec = importlib.util.find_spec("mediapipe")
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(f"MediaPipe is not installed; {_REMEDY}")
+        with _hollow_packages(Path(spec.submodule_search_locations[0])):
+            return importlib.import_module("mediapipe.python.solutions.pose")
+    except ImportError as error:
+        if "libGL" in str(error) or "libEGL" in str(error) or "libgthread" in str(error):
+            raise InputError(
+                f"a system library of OpenCV or MediaPipe is missing ({error}); "
+                "`apt-get install libgl1 libglib2.0-0` (or your system's equivalent) brings it"
+            ) from None
+        raise InputError(f"MediaPipe can't be loaded ({error}); {_REMEDY}") from None
+
+
+@contextmanager
+def _hollow_packages(root: Path) -> Iterator[None]:
+    """Parent packages whose `__init__` is not run; undone afterwards, so that they can be imported fully."""
+    for name in ("mediapipe", "mediapipe.python.solutions"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = package
+    try:
+        yield
+    finally:
+        # The extension module and protobuf's descriptors can't be loaded twice: these stay.
+        for name in [name for name in sys.modules if name.split(".")[0] == "mediapipe"]:
+            if "_framework_bindings" not in name and not name.endswith("_pb2"):
+                del sys.modules[name]
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep what C++ libraries write to file descriptor 2 off the terminal while the block runs.
+
+    MediaPipe and TFLite log before their logging is configured, so no environment variable silences them.
+    Python's warnings of protobuf are ignored as well.
+    """
+    with _STDERR_LOCK, tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="google.protobuf")
+        try:
+            saved = os.dup(2)
+        except OSError:  # a process without a stderr has none to keep clean
+            yield
+            return
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dsr_fit.assets import licensed
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import read_arrays, replacing
-from dsr_fit.io.torch_file import read_torch_file
+from dsr_fit.io.torch_file import load_torch
 from dsr_fit.regressor.hmr import CAMERA, POSE, SHAPE, CropEstimate, Hmr, mean_estimate
 
 WRAPPERS = ("model.", "module.")
@@ -40,7 +40,7 @@ def load_hmr_checkpoint(path: Path, mean_params: str | Path | None = None) -> Hm
     with torch.device("meta"):
         network = Hmr(CropEstimate(torch.empty(1, POSE), torch.empty(1, SHAPE), torch.empty(1, CAMERA)))
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items() if COUNTER not in name}
-    stored = _network_tensors(path, read_torch_file(path))
+    stored = _network_tensors(path, load_torch(path))
     _check(path, stored, shapes)
     tensors = {name: value.detach().to(torch.float32, copy=True) for name, (_, value) in stored.items()}
     # A sum is finite only where all is, and takes no mask of 27 million.

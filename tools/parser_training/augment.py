@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dsr_fit.camera import Crop
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
-from dsr_fit.observe.network_parser import OUTSIDE
-from dsr_fit.observe.parser_network import CLASSES, MIRRORED_POINTS
+from dsr_fit.observe.crop import warp
+from dsr_fit.observe.network_parser import CLASSES, MIRRORED_POINTS, OUTSIDE
 from parser_training.photos import Photo
 
 OCCLUDER_CLASS = CLASSES - 1
@@ -35,8 +36,7 @@ class Sample:
 
 def plain(photo: Photo, size: int) -> Sample:
     """The window as it is, for validation."""
-    scale = size / photo.side
-    return _cut(photo, _similarity(photo.center, scale, 0.0, False, size), size)
+    return _cut(photo, Crop(photo.center, photo.side).matrix(size), size)
 
 
 def augmented(photos: Sequence[Photo], index: int, size: int, rng: np.random.Generator) -> Sample:
@@ -44,9 +44,9 @@ def augmented(photos: Sequence[Photo], index: int, size: int, rng: np.random.Gen
     photo = photos[index]
     zoom = np.exp(rng.uniform(-0.25, 0.3))
     angle = rng.normal(0, 12) if rng.random() < 0.85 else rng.uniform(-70, 70)
-    center = np.array(photo.center) + rng.normal(0, 0.05, 2) * photo.side
+    x, y = np.array(photo.center) + rng.normal(0, 0.05, 2) * photo.side
     flip = rng.random() < 0.5
-    sample = _cut(photo, _similarity((center[0], center[1]), zoom * size / photo.side, angle, flip, size), size)
+    sample = _cut(photo, Crop((x, y), photo.side / zoom).matrix(size, np.radians(angle), flip), size)
     if flip:
         sample.classes = MIRRORED_LABELS[sample.classes]
         sample.points = sample.points[MIRRORED_POINTS]
@@ -61,32 +61,13 @@ def augmented(photos: Sequence[Photo], index: int, size: int, rng: np.random.Gen
     return sample
 
 
-def _similarity(center: tuple[float, float], scale: float, angle: float, flip: bool, size: int) -> np.ndarray:
-    """(2, 3) that puts `center` into the window's middle, in coordinates with pixel centres at +0.5."""
-    turn = np.radians(angle)
-    matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    if flip:
-        matrix[0] *= -1
-    return np.concatenate([matrix, (size / 2 - matrix @ np.array(center))[:, None]], 1)
-
-
-def _warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int, smooth: bool) -> np.ndarray:
-    shifted = matrix.copy()  # OpenCV has pixel centres at whole numbers
-    shifted[:, 2] += 0.5 * matrix[:, :2].sum(1) - 0.5
-    flags = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
-    borders = (border,) * 3
-    return cv2.warpAffine(
-        image, shifted, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=borders
-    )
-
-
 def _cut(photo: Photo, matrix: np.ndarray, size: int) -> Sample:
     points = photo.points.copy()
     points[:, :2] = (points[:, :2] @ matrix[:, :2].T + matrix[:, 2]) / size
     return Sample(
-        _warp(photo.image, matrix, size, OUTSIDE, True),
-        _warp(photo.classes, matrix, size, UNKNOWN, False),
-        _warp(photo.mask, matrix, size, 0, True),
+        warp(photo.image, matrix, size, OUTSIDE),
+        warp(photo.classes, matrix, size, UNKNOWN, nearest=True),
+        warp(photo.mask, matrix, size, 0),
         True,
         points,
     )
@@ -97,11 +78,11 @@ def paste_person(sample: Sample, other: Photo, rng: np.random.Generator) -> np.n
     size = len(sample.picture)
     scale = rng.uniform(0.6, 1.25) * size / other.side
     offset = rng.uniform(0.08, 0.45) * rng.choice([-1, 1]) * size, rng.normal(0, 0.08) * size
-    matrix = _similarity(other.center, scale, rng.normal(0, 6), rng.random() < 0.5, size)
+    matrix = Crop(other.center, size / scale).matrix(size, np.radians(rng.normal(0, 6)), rng.random() < 0.5)
     matrix[:, 2] += offset
-    classes = _warp(other.classes, matrix, size, 0, False)
+    classes = warp(other.classes, matrix, size, 0, nearest=True)
     figure = (classes > 0) & (classes < UNKNOWN)
-    picture = _warp(other.image, matrix, size, OUTSIDE, True)
+    picture = warp(other.image, matrix, size, OUTSIDE)
     person = sample.person()
     in_front = rng.random() < 0.5 and (figure & person).sum() < MOST_HIDDEN * person.sum()
     if not in_front:
@@ -126,10 +107,11 @@ def paste_thing(sample: Sample, other: Photo, rng: np.random.Generator) -> None:
     if bag.sum() > 200 and rng.random() < 0.7:
         y, x = np.nonzero(bag)
         scale = rng.uniform(0.7, 1.8) * size / other.side
-        matrix = _similarity((float(x.mean()), float(y.mean())), scale, rng.uniform(-30, 30), rng.random() < 0.5, size)
+        around = Crop((float(x.mean()), float(y.mean())), size / scale)
+        matrix = around.matrix(size, np.radians(rng.uniform(-30, 30)), rng.random() < 0.5)
         matrix[:, 2] += centre - size / 2
-        figure = _warp(bag.astype(np.uint8), matrix, size, 0, False) > 0
-        picture = _warp(other.image, matrix, size, OUTSIDE, True)
+        figure = warp(bag.astype(np.uint8), matrix, size, 0, nearest=True) > 0
+        picture = warp(other.image, matrix, size, OUTSIDE)
     else:
         figure = _shape(size, centre, rng)
         picture = _texture(size, other, rng)

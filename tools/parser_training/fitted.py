@@ -26,8 +26,7 @@ from dsr_fit.evaluate.cached_source import row_parameters
 from dsr_fit.io.images import read_image
 from dsr_fit.labels import LABELS, OCCLUDER, UNKNOWN
 from dsr_fit.observe.crop import put_back, window_around
-from dsr_fit.observe.network_parser import NetworkParser
-from dsr_fit.observe.parser_network import CLASSES
+from dsr_fit.observe.network_parser import CLASSES, NetworkParser
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.render.renderer import Renderer
 from parser_training.photos import KEPT_SIDE, Photo, shrunk

@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dsr_fit.evaluate.metrics import Confusion
 from dsr_fit.labels import UNKNOWN
-from dsr_fit.observe.network_parser import SIZE
-from dsr_fit.observe.parser_network import CLASSES, ParserNetwork, prepare
+from dsr_fit.observe.network_parser import CLASSES, SIZE, ParserNetwork, prepare
 from dsr_fit.training.checkpointing import DECAY
 from parser_training.augment import Sample, augmented, plain
 from parser_training.photos import Photo
