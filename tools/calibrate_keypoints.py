@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from dsr_fit.assets import shipped
-from dsr_fit.body.body import Skeleton
 from dsr_fit.body.files import load_body
+from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.camera import project
 from dsr_fit.config import LeastSquares, Scales, Weights
 from dsr_fit.evaluate import ccp

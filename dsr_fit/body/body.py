@@ -7,114 +7,15 @@ joints' transforms too, with coefficients that are linear in betas: the 49 keypo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dsr_fit.body.kinematics import transforms
+from dsr_fit.body.skeleton import Skeleton, by_row, descendants, pose_feature
 from dsr_fit.body.skinning import SkinningWeights, skin
-
-
-def _levels(parents: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Joints by depth in the tree, each level with its joints and their parents; the root is left out."""
-    depth = [0] * len(parents)
-    for joint, parent in enumerate(parents):
-        if parent >= 0:
-            depth[joint] = depth[parent] + 1
-    levels = []
-    for level in range(1, max(depth) + 1):
-        joints = [joint for joint in range(len(parents)) if depth[joint] == level]
-        levels.append((joints, [parents[joint] for joint in joints]))
-    return levels
-
-
-def descendants(parents: tuple[int, ...]) -> Tensor:
-    """(J, J) float: entry i, j is 1 where joint j is joint i or hangs below it."""
-    matrix = torch.eye(len(parents))
-    for joint in range(len(parents) - 1, 0, -1):
-        matrix[parents[joint]] += matrix[joint]
-    return matrix
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """The joints and keypoints of a body: all that kinematics needs, a few kilobytes. J = 24 joints, K = 49."""
-
-    parents: tuple[int, ...]
-    rest_joints: Tensor
-    """(J, 3) metres, at betas = 0."""
-    rest_joints_dirs: Tensor
-    """(J, 3, 10) metres per unit of beta."""
-    keypoint_moments: Tensor
-    """(K, J, 4): sum over vertices of regressor x skinning weight x (x, y, z, 1) of the template."""
-    keypoint_moments_dirs: Tensor
-    """(K, J, 3, 10): the same of `shapedirs`."""
-    keypoint_moments_pose: Tensor | None
-    """(K, J, 3, 207): the same of `posedirs`; None where they are zero."""
-    keypoint_valid: Tensor
-    """(K,) bool: the body defines this keypoint."""
-    stature: Tensor
-    """(11,) metres from sole to crown: at betas = 0, and per unit of each beta."""
-    tree: Tensor
-    """(J, J) see `descendants`."""
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Skeleton:
-        """Same skeleton on another device or with another floating-point type."""
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, dtype if value.is_floating_point() else None)
-        return replace(self, **moved)
-
-    def joints_at_rest(self, betas: Tensor) -> Tensor:
-        """(B, 10) -> (B, J, 3) metres."""
-        return self.rest_joints + by_row(betas, self.rest_joints_dirs)
-
-    def height(self, betas: Tensor) -> Tensor:
-        """(B, 10) -> (B,) metres from sole to crown in the T-pose."""
-        return self.stature[0] + betas @ self.stature[1:]
-
-    def world_rotations(self, rotations: Tensor) -> Tensor:
-        """Local joint rotations (B, J, 3, 3), root first -> rotations to the camera frame, (B, J, 3, 3)."""
-        world: list[Tensor] = [rotations[:, 0]] * len(self.parents)
-        for joints, parents in _levels(self.parents):
-            product = torch.stack([world[parent] for parent in parents], 1) @ rotations[:, joints]
-            for slot, joint in enumerate(joints):
-                world[joint] = product[:, slot]
-        return torch.stack(world, 1)
-
-    def positions(self, world: Tensor, rest: Tensor) -> Tensor:
-        """Posed joints (B, J, 3), without `cam_t`, of world rotations (B, J, 3, 3) and rest joints (B, J, 3).
-
-        Linear in `rest`: each joint adds its parent's rotated offset to all that hang below it.
-        """
-        parents = list(self.parents[1:])
-        offsets = torch.einsum("bjrc,bjc->bjr", world[:, parents], rest[:, 1:] - rest[:, parents])
-        steps = torch.cat([rest[:, :1], offsets], 1)
-        return self.tree.T @ steps
-
-    def moments(self, rotations: Tensor, betas: Tensor) -> Tensor:
-        """(B, K, J, 4) coefficients of the keypoints for this shape (and pose, where the body has `posedirs`)."""
-        shaped = by_row(betas, self.keypoint_moments_dirs)
-        if self.keypoint_moments_pose is not None:
-            shaped = shaped + by_row(pose_feature(rotations), self.keypoint_moments_pose)
-        return self.keypoint_moments + torch.nn.functional.pad(shaped, (0, 1))
-
-    def transforms(self, rotations: Tensor, betas: Tensor) -> Tensor:
-        """A (B, J, 3, 4): each joint's rigid transform relative to the rest pose, without `cam_t`."""
-        rest = self.joints_at_rest(betas)
-        world = self.world_rotations(rotations)
-        moved = self.positions(world, rest) - torch.einsum("bjrc,bjc->bjr", world, rest)
-        return torch.cat([world, moved[..., None]], -1)
-
-    def keypoints(self, rotations: Tensor, betas: Tensor, transforms: Tensor | None = None) -> Tensor:
-        """(B, K, 3) metres, without `cam_t`; keypoints that the body does not define stay at zero."""
-        if transforms is None:
-            transforms = self.transforms(rotations, betas)
-        return torch.einsum("bkjc,bjrc->bkr", self.moments(rotations, betas), transforms)
 
 
 @dataclass(frozen=True)
@@ -185,22 +86,6 @@ class Posed:
             + self.transforms[..., 3]
             + self.cam_t[:, None]
         )
-
-
-def by_row(coefficients: Tensor, dirs: Tensor) -> Tensor:
-    """(B, S) coefficients of blendshapes (..., S) -> (B, ...), each person's sum taken alone.
-
-    One matrix product for the batch would round a person's sums by how many others there are, and a fit, whose pixels
-    change by jumps, would carry that to millimetres.
-    """
-    flat = dirs.flatten(0, -2)
-    return torch.stack([flat @ row for row in coefficients.unbind(0)]).unflatten(1, dirs.shape[:-1])
-
-
-def pose_feature(rotations: Tensor) -> Tensor:
-    """SMPL's input of the pose blendshapes: (B, 24, 3, 3) local rotations -> (B, 207)."""
-    eye = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
-    return (rotations[:, 1:] - eye).flatten(1)
 
 
 def build_body(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from rich.progress import track
 from dsr_fit.assets import licensed, required
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
-from dsr_fit.cli.evaluate import SpinArguments
 from dsr_fit.config import load_config, to_dict
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
@@ -25,6 +25,9 @@ from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.spin_file import SpinFile, read_spin
 from dsr_fit.observe.perception import Perception
 from dsr_fit.render.device import choose_device
+
+if TYPE_CHECKING:
+    from dsr_fit.cli.evaluate import SpinArguments
 
 
 def evaluate_spin(arguments: SpinArguments) -> None:

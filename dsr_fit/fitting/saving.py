@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from dsr_fit.config import to_dict
-from dsr_fit.fitting.result import FitResult, ObjFrame
 from dsr_fit.io.files import check_mesh_path, replacing
 from dsr_fit.joints import SMPL_JOINTS
+
+if TYPE_CHECKING:
+    from dsr_fit.fitting.result import FitResult, ObjFrame
 
 
 def write_result(out: Path, result: FitResult, obj_frame: ObjFrame = "upright") -> None:

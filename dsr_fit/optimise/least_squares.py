@@ -1,9 +1,9 @@
 """Levenberg-Marquardt on keypoints, 3D landmarks and priors: the fit's first stage, and inverse kinematics.
 
 Joint rotations are updated on the manifold, R <- R exp(delta). The Jacobian is written out: a keypoint is a
-combination of the joints' transforms (`dsr_fit.body.body`), so turning joint i about its own place moves keypoint k by
-omega x (S_ki - N_ki p_i), with S and N the parts of that combination that hang below joint i. Pose blendshapes, where
-a body has them, are followed in the residuals and left out of the Jacobian.
+combination of the joints' transforms (`dsr_fit.body.skeleton`), so turning joint i about its own place moves keypoint k
+by omega x (S_ki - N_ki p_i), with S and N the parts of that combination that hang below joint i. Pose blendshapes,
+where a body has them, are followed in the residuals and left out of the Jacobian.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dsr_fit.body.body import Skeleton
 from dsr_fit.body.parameters import Parameters
+from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.config import FitConfig, Scales, Weights
 from dsr_fit.observe.batch import Batch, Points
 from dsr_fit.optimise.anchor import Anchor

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from dsr_fit.assets import sha256
-from dsr_fit.body.body import Body, Skeleton
+from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
+from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.camera import SPIN_RESOLUTION, project, ray_rotation, spin_translation, translation_from_keypoints
 from dsr_fit.errors import UsageError
 from dsr_fit.observe.batch import Batch, crop_camera_of

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsr_fit.body.body import Skeleton
+from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.labels import OCCLUDER, UNKNOWN
 from dsr_fit.rotation import matrix_to_axis_angle, rotation_between, sixd_to_matrix
 
@@ -145,7 +145,7 @@ class Dense(nn.Linear):
         if self.weight.ndim == 2:
             if self.training:
                 return super().forward(x)
-            # Row by row: a person's estimate does not depend on who else is in the batch, see `body.by_row`.
+            # Row by row: a person's estimate does not depend on who else is in the batch, see `skeleton.by_row`.
             return torch.stack([self.weight @ row for row in x.unbind(0)]) + self.bias
         return torch.baddbmm(self.bias[..., None], self.weight, x[..., None])[..., 0]
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from dsr_fit.assets import sha256, shipped
-from dsr_fit.body.body import Body, Skeleton
+from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
+from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.config import from_dict
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.files import replacing

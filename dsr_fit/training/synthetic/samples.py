@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from dsr_fit.assets import shipped
-from dsr_fit.body.body import Skeleton
+from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.camera import CROP_MARGIN
 from dsr_fit.io.files import read_arrays
 from dsr_fit.joints import COCO_17_SLOTS, MIRRORED_KEYPOINTS, mirrored_pose
