@@ -81,7 +81,7 @@ def _overview(names: list[str]) -> None:
     """List commands. Not tyro's list of subcommands, for which it first makes every command's parser."""
     lines = ["usage: dsr-fit IMAGE --out mesh.obj", "       dsr-fit COMMAND ...", "", "commands:"]
     lines += [f"  {name:17}  {(COMMANDS[name].__doc__ or '').splitlines()[0]}" for name in names]
-    lines += ["", "`dsr-fit COMMAND --help` lists a command's options. `dsr-fit IMAGE` is short for `dsr-fit fit IMAGE`."]
+    lines += ["", "`dsr-fit COMMAND --help` lists a command's options; without a command, `fit` is meant."]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
