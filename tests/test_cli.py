@@ -200,8 +200,8 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(inputs: Path, capfd: Cap
     presets = ", ".join(sorted(path.stem for path in shipped("configs").glob("*.yaml")))
     line = line.replace("{presets}", presets).replace("{weights}", ", ".join(sorted(vars(Weights()))))
     before = content(inputs)
-    assert refused(capfd, [*words.split(), "--out", "results/m.obj"]) == (status, f"dsr-fit: {line}")
-    assert content(inputs) == before  # the pickle's mkdir did not run either
+    assert refused(capfd, [*words.split(), "--out", "new/folder/m.obj"]) == (status, f"dsr-fit: {line}")
+    assert content(inputs) == before  # no folder is left, and the pickle's mkdir did not run either
 
 
 @pytest.mark.parametrize("case", OUTPUT_REFUSALS)
