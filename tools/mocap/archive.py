@@ -12,6 +12,9 @@ from mocap.clip import Clip
 from mocap.deepmimic import read_deepmimic
 from mocap.retarget import CMU, CMU_BVH, DEEPMIMIC, Correspondence
 
+ARCHIVES = ("cmu_asfamc.zip", "cmu_more.zip")
+"""The zips whose skeletons `retarget` knows; others beside them are left alone."""
+
 BORROWED = "01"
 """Whose skeleton CMU's takes without one get; the axes of bones, which matter, are alike in all."""
 
@@ -22,12 +25,12 @@ TOGETHER = {"13": "13 and 14", "14": "13 and 14"}
 
 def source_files(folder: Path) -> list[Path]:
     """The files that `read_clips` reads."""
-    return sorted([*folder.glob("*.zip"), *folder.glob("deepmimic/humanoid3d_*.txt")])
+    return [*(folder / name for name in ARCHIVES), *sorted(folder.glob("deepmimic/humanoid3d_*.txt"))]
 
 
 def read_clips(folder: Path) -> Iterator[tuple[str, Clip, Correspondence]]:
     """Each clip with its group (its subject, or all of DeepMimic) and the joints that correspond."""
-    archives = [zipfile.ZipFile(path) for path in sorted(folder.glob("*.zip"))]
+    archives = [zipfile.ZipFile(folder / name) for name in ARCHIVES]
     skeletons: dict[str, Acclaim] = {}
     for archive in archives:
         for name in archive.namelist():
