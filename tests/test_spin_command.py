@@ -239,6 +239,6 @@ def test_a_file_of_which_nothing_works_fails_and_still_lists_why(tmp_path: Path)
 
 def test_the_command_line_knows_it(capfd: Capture) -> None:
     assert cli.main(["evaluate", "--help"]) == 0
-    assert "• evaluate spin " in capfd.readouterr().out
+    assert "  evaluate spin " in capfd.readouterr().out
     status = cli.main(["evaluate", "spin", "--data", "gone.npz", "--images", ".", "--out", "r.json"])
     assert (status, capfd.readouterr().err[:17]) == (1, "dsr-fit: gone.npz")

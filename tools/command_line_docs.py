@@ -15,28 +15,16 @@ from typing import Any
 
 import tyro
 
-from dsr_fit.cli.batch import BatchArguments
-from dsr_fit.cli.evaluate import ClothedArguments, SpinArguments
-from dsr_fit.cli.export import ExportArguments
-from dsr_fit.cli.fit import FitArguments
-from dsr_fit.cli.main import default_of
-from dsr_fit.cli.prior import BuildArguments
-from dsr_fit.cli.rounds import RoundsArguments
-from dsr_fit.cli.train import TrainArguments
+from dsr_fit.cli.main import COMMANDS, default_of
+from dsr_fit.cli.options import FitterArguments
 from dsr_fit.config import FitConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "command_line.md"
 KINDS: dict[str, type] = {
-    "fit": FitArguments,
     "configuration": FitConfig,
-    "batch": BatchArguments,
-    "rounds": RoundsArguments,
-    "export": ExportArguments,
-    "train": TrainArguments,
-    "evaluate clothed": ClothedArguments,
-    "evaluate spin": SpinArguments,
-    "prior build": BuildArguments,
+    **{name: kind for name, kind in COMMANDS.items() if name not in ("evaluate ablation", "info")},
 }
+"""`evaluate ablation` takes what `evaluate clothed` does, `info` nothing."""
 
 
 def options(kind: type) -> dict[str, tuple[str, str]]:
@@ -45,17 +33,17 @@ def options(kind: type) -> dict[str, tuple[str, str]]:
         warnings.simplefilter("ignore")  # tyro builds argparse's parser for those who ask, and says that it is slow
         parser: Any = tyro.extras.get_parser(kind, default=FitConfig() if kind is FitConfig else default_of(kind))
     actions = [action for action in parser._actions if action.option_strings and action.dest != "help"]
-    return {action.option_strings[0]: (_takes(action), action.help or "") for action in actions}
+    return {action.option_strings[0]: (_takes(action), _help(action)) for action in actions}
 
 
 def table(name: str) -> str:
-    """The rows of one command, without the configuration's, which have a table of their own."""
-    shared = set() if name == "configuration" else set(options(FitConfig))
+    """The rows of one command; the configuration's, for commands that fit, are in a table of their own."""
+    shared = set(options(FitConfig)) if issubclass(KINDS[name], FitterArguments) else set()
     lines = ["| option | what |", "| --- | --- |"]
     for option, (takes, text) in options(KINDS[name]).items():
         if option not in shared:
             shown = f"{option} {takes}".strip().replace("|", "\\|")
-            lines.append(f"| `{shown}` | {' '.join(text.split()).replace('|', chr(92) + '|')} |")
+            lines.append(f"| `{shown}` | {text.replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
 
 
@@ -65,7 +53,14 @@ def rewritten(page: str) -> str:
     return pattern.sub(lambda found: found[1] + table(found[2]) + found[3], page)
 
 
+def _help(action: Any) -> str:
+    """The option's docstring with its default, if that is a value."""
+    return re.sub(r" *\(default: (None)?\)", "", " ".join((action.help or "").split()))
+
+
 def _takes(action: Any) -> str:
+    if action.nargs == 0:
+        return f"| {action.option_strings[-1]}"
     if action.choices:
         return "|".join(map(str, action.choices))
     return str(action.metavar or "").replace("{None}|", "")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.cli.options import check_out
+from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import REPORTING_SEED, PerceptionKind
 
 if TYPE_CHECKING:
@@ -139,7 +140,4 @@ def _check(arguments: ClothedArguments) -> None:
         raise UsageError(f"--cases {arguments.cases}: at least 1")
     if not 0 <= arguments.noise < 1:
         raise UsageError(f"--noise {arguments.noise}: a share of the keypoints' box, such as 0.005")
-    if arguments.out.suffix != ".json":
-        raise UsageError(f"--out {arguments.out}: the suffix must be .json")
-    if not arguments.out.parent.is_dir():
-        raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    check_out(arguments.out, ".json")

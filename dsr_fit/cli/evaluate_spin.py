@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,11 @@ from rich.progress import track
 from dsr_fit.assets import licensed, required
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
+<<<<<<< HEAD
+=======
+from dsr_fit.cli.evaluate import SpinArguments
+from dsr_fit.cli.options import check_focal, check_out
+>>>>>>> cli
 from dsr_fit.config import load_config, to_dict
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
@@ -65,12 +69,8 @@ def _check(arguments: SpinArguments) -> None:
     """What can be refused before anything is read."""
     if arguments.every < 1:
         raise UsageError(f"--every {arguments.every}: expected a positive number of rows")
-    if arguments.focal is not None and not 0 < arguments.focal < math.inf:
-        raise UsageError(f"--focal {arguments.focal:g}: expected pixels, a positive number")
-    if arguments.out.suffix != ".json":
-        raise UsageError(f"--out {arguments.out}: the suffix must be .json")
-    if not arguments.out.parent.is_dir():
-        raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    check_focal(arguments.focal)
+    check_out(arguments.out, ".json")
     if not arguments.images.is_dir():
         raise InputError(f"--images {arguments.images}: no such folder; the names in --data are relative to it")
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.cli.options import check_out
+from dsr_fit.errors import InputError
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.exports.labels import Label
@@ -50,11 +51,7 @@ class ExportArguments:
 
 def run_export(arguments: ExportArguments) -> None:
     """Write one file (or folder), and say how many people are in it."""
-    suffix = SUFFIXES[arguments.format]
-    if arguments.out.suffix != suffix and suffix:
-        raise UsageError(f"--out {arguments.out}: the suffix must be {suffix} for --format {arguments.format}")
-    if not arguments.out.parent.is_dir():
-        raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    check_out(arguments.out, SUFFIXES[arguments.format], f" for --format {arguments.format}")
     from dsr_fit.dataset.exports.labels import label_of
     from dsr_fit.dataset.run import open_results
 

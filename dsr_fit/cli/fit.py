@@ -13,7 +13,6 @@ import tyro
 
 from dsr_fit.cli.options import NO_GATE, FitterArguments
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.io.files import BESIDE_MESH, check_mesh_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +90,8 @@ def _check_labels(arguments: FitArguments) -> None:
 
 def _check_out(out: Path, inputs: Sequence[Path | None] = ()) -> None:
     """Find out before the work that its four files can be written, and that none replaces an input."""
+    from dsr_fit.io.files import BESIDE_MESH, check_mesh_path
+
     check_mesh_path(out)
     folder = next(folder for folder in out.parents if folder.exists())  # what lacks below it is made in the end
     if not folder.is_dir():

@@ -25,7 +25,7 @@ def print_info() -> None:
 
     from dsr_fit.fitting.saving import versions
 
-    console = Console()
+    console = Console(markup=False)  # an extra's brackets are no style
     for title, rows in (
         ("Versions", list(versions().items())),
         ("Backends", _backends()),

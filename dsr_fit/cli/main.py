@@ -6,10 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn, Union
+from typing import Any
 
 import tyro
-from tyro.conf import subcommand
 
 from dsr_fit.cli.batch import BatchArguments
 from dsr_fit.cli.evaluate import AblationArguments, ClothedArguments, SpinArguments
@@ -36,6 +35,8 @@ COMMANDS: dict[str, type] = {
 }
 """Name -> options, and what runs with them (`run`)."""
 
+HELP = {"-h", "--help"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status: 0, 1 (input or fit failed) or 2 (wrong usage)."""
@@ -59,32 +60,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: list[str]) -> Any:
     """The options of the command that the words name.
 
-    Raises UsageError for a command that isn't there, and SystemExit after a message or a help text of tyro's.
+    Raises UsageError for a command that isn't there, and SystemExit after a help text or a message of tyro's.
     """
-    first = argv[0] if argv else ""
-    groups = {name.split()[0] for name in COMMANDS if " " in name}
-    if first in groups and argv[1:2] and argv[1] not in ("-h", "--help"):
+    first = argv[0] if argv else "--help"
+    group = [name for name in COMMANDS if name.startswith(f"{first} ")]
+    if first in HELP or (group and (len(argv) == 1 or argv[1] in HELP)):
+        _overview(group or list(COMMANDS))
+        raise SystemExit(0 if HELP & set(argv[:2]) else 2)
+    name, words = (first, argv[1:]) if first in COMMANDS else ("fit", argv)
+    if group:
         name, words = " ".join(argv[:2]), argv[2:]
         if name not in COMMANDS:
-            known = ", ".join(name.split()[1] for name in COMMANDS if name.startswith(f"{first} "))
+            known = ", ".join(name.split()[1] for name in group)
             raise UsageError(f"`dsr-fit {first}` has no {argv[1]!r}; choose one of {known}")
-    elif first in groups or first in ("", "-h", "--help"):
-        return _overview(first if first in groups else "", asked=bool(argv[1:] or (argv and first not in groups)))
-    else:
-        name, words = (first, argv[1:]) if first in COMMANDS else ("fit", argv)
     default = default_of(COMMANDS[name], _value_of(words, "--config"))
     return tyro.cli(COMMANDS[name], args=words, default=default, prog=f"dsr-fit {name}")
 
 
-def _overview(group: str, asked: bool) -> NoReturn:
-    """The commands, or those of a group; asked for or, with status 2, in place of a command that lacks."""
-    choices = [Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items() if name.startswith(group)]
-    shown = Union[tuple(choices)]  # noqa: UP007  one alone shows its own help
-    try:
-        tyro.cli(shown, args=["--help"], prog="dsr-fit", description=__doc__)  # type: ignore[arg-type]
-    except SystemExit:
-        raise SystemExit(0 if asked else 2) from None
-    raise AssertionError("tyro shows a help text and exits")
+def _overview(names: list[str]) -> None:
+    """List commands. Not tyro's list of subcommands, for which it first makes every command's parser."""
+    lines = ["usage: dsr-fit IMAGE --out mesh.obj", "       dsr-fit COMMAND ...", "", "commands:"]
+    lines += [f"  {name:17}  {(COMMANDS[name].__doc__ or '').splitlines()[0]}" for name in names]
+    lines += ["", "`dsr-fit COMMAND --help` lists a command's options; without a command, `fit` is meant."]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def default_of(kind: type, config: str | None = None) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 import tyro
 
 from dsr_fit.config import FitConfig
-from dsr_fit.errors import UsageError
+from dsr_fit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.settings import Settings
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 
 NO_GATE = "the quality gate was calibrated for other files, keypoints, labels or settings"
 """Why a fit has no quality."""
+
+
+def check_out(out: Path, suffix: str, why: str = "") -> None:
+    """Raises UsageError for a file to write of another suffix ("" is any), InputError where its folder is missing."""
+    if suffix and out.suffix != suffix:
+        raise UsageError(f"--out {out}: the suffix must be {suffix}{why}")
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}; make it first")
+
+
+def check_focal(focal: float | None) -> None:
+    """Raises UsageError for a focal length that no camera has."""
+    if focal is not None and not 0 < focal < math.inf:
+        raise UsageError(f"--focal {focal:g}: expected pixels, a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +76,7 @@ class FitterArguments:
 
     def check_focal(self) -> None:
         """Raises UsageError for a focal length that no camera has."""
-        if self.focal is not None and not 0 < self.focal < math.inf:
-            raise UsageError(f"--focal {self.focal:g}: expected pixels, a positive number")
+        check_focal(self.focal)
 
     def settings(self) -> Settings:
         """The same as a data set's settings, which know the files and the fitter."""

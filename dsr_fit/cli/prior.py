@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsr_fit.cli.options import check_out
 from dsr_fit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ class BuildArguments:
 
 def build(arguments: BuildArguments) -> None:
     """The work behind `dsr-fit prior build`."""
-    if arguments.out.suffix != ".npz":
-        raise UsageError(f"--out {arguments.out}: the suffix must be .npz")
-    if not arguments.out.parent.is_dir():
-        raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    check_out(arguments.out, ".npz")
     for name in ("views", "resolution"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"--{name} {getattr(arguments, name)}: expected a positive number")

@@ -33,12 +33,15 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def announce_compilation(entry: Any) -> None:
-    """Say, once a process, that kernels are about to be compiled, unless `entry` (a kernel) is in the cache already."""
+    """Log, once per process, that the first fit compiles the kernels, unless `entry`, one of them, is cached.
+
+    A renderer says so when it is made: in a batch that is once, in the process that starts the others, which are quiet.
+    """
     if entry in _ANNOUNCED or entry.signatures or _is_cached(entry):
         return
     _ANNOUNCED.append(entry)
     logging.getLogger("dsr_fit").warning(
-        "compiling the CPU kernels, once per installation (about %d s)", KERNEL_SECONDS
+        "the first fit compiles the CPU kernels, once per installation (about %d s)", KERNEL_SECONDS
     )
 
 
