@@ -14,11 +14,7 @@ from rich.progress import track
 from dsr_fit.assets import licensed, required
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
-<<<<<<< HEAD
-=======
-from dsr_fit.cli.evaluate import SpinArguments
 from dsr_fit.cli.options import check_focal, check_out
->>>>>>> cli
 from dsr_fit.config import load_config, to_dict
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
