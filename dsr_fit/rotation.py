@@ -31,30 +31,15 @@ def matrix_to_quaternion(matrices: Tensor) -> Tensor:
 
     The largest of the four squared components picks the formula (Shepperd's method), so that it holds near pi.
     """
-    m = matrices
-    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
-    squares = torch.stack(
-        [
-            1 + trace,
-            1 + 2 * m[..., 0, 0] - trace,
-            1 + 2 * m[..., 1, 1] - trace,
-            1 + 2 * m[..., 2, 2] - trace,
-        ],
-        -1,
-    )
-    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
-    candidates = torch.stack(
-        [
-            torch.stack([squares[..., 0], wx, wy, wz], -1),
-            torch.stack([wx, squares[..., 1], xy, xz], -1),
-            torch.stack([wy, xy, squares[..., 2], yz], -1),
-            torch.stack([wz, xz, yz, squares[..., 3]], -1),
-        ],
-        -2,
-    )
+    (xx, rxy, rxz), (ryx, yy, ryz), (rzx, rzy, zz) = (row.unbind(-1) for row in matrices.unbind(-2))
+    trace = xx + yy + zz
+    squares = torch.stack([1 + trace, 1 + 2 * xx - trace, 1 + 2 * yy - trace, 1 + 2 * zz - trace], -1)
+    ww, xx, yy, zz = squares.unbind(-1)
+    wx, wy, wz = rzy - ryz, rxz - rzx, ryx - rxy
+    xy, xz, yz = rxy + ryx, rxz + rzx, ryz + rzy
+    products = torch.stack([ww, wx, wy, wz, wx, xx, xy, xz, wy, xy, yy, yz, wz, xz, yz, zz], -1).unflatten(-1, (4, 4))
     best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
-    quaternion = torch.nn.functional.normalize(candidates.gather(-2, best).squeeze(-2), dim=-1)
+    quaternion = torch.nn.functional.normalize(products.gather(-2, best).squeeze(-2), dim=-1)
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import pickle
+import stat
+import struct
 import sys
 import tarfile
 import types
@@ -192,17 +194,13 @@ def zip_of(path: Path, data: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("known", [b"some\nthing", b"collections\nOrderedDict", b"torch._utils\n_rebuild_tensor_v2"])
+@pytest.mark.parametrize(
+    "known", [b"some\nthing", b"collections\nOrderedDict", b"torch._utils\n_rebuild_tensor_v2", b"torch\nFloatStorage"]
+)
 def test_a_file_can_set_nothing_on_what_it_is_given(tmp_path: Path, known: bytes) -> None:
     # GLOBAL, then BUILD with slots (None, {"append": None}): setattr on the class or function itself.
     zip_of(tmp_path / "a.pt", b"c" + known + b"\n(N}S'append'\nNstb.")
     assert refusal(tmp_path / "a.pt").startswith("not a readable file of torch.save (")
-
-
-def test_a_storages_type_is_made_anew_for_each_file(tmp_path: Path) -> None:
-    zip_of(tmp_path / "a.pt", b"ctorch\nFloatStorage\n(N}S'append'\nNstb.")
-    assert load_torch(tmp_path / "a.pt").append is None
-    assert not hasattr(load_torch(zip_of(tmp_path / "b.pt", b"ctorch\nFloatStorage\n.")), "append")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -227,10 +225,63 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.pt") == "not a readable file of torch.save (a TorchScript archive)"
 
 
-def test_a_tar_archive_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.pt", "w") as archive:
-        archive.addfile(tarfile.TarInfo("storages"))
-    assert refusal(tmp_path / "a.pt") == "not a readable file of torch.save (neither of its two formats)"
+class Script(torch.nn.Module):
+    """Writes the file of that name when TorchScript loads it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        torch.save(torch.zeros(1), state[0])
+        self.path = state[0]
+        self.training = state[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_behind_a_second_directory_is_not_run(tmp_path: Path) -> None:
+    """torch reads the zip's directory where the file says that it starts, `zipfile` the one before the file's end."""
+    written, path = tmp_path / "written", tmp_path / "a.pt"
+    torch.jit.save(torch.jit.script(Script(str(written))), path)
+    data = path.read_bytes()
+    end = data.rfind(b"PK\x05\x06")
+    size, start = struct.unpack("<II", data[end + 12 : end + 20])
+    directory = data[start : start + size]
+    path.write_bytes(data[: start + size] + directory.replace(b"constants.pkl", b"innocents.pkl") + data[end:])
+    assert refusal(path).startswith("not a readable file of torch.save (")
+    assert not written.exists()
+    torch.jit.load(path)
+    assert written.exists()
+
+
+@pytest.mark.parametrize("disguise", ["none", "a pickle's first byte", "a zip at its end"])
+def test_a_tar_archive_is_not_extracted(tmp_path: Path, disguise: str) -> None:
+    """torch extracts a member `storages`; as a hard link, that changes the permissions of any file of the user's."""
+    secret, path = tmp_path / "secret", tmp_path / "a.pt"
+    secret.touch(mode=0o600)
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin1") as archive:
+        if disguise == "a pickle's first byte":
+            archive.addfile(tarfile.TarInfo("\x80"))
+        link = tarfile.TarInfo("storages")
+        link.type, link.linkname, link.mode = tarfile.LNKTYPE, str(secret), 0o666
+        archive.addfile(link)
+    if disguise == "a zip at its end":
+        path.write_bytes(path.read_bytes() + zip_of(tmp_path / "b.pt", b"words").read_bytes())
+    assert refusal(path).startswith("not a readable file of torch.save (")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+def test_a_damaged_storage_is_refused(tmp_path: Path) -> None:
+    data = saved(tmp_path / "a.pt", {"w": torch.full((8,), 0.5)}).read_bytes()
+    numbers = torch.full((8,), 0.5).numpy().tobytes()
+    assert numbers in data
+    (tmp_path / "a.pt").write_bytes(data.replace(numbers, numbers[:-1] + b"\0"))
+    assert "CRC" in refusal(tmp_path / "a.pt")
 
 
 def test_missing_unexpected_and_wrong_are_one_line(tmp_path: Path) -> None:
