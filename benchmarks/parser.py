@@ -1,8 +1,8 @@
-"""Human parsers on the validation photos of Clothing Co-Parsing, judged against the annotation.
+"""The human parser on the validation photos of Clothing Co-Parsing, judged against the annotation.
 
     PYTHONPATH=tools python benchmarks/parser.py --photos ../shared/data/ccp --out benchmarks/results/parser.json
 
-Each parser sees the same photos and detections. Composites put a person or a thing of another photo into the picture;
+Composites put a person or a thing of another photo into the picture;
 the detector looks at them anew. `--sheet FILE` draws the worst and some other maps.
 """
 
@@ -36,7 +36,6 @@ from dsr_fit.observe.parser import HumanParser, load_parser
 
 SIDE = 448  # pixels of a composite
 SAME_PERSON = 0.4  # IoU of keypoint boxes below which the detector chose somebody else
-PARSERS = ("rules", "open")
 
 
 class Photos:
@@ -149,23 +148,20 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="PNG of the worst eight maps and eight others; not to be committed")
     arguments = parser.parse_args()
     photos = Photos(arguments.photos, arguments.split, arguments.detections)
-    table: dict[str, Any] = {}
-    for name in PARSERS:
-        figures, maps = judged(load_parser(arguments.weights if name == "open" else name), photos)
-        table[name] = figures
-        shown = ("person_iou", "paper4_iou", "code8_iou", "mc_iou", "second_person_leak", "median_ms")
-        print(name, {key: round(figures[key], 3) for key in shown}, figures["pasted_occluder"])
-        if name == "open" and arguments.sheet:
-            worst = np.argsort([figures["code8_iou_by_photo"][item[0]] for item in photos.items])
-            others = np.random.default_rng(0).choice(worst[8:], 8, replace=False)
-            sheet(photos, maps, [*worst[:8], *others], arguments.sheet)
+    figures, maps = judged(load_parser(arguments.weights), photos)
+    shown = ("person_iou", "paper4_iou", "code8_iou", "mc_iou", "second_person_leak", "median_ms")
+    print({key: round(figures[key], 3) for key in shown}, figures["pasted_occluder"])
+    if arguments.sheet:
+        worst = np.argsort([figures["code8_iou_by_photo"][item[0]] for item in photos.items])
+        others = np.random.default_rng(0).choice(worst[8:], 8, replace=False)
+        sheet(photos, maps, [*worst[:8], *others], arguments.sheet)
     report = {
         "machine": describe_machine(),
         "threads": torch.get_num_threads(),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "split": arguments.split,
         "photos": len(photos.items),
-        "parsers": table,
+        "parsers": {"open": figures},
     }
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -32,8 +32,8 @@ from dsr_fit.fitting.result import FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.priors.semantic import load_semantic_prior
 
-FIRST_PRIOR, FIRST_PARSER = "first semantic prior", "first parser"
-"""The default settings with what it had before it learned."""
+FIRST_PRIOR = "first semantic prior"
+"""The default settings with the semantic prior by rule."""
 
 
 def variants(config: FitConfig) -> dict[str, FitConfig]:
@@ -53,17 +53,14 @@ def variants(config: FitConfig) -> dict[str, FitConfig]:
         "both": only(dsr_mc=mc, dsr_c=c),
         "first pose prior": load_config("pose_ranges", config),
         FIRST_PRIOR: config,
-        FIRST_PARSER: config,
     }
 
 
-def observe_all(
-    folder: Path, numbers: list[str], cache: Path | None, parser: str = "open"
-) -> dict[str, Observation | str]:
-    """Photo number -> what was seen, or the reason why it can't be fitted."""
+def observe_all(folder: Path, numbers: list[str], cache: Path | None) -> dict[str, Observation | str]:
+    """Photo number -> its observation, or the reason why it can't be fitted."""
     with TemporaryDirectory() as nowhere:
-        photos = photo_source(folder, (cache or Path(nowhere)) / "photos" / parser, numbers)
-        seen = photos.observe(Settings(parser=parser), with_image=True)
+        photos = photo_source(folder, (cache or Path(nowhere)) / "photos" / "open", numbers)
+        seen = photos.observe(Settings(), with_image=True)
     return {Path(name).stem: item for name, item in seen.items()}
 
 
@@ -95,12 +92,8 @@ def main() -> None:
     for name in arguments.variants.split(",") if arguments.variants else chosen:
         prior = load_semantic_prior(body, shipped("priors/semantic/rules.npz")) if name == FIRST_PRIOR else None
         fitter = Fitter(body, chosen[name], semantic_prior=prior)
-        told = list(found.values())
-        if name == FIRST_PARSER:
-            again = observe_all(arguments.photos, list(found), arguments.cache, "rules")
-            told = [item for item in again.values() if isinstance(item, Observation)]
         started = time.perf_counter()
-        results = list(fit_all(fitter, told, arguments.batch))
+        results = list(fit_all(fitter, list(found.values()), arguments.batch))
         seconds = (time.perf_counter() - started) / len(results)
         judged = metrics_on_photos(umpire, [result.parameters() for result in results], truth)
         implausible = judged.pop("implausible_joints").mean()

@@ -417,7 +417,7 @@ def test_official_smpl_takes_a_prior_of_its_own_or_the_one_that_ships(
     ("options", "said"),
     [
         (["--label-scheme", "atr"], "says what --labels holds"),
-        (["--labels", "map.png", "--parser", "rules"], "takes the place of a parser"),
+        (["--labels", "map.png", "--parser", "own.safetensors"], "takes the place of a parser"),
         (["--labels", "map.png", "--parsing-protocol", "paper"], "takes the place of a parser"),
     ],
 )

@@ -31,7 +31,6 @@ from dsr_fit.observe.network_parser import (
 )
 from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Perception
-from dsr_fit.observe.rules.rule_parser import RuleParser
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "person.png"
 
@@ -201,12 +200,13 @@ def test_what_ships_is_small() -> None:
 
 
 def test_parsers_by_name(tmp_path: Path) -> None:
-    assert isinstance(load_parser("rules"), RuleParser)
     assert load_parser().name == "open"
-    with pytest.raises(UsageError, match="expected `open`, `rules`"):
+    with pytest.raises(UsageError, match="expected `open`, a .safetensors file"):
         load_parser("graphonomy")
+    with pytest.raises(UsageError, match="the rule-based parser is gone; `open`, the default, has replaced it"):
+        load_parser("rules")
     with pytest.raises(UsageError, match="knows `fast` alone"):
-        load_parser("rules", "paper")
+        load_parser(str(tmp_path), "paper")
     with pytest.raises(InputError, match=r"transformers|hf download"):
         load_parser(str(tmp_path))
 

@@ -1,11 +1,13 @@
-"""The parser's window: pixel centres stay where they are, whatever the window's size and place."""
+"""The window that the parser sees: pixel centres stay where they are, whatever its size and place; boxes of keypoints."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from dsr_fit.boxes import keypoint_box
 from dsr_fit.camera import Crop
+from dsr_fit.joints import empty_keypoints
 from dsr_fit.observe.crop import cut, put_back
 
 SIZE = 64
@@ -57,3 +59,12 @@ def test_labels_go_back_to_where_they_were_seen() -> None:
     np.testing.assert_array_equal(full[2:10, 6:14], np.repeat(np.repeat(labels, 2, 0), 2, 1))
     full[2:10, 6:14] = 0
     assert not full.any()
+
+
+def test_a_box_of_keypoints() -> None:
+    keypoints = empty_keypoints()
+    assert keypoint_box(keypoints) == (0, 0, 0, 0)
+    keypoints[3] = (5, 6, 0.1)
+    assert keypoint_box(keypoints) == (5, 6, 0, 0)  # the unsure count where there are no others
+    keypoints[4], keypoints[5] = (10, 40, 0.9), (30, 20, 0.9)
+    assert keypoint_box(keypoints) == (10, 20, 20, 20)

@@ -162,7 +162,7 @@ exchanged.
 
 {regressors.modes()}
 
-Parsers, learned and by rules, against the annotation of validation photos ([more](parser.md)):
+The parser, and the rule-based one that it replaced, against the annotation of validation photos ([more](parser.md)):
 
 {parsing.parser()}
 

@@ -39,7 +39,7 @@ class FitterArguments:
     """What decides a fit, apart from the image."""
 
     parser: str = "open"
-    """The human parser: `open` (ours), `rules`, our .safetensors file, or a SegFormer-clothes folder."""
+    """The human parser: `open` (ours), our .safetensors file, or a SegFormer-clothes folder."""
     parsing_protocol: Literal["fast", "paper"] = "fast"
     """One forward pass of the parser, or DSR's average over four scales and their mirror images."""
     focal: float | None = None

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from dsr_fit.assets import shipped
 from dsr_fit.camera import Crop
 from dsr_fit.errors import InputError
+from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABELS, MIRRORED_LABELS, OCCLUDER
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import cut, put_back, window_around
-from dsr_fit.observe.limbs import POINT_SLOTS, point_array
 
 if TYPE_CHECKING:
     from dsr_fit.observe.parser import ParsingProtocol
@@ -30,8 +30,26 @@ if TYPE_CHECKING:
 CLASSES = len(LABELS) + 1
 """The 20 labels, and last: something in front of this person."""
 
-POINTS = tuple(POINT_SLOTS)
-"""The keypoints that the network is given."""
+# Each point's slots: BODY_25 and MediaPipe fill the first block, COCO the second.
+_SLOTS: dict[str, tuple[int, ...]] = {
+    name: tuple(KEYPOINT_INDEX[slot] for slot in slots)
+    for name, slots in {
+        "nose": ("Nose", "Nose (COCO)"),
+        "left_eye": ("LEye", "Left Eye"), "right_eye": ("REye", "Right Eye"),
+        "left_ear": ("LEar", "Left Ear"), "right_ear": ("REar", "Right Ear"),
+        "left_shoulder": ("LShoulder", "Left Shoulder"), "right_shoulder": ("RShoulder", "Right Shoulder"),
+        "left_elbow": ("LElbow", "Left Elbow"), "right_elbow": ("RElbow", "Right Elbow"),
+        "left_wrist": ("LWrist", "Left Wrist"), "right_wrist": ("RWrist", "Right Wrist"),
+        "left_hip": ("LHip", "Left Hip"), "right_hip": ("RHip", "Right Hip"),
+        "left_knee": ("LKnee", "Left Knee"), "right_knee": ("RKnee", "Right Knee"),
+        "left_ankle": ("LAnkle", "Left Ankle"), "right_ankle": ("RAnkle", "Right Ankle"),
+        "left_heel": ("LHeel",), "right_heel": ("RHeel",),
+        "left_toe": ("LBigToe",), "right_toe": ("RBigToe",),
+    }.items()
+}  # fmt: skip
+
+POINTS = tuple(_SLOTS)
+"""The network's input keypoints."""
 
 _BONES = tuple(
     (POINTS.index(f"{side}_{a}"), POINTS.index(f"{side}_{b}"))
@@ -144,6 +162,11 @@ def network_input(image: np.ndarray, detection: Detection, window: Crop, size: i
         torch.tensor([detection.person_mask is not None]),
         torch.from_numpy(points)[None],
     )
+
+
+def point_array(keypoints: np.ndarray) -> np.ndarray:
+    """(49, 3) keypoints -> (21, 3) float32 in the order of `POINTS`, each from its more confident slot."""
+    return keypoints[[max(slots, key=lambda slot: keypoints[slot, 2]) for slots in _SLOTS.values()]].astype(np.float32)
 
 
 def heatmaps(points: Tensor, size: int) -> Tensor:

@@ -25,7 +25,7 @@ class HumanParser(Protocol):
 
 
 def load_parser(which: str = "open", protocol: ParsingProtocol = "fast") -> HumanParser:
-    """The parser of that name: `open` (ships), `rules`, a `.safetensors` file of ours, or a SegFormer folder.
+    """The parser of that name: `open` (ships), a `.safetensors` file of ours, or a SegFormer folder.
 
     Raises:
         UsageError: no such parser, or one that knows a single protocol is asked for another.
@@ -35,17 +35,15 @@ def load_parser(which: str = "open", protocol: ParsingProtocol = "fast") -> Huma
         from dsr_fit.observe.network_parser import NetworkParser
 
         return NetworkParser(None if which == "open" else Path(which), protocol)
+    if which == "rules":
+        raise UsageError("--parser rules: the rule-based parser is gone; `open`, the default, has replaced it")
     if protocol != "fast":
         raise UsageError(f"--parsing-protocol {protocol} is for the parsers of ours; {which!r} knows `fast` alone")
-    if which == "rules":
-        from dsr_fit.observe.rules.rule_parser import RuleParser
-
-        return RuleParser()
     from dsr_fit.observe.segformer import DOWNLOAD, SegformerParser
 
     if Path(which).is_dir():
         return SegformerParser(Path(which))
     raise UsageError(
-        f"--parser {which}: expected `open`, `rules`, a .safetensors file of ours, or the folder of a SegFormer for "
+        f"--parser {which}: expected `open`, a .safetensors file of ours, or the folder of a SegFormer for "
         f"clothes (`{DOWNLOAD}` gets one)"
     )

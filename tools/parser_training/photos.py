@@ -14,8 +14,7 @@ from dsr_fit.io.images import read_image
 from dsr_fit.labels import OCCLUDER
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import window_around
-from dsr_fit.observe.limbs import point_array
-from dsr_fit.observe.network_parser import CLASSES
+from dsr_fit.observe.network_parser import CLASSES, point_array
 
 KEPT_SIDE = 448
 """Longer side of the person's window in pixels; larger photos are shrunk to it."""

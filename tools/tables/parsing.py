@@ -7,14 +7,17 @@ from typing import Any
 
 from tables.results import result
 
+PARSERS = {"rules": "the earlier rule-based parser", "open": "network"}
+"""Those without a result have no column."""
+
 
 def parser() -> str:
-    """The shipped parser beside the rules it replaced."""
+    """The shipped parser beside the one it replaced."""
     measured = result("parser")
-    rows = ["| | rules | network |", "| --- | --- | --- |"]
+    names, rows = _columns(measured["parsers"])
 
     def row(title: str, value: Callable[[dict[str, Any]], float], form: str = ".3f") -> None:
-        cells = (format(value(measured["parsers"][name]), form) for name in ("rules", "open"))
+        cells = (format(value(measured["parsers"][name]), form) for name in names)
         rows.append(f"| {title} | {' | '.join(cells)} |")
 
     row("person, IoU", lambda figures: figures["person_iou"])
@@ -32,10 +35,16 @@ def parser() -> str:
 def parser_labels() -> str:
     """IoU of each label and class."""
     measured = result("parser")["parsers"]
-    rows = ["| | rules | network |", "| --- | --- | --- |"]
+    names, rows = _columns(measured)
     for group in ("label_iou", "code8_by_class", "paper4_by_class"):
         for name in measured["open"][group]:
-            cells = (measured[which][group][name] for which in ("rules", "open"))
+            cells = (measured[which][group][name] for which in names)
             title = name if group == "label_iou" else f"{name} ({group.split('_')[0]})"
             rows.append(f"| {title} | {' | '.join('-' if cell is None else f'{cell:.2f}' for cell in cells)} |")
     return "\n".join(rows)
+
+
+def _columns(measured: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The parsers that were measured, and the head of a table with a column for each."""
+    names = [name for name in PARSERS if name in measured]
+    return names, [f"| | {' | '.join(PARSERS[name] for name in names)} |", "| --- " * (len(names) + 1) + "|"]
