@@ -1,4 +1,4 @@
-"""The window that the parser sees: pixel centres stay where they are, whatever its size and place; boxes of keypoints."""
+"""The window that the parser sees: pixel centres stay in place, whatever its size and place; and boxes of keypoints."""
 
 from __future__ import annotations
 
