@@ -4,8 +4,6 @@ it."""
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -208,45 +206,3 @@ def test_nothing_breaks_it(
         torch.autograd.backward([render.alpha.sum() + render.attributes.sum()])
         assert leaf.grad is not None
         assert leaf.grad.shape == leaf.shape
-
-
-def test_the_first_fit_after_an_installation_says_that_it_compiles(tmp_path: Path) -> None:
-    """With an empty cache, once, however many renderers there are; with a full one, not at all."""
-    code = (
-        "import numpy as np; from dsr_fit.render.renderer import Renderer\n"
-        "for _ in range(2): Renderer(np.array([[0, 1, 2]]), 3, device='cpu')"
-    )
-    Renderer(np.array([[0, 1, 2]]), 3, device="cpu")(torch.rand(1, 3, 3) + 1, torch.ones(1, 4), 4)  # fills ours
-    said = []
-    for extra in ({"NUMBA_CACHE_DIR": str(tmp_path)}, {}):
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env={**os.environ, **extra}, capture_output=True, text=True, check=True)
-        said.append(done.stderr.count("compiles the CPU kernels, once per installation"))
-    assert said == [1, 0]
-
-
-def test_kernels_compile_where_the_package_is_read_only(tmp_path: Path) -> None:
-    """The cache then goes to the user's folder. A file in the place of __pycache__ stops even root from
-    writing."""
-    package = tmp_path / "site" / "dsr_fit"
-    (package / "render").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py"):
-        (package / name).write_bytes((ROOT / "dsr_fit" / name).read_bytes())
-    for path in (ROOT / "dsr_fit" / "render").glob("*.py"):
-        (package / "render" / path.name).write_bytes(path.read_bytes())
-    (package / "render" / "__pycache__").touch()
-    script = (
-        "import numpy as np\nfrom dsr_fit.render.fused_kernels import project\n"
-        "pos = np.empty((1, 1, 4), np.float32)\n"
-        "project(np.ones((1, 1, 3), np.float32), np.ones((1, 4), np.float32), np.array([[0.5, 2.0]]), 4, 4, pos)\n"
-        "print(project.stats.cache_path, pos[0, 0, 3])"
-    )
-    home = str(tmp_path / "home")
-    environment = {"HOME": home, "XDG_CACHE_HOME": home, "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=package.parent, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    path, w = done.stdout.split()
-    assert path.startswith(home)
-    assert list(Path(path).glob("*.nbi"))
-    assert float(w) == 1.0

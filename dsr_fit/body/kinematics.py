@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.compilation import kernel
 from dsr_fit.rotation import axis_angle_to_matrix
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Transforms(torch.autograd.Function):
         return d_pose, d_rest, None
 
 
-@numba.njit(cache=True)
+@kernel
 def _coefficients(squared):
     """sin(t)/t, (1 - cos t)/t^2, and their derivatives by t over t, for t^2; series near zero."""
     if squared < 1e-4:
@@ -72,7 +72,7 @@ def _coefficients(squared):
     return first, second, (cosine - first) / squared, (first - 2 * second) / squared
 
 
-@numba.njit(cache=True)
+@kernel
 def _forward(pose, rest, parents, local, moves):
     joints = len(parents)
     for b in range(len(pose)):
@@ -106,7 +106,7 @@ def _forward(pose, rest, parents, local, moves):
                     moves[b, j, r, 3] -= moves[b, j, r, k] * rest[b, j, k]
 
 
-@numba.njit(cache=True)
+@kernel
 def _backward(pose, rest, parents, local, moves, d_local, d_moves, d_pose, d_rest):
     joints = len(parents)
     d_world, d_place = np.empty((joints, 3, 3)), np.empty((joints, 3))
@@ -149,7 +149,7 @@ def _backward(pose, rest, parents, local, moves, d_local, d_moves, d_pose, d_res
             _turn_backward(pose[b, j], turn, d_pose[b, j])
 
 
-@numba.njit(cache=True)
+@kernel
 def _turn_backward(vector, g, out):
     """Gradient by the axis-angle vector of a loss whose gradient by the rotation matrix is `g`."""
     squared = 0.0

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.compilation import kernel
 from dsr_fit.threads import over_images
 
 
@@ -92,7 +92,7 @@ class _Skin(torch.autograd.Function):
         return d_rest, d_moves, None
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _skin_forward(first, last, rest, moves, start, joint, value, vertices):
     for b in range(first, last):
         m = np.empty((3, 4), np.float32)
@@ -108,7 +108,7 @@ def _skin_forward(first, last, rest, moves, start, joint, value, vertices):
                 vertices[b, v, r] = m[r, 0] * x + m[r, 1] * y + m[r, 2] * z + m[r, 3]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _skin_backward(first, last, rest, moves, start, joint, value, grad, d_rest, d_moves):
     for b in range(first, last):
         for v in range(rest.shape[1]):

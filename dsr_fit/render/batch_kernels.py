@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dsr_fit.compilation import kernel
 from dsr_fit.render import interpolate_kernels as points
 from dsr_fit.render import outline_kernels as outline
 from dsr_fit.render import raster_kernels as raster
-from dsr_fit.render.jit import kernel
 
 
 @kernel

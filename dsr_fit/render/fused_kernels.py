@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dsr_fit.compilation import inlined, kernel
 from dsr_fit.render import interpolate_kernels as points
 from dsr_fit.render import outline_kernels as outline
 from dsr_fit.render import raster_kernels as raster
-from dsr_fit.render.jit import inlined, kernel
 
 
 @kernel

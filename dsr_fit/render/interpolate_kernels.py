@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from dsr_fit.render.jit import inlined, kernel
+from dsr_fit.compilation import inlined, kernel
 from dsr_fit.render.raster_kernels import EPSILON, corners, cross, edge_functions, plane_corner
 
 

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from dsr_fit.render.jit import kernel
+from dsr_fit.compilation import kernel
 from dsr_fit.render.raster_kernels import corners
 from dsr_fit.render.topology import FARTHEST
 

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from dsr_fit.render.jit import inlined, kernel
+from dsr_fit.compilation import inlined, kernel
 
 EPSILON = 1e-6  # nvdiffrast's guard of 1/sum in the derivative of the barycentrics
 

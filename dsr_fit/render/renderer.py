@@ -71,11 +71,6 @@ class Renderer:
             from dsr_fit.render.ops_cuda import nvdiffrast_module
 
             nvdiffrast_module()
-        else:
-            from dsr_fit.render.fused_kernels import draw
-            from dsr_fit.render.jit import announce_compilation
-
-            announce_compilation(draw)
         self.device = torch.device(device)
         self.outline = outline
         self.num_vertices = num_vertices

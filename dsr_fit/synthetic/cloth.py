@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy.spatial import KDTree
+
+from dsr_fit.compilation import kernel
 
 AROUND = 72
 ROUNDS, STEPS = 5, 8  # nearest obstacle points are found once per round
@@ -78,7 +79,7 @@ def hull_ring(reach: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return smooth[:, None] * direction + slope[:, None] * across
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _settle(x, before, edges, length, stiffness, free, push, point, normal, ease, steps, damping):
     for _ in range(steps):
         for v in range(len(x)):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numba import njit
 
+from dsr_fit.compilation import kernel
 from dsr_fit.labels import LABEL_INDEX
 from dsr_fit.render.raster_kernels import project_screen, visible_triangles
 from dsr_fit.synthetic import paint, regions, shading
@@ -59,7 +59,7 @@ def triangle_ids(camera: Camera, vertices: np.ndarray, faces: np.ndarray, scale:
     return ids
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gather(ids, height, width, scale, focal, faces, attributes, pixel, out, facing):
     """Interpolate attributes at covered pixels (flat indices `pixel`) into out (P, 11); facing: 1 for front faces."""
     cx, cy, f = 0.5 * scale * width, 0.5 * scale * height, focal * scale

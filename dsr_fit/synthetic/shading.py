@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numba import njit
 
+from dsr_fit.compilation import kernel
 from dsr_fit.render.raster_kernels import project_screen, visible_triangles
 
 SHADOW_SIZE = 512
@@ -76,7 +76,7 @@ def shadow_map(vertices: np.ndarray, faces: np.ndarray, light: np.ndarray) -> Sh
     return ShadowMap(depth.astype(np.float32), axes, centre, half)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _lit(points, axes, centre, half, depth, bias, radius, out):
     size = depth.shape[0]
     for k in range(len(points)):
@@ -115,7 +115,7 @@ def ambient_occlusion(depth: np.ndarray, covered: np.ndarray, scale: float) -> n
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def shade(colour, gloss, normal, sight, facing, lit, occlusion, lights, out):
     """Lit sRGB colours into out (N, 3).
 

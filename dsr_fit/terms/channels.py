@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.compilation import kernel
 from dsr_fit.threads import over_images
 
 
@@ -65,7 +65,7 @@ class _ReadChannels(torch.autograd.Function):
         return gradient, None
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _read(start, stop, attributes, classes, maps, peaks):
     last = attributes.shape[1] - 1
     for pixel in range(start, stop):
@@ -79,7 +79,7 @@ def _read(start, stop, attributes, classes, maps, peaks):
         maps[2, pixel] = attributes[pixel, last]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scatter(start, stop, classes, peaks, d_seen, d_peak, d_minimal, gradient):
     last = gradient.shape[1] - 1
     for pixel in range(start, stop):
