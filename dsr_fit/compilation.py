@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numba
+import numba.core.config
 from numba import njit
 from numba.core.caching import FunctionCache, NullCache
 
@@ -77,7 +77,7 @@ class _NoCache(NullCache):
 def _cache_of(function: Callable[..., Any]) -> Any:
     with suppress(RuntimeError):  # numba found no folder that it may write to
         return _Cache(function)
-    config: Any = numba.config
+    config: Any = numba.core.config
     before, config.CACHE_DIR = config.CACHE_DIR, _private_folder()
     try:
         found = _Cache(function)

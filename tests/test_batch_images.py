@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -349,6 +350,18 @@ def test_a_picture_that_cannot_be_written_costs_no_fit(tmp_path: Path, caplog: p
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert written == [overlays / "...." / "...." / "good.png.0.jpg"]
     assert cv2.imread(str(written[0])) is not None
+
+
+def test_a_row_says_in_one_clause_why_there_is_no_fit(tmp_path: Path) -> None:
+    observation = observe(posed())
+    seen = [
+        PersonObservation("a.png", 0, found=PackedObservation.of(replace(observation, focal_length=focal)))
+        for focal in (observation.focal_length, 1e-30)
+    ]
+    fitted, failed = BatchFitter(Settings(config=QUICK), tmp_path)(seen).rows
+    assert fitted["status"] != "failed"
+    assert failed["status"] == "failed"
+    assert failed["reason"] == "the fit diverged: its values are not finite; check the keypoints and the focal length"
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

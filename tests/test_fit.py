@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scenes import observe, open_body, person
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, crop_camera, spin_translation
 from dsr_fit.config import FitConfig, Stage, Weights
+from dsr_fit.errors import InputError
 from dsr_fit.evaluate.metrics import implausible_joints
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
@@ -281,3 +283,17 @@ def test_adam_is_torchs() -> None:
         torchs.step()
         adam.step([gradient])
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["smplify", "eft"])
+def test_a_fit_that_is_not_finite_is_one_line_and_costs_nobody_else(mode: Literal["smplify", "eft"]) -> None:
+    good = observe(person(0))
+    absurd = replace(good, focal_length=1e-30)
+    fitter = Fitter(open_body(), replace(QUICK, mode=mode, eft=replace(QUICK.eft, iterations=2)))
+    first, failed, last = fitter.fit_each([good, absurd, good])
+    assert isinstance(failed, InputError)
+    assert str(failed) == "the fit diverged: its values are not finite; check the keypoints and the focal length"
+    (alone,) = fitter.fit([good])
+    for result in (first, last):
+        assert isinstance(result, FitResult)
+        assert np.array_equal(result.vertices, alone.vertices)

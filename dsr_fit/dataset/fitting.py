@@ -61,10 +61,7 @@ class BatchFitter:
             if len(people) > 1:
                 return [outcome for person in people for outcome in self._fit([person])]
             outcomes = [error]
-        return [
-            outcome if isinstance(outcome, FitResult) else f"the fit failed: {reason_of(outcome, self.images)}"
-            for outcome in outcomes
-        ]
+        return [one if isinstance(one, FitResult) else reason_of(one, self.images) for one in outcomes]
 
     def _observation(self, imgname: str, found: PackedObservation) -> Observation:
         """The observation, with its image only where the regressor needs it."""

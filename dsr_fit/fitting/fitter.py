@@ -30,7 +30,7 @@ from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.threads import one_torch_thread
 
-NOT_FINITE = "the fit has values that are not finite"
+DIVERGED = "the fit diverged: its values are not finite; check the keypoints and the focal length"
 
 OnIteration = Callable[[int, Tensor], None] | None
 
@@ -45,6 +45,9 @@ class Course:
 
     @classmethod
     def begin(cls, parameters: Parameters, iterations: int) -> Course:
+        """Raises InputError where the parameters aren't finite."""
+        if not all(bool(tensor.isfinite().all()) for tensor in parameters.tensors()):
+            raise InputError(DIVERGED)
         count = len(parameters.betas)
         return cls(parameters, torch.full((count,), iterations), ["converged"] * count)
 
@@ -122,7 +125,7 @@ class Fitter:
             if len(observations) == 1:
                 return [error]
             return [outcome for observation in observations for outcome in self.fit_each([observation])]
-        return [result if result.is_finite() else InputError(NOT_FINITE) for result in results]
+        return [result if result.is_finite() else InputError(DIVERGED) for result in results]
 
     @one_torch_thread()
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
@@ -136,6 +139,7 @@ class Fitter:
     def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
         """All terms on the regressor's weights, and in `eft+smplify` then on the body's parameters."""
         eft, points = self.config.eft, batch.points.to(self.device)
+        course = Course.begin(estimate.parameters, 0)
 
         @torch.no_grad()
         def fitted(parameters: Parameters) -> Tensor:
@@ -150,9 +154,8 @@ class Fitter:
             on_iteration,
             fitted,
         )
-        course = Course.begin(estimate.parameters, 0).then(progress)
         stages = eft.refinement if self.config.mode == "eft+smplify" else ()
-        return self._descend(course, batch, anchor, stages, on_iteration)
+        return self._descend(course.then(progress), batch, anchor, stages, on_iteration)
 
     def _descend(
         self, course: Course, batch: Batch, anchor: Anchor, stages: tuple[Stage, ...], on_iteration: OnIteration
