@@ -1,4 +1,4 @@
-"""The open regressor: what it is told, whose weights a fit moves, and which files it takes."""
+"""The open regressor: its input, whose weights a fit moves, and which files it takes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.observe.batch import Batch
 from dsr_fit.regressor.load import load_regressor
-from dsr_fit.regressor.open_network import Dense, Norm, in_crop, misses, place
-from dsr_fit.regressor.open_regressor import ASSET, OpenRegressor, read_network, sight_of, write_network
+from dsr_fit.regressor.open_network import Dense, Norm, in_crop, place, residuals
+from dsr_fit.regressor.open_regressor import ASSET, OpenRegressor, read_network, regressor_input, write_network
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_sixd
 
 QUICK = FitConfig(mode="eft", eft=Eft(iterations=6, resolution=56, refinement=(Stage(56, 2, 0.002),)))
@@ -46,21 +46,23 @@ def _joined(people: list[Parameters]) -> Parameters:
 
 
 def test_a_true_body_misses_nothing_of_what_is_seen(batch: Batch, people: list[Parameters]) -> None:
-    """Pixels, rays, the crop's frame and the landmarks' axes agree: the truth, put in as a guess, has no residual."""
-    sight, truth = sight_of(batch), _joined(people)
-    turns = sight.turns()
+    """Pixels, rays, the crop's frame and the landmarks' axes agree: the truth as a prediction has no residual."""
+    inputs, truth = regressor_input(batch), _joined(people)
+    turns = inputs.turns()
     rotations = axis_angle_to_matrix(truth.full_pose.unflatten(1, (24, 3)))
     seen = torch.cat([turns[:, None] @ rotations[:, :1], rotations[:, 1:]], 1)
     pelvis = truth.cam_t + open_body().skeleton.joints_at_rest(truth.betas)[:, 0]
-    camera = torch.cat([-(pelvis[:, 2:] * sight.place[:, 2:]).log(), in_crop(pelvis[:, None], sight.place)[:, 0]], 1)
+    camera = torch.cat([-(pelvis[:, 2:] * inputs.crop[:, 2:]).log(), in_crop(pelvis[:, None], inputs.crop)[:, 0]], 1)
     network = read_network(shipped(ASSET))[0]
-    guess = replace(network.mean(2), pose=matrix_to_sixd(seen).flatten(1), betas=truth.betas, camera=camera)
-    placed = place(guess, sight, turns, open_body().skeleton)
+    prediction = replace(network.mean(2), pose=matrix_to_sixd(seen).flatten(1), betas=truth.betas, camera=camera)
+    placed = place(prediction, inputs, turns, open_body().skeleton)
     torch.testing.assert_close(placed.cam_t, truth.cam_t, atol=1e-5, rtol=0)
     torch.testing.assert_close(placed.keypoints, truth.pose(open_body()).keypoints, atol=1e-5, rtol=0)
-    assert float(misses(placed, sight, turns).abs().max()) < 1e-3
-    moved = place(replace(guess, camera=camera + torch.tensor([0.0, 0.1, 0.0])), sight, turns, open_body().skeleton)
-    missed = misses(moved, sight, turns).unflatten(1, (49, 5))
+    assert float(residuals(placed, inputs, turns).abs().max()) < 1e-3
+    moved = place(
+        replace(prediction, camera=camera + torch.tensor([0.0, 0.1, 0.0])), inputs, turns, open_body().skeleton
+    )
+    missed = residuals(moved, inputs, turns).unflatten(1, (49, 5))
     assert (missed[:, :25, 0] < -0.15).all()  # a tenth of half the crop to the right, in units of a half
     assert float(missed[:, 25:].abs().max()) == 0  # nothing was observed there
 
@@ -76,8 +78,8 @@ def test_the_estimate_does_not_depend_on_who_else_is_in_the_batch(regressor: Ope
 def test_the_estimate_lies_on_the_person_and_says_how_sure_it_is(regressor: OpenRegressor, batch: Batch) -> None:
     estimate = regressor(batch)
     placed = estimate.parameters.pose(open_body()).keypoints
-    sight = sight_of(batch)
-    off = (in_crop(placed, sight.place) - sight.points[..., :2]).norm(dim=-1)[:, :25] / 2 * 1.2
+    inputs = regressor_input(batch)
+    off = (in_crop(placed, inputs.crop) - inputs.points[..., :2]).norm(dim=-1)[:, :25] / 2 * 1.2
     assert float(off.mean()) < 0.06  # of the box
     assert estimate.spread is not None
     assert estimate.spread.shape == (2, 24)
@@ -130,7 +132,7 @@ def test_moving_weights_start_at_the_estimate_and_each_person_has_its_own(
 
 
 def test_gradients_reach_through_every_step(regressor: OpenRegressor, batch: Batch) -> None:
-    """What a refinement is told of a moving guess is part of the derivative."""
+    """A refinement's input depends on the fine-tuned weights: that is part of the derivative."""
     variables = regressor.variables(batch, ("first.pose.bias",))
     (bias,) = variables.tensors()
     (gradient,) = torch.autograd.grad(variables.decode().betas[0, 0], bias)

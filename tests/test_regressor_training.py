@@ -22,7 +22,7 @@ from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABEL_INDEX, OCCLUDER, UNKNOWN
 from dsr_fit.observe.batch import crop_labels
 from dsr_fit.priors.recorded_poses import load_poses
-from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorNetwork, Sight, Size, in_crop
+from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorInput, RegressorNetwork, Size, in_crop
 from dsr_fit.regressor.open_regressor import write_network
 from dsr_fit.synthetic import ClothedCase, generate
 from dsr_fit.training.open_data import EpochBatches
@@ -45,7 +45,7 @@ from dsr_fit.training.synthetic.samples import Mix, Sampler, Truth, finish, scen
 from dsr_fit.training.train import train
 
 SMALL = Size(labels=(8, 8), summary=8, first=(24, 1), refinement=(16, 1), refinements=1)
-ARRAYS = ("points", "world", "place", "labels", "labels_seen")
+ARRAYS = ("points", "world", "crop", "labels", "labels_seen")
 
 
 @pytest.fixture(scope="module")
@@ -80,23 +80,23 @@ def _keypoints(truth: Truth) -> torch.Tensor:
     return open_body().skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
 
 
-def _hold_together(sight: Sight, truth: Truth) -> None:
+def _hold_together(inputs: RegressorInput, truth: Truth) -> None:
     """Where nothing went wrong, the true body's keypoints and landmarks are those seen."""
     placed = _keypoints(truth)
-    seen = sight.points[..., 2] > 0
+    seen = inputs.points[..., 2] > 0
     # The skeleton's keypoints are linear in the pose's matrices; a mirrored body is the other half's to 2 mm.
-    off = (in_crop(placed, sight.place) - sight.points[..., :2]).norm(dim=-1)[seen]
+    off = (in_crop(placed, inputs.crop) - inputs.points[..., :2]).norm(dim=-1)[seen]
     assert float(off.max()) < 0.01
-    straight = (placed - placed[:, 8:9]) @ sight.turns().mT
-    assert float((straight - sight.world[..., :3]).norm(dim=-1)[sight.world[..., 3] > 0].max()) < 0.006
+    straight = (placed - placed[:, 8:9]) @ inputs.turns().mT
+    assert float((straight - inputs.world[..., :3]).norm(dim=-1)[inputs.world[..., 3] > 0].max()) < 0.006
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_true_body_lies_on_what_is_seen_of_it(people: People, mirrored: bool) -> None:
-    sight, truth = finish(scene_of(people, people.labels), np.full(len(people), mirrored))
-    assert bool((sight.points[..., 2] == 1).all())
-    assert bool((sight.world[..., 3] == 1).all())
-    _hold_together(sight, truth)
+    inputs, truth = finish(scene_of(people, people.labels), np.full(len(people), mirrored))
+    assert bool((inputs.points[..., 2] == 1).all())
+    assert bool((inputs.world[..., 3] == 1).all())
+    _hold_together(inputs, truth)
 
 
 def test_a_mirror_exchanges_left_and_right(people: People) -> None:
@@ -118,10 +118,10 @@ def test_a_mirror_exchanges_left_and_right(people: People) -> None:
 
 def test_cut_label_maps_lie_under_the_keypoints(people: People, cases: list[ClothedCase]) -> None:
     """As the fit's own cut does; between them lies one more rounding, to the stored map's pixels."""
-    sight, _ = finish(scene_of(people, people.labels), np.zeros(len(people), bool))
+    inputs, _ = finish(scene_of(people, people.labels), np.zeros(len(people), bool))
     for row, case in enumerate(cases):
         crop = Crop.around(people.keypoints[row])
-        ours, theirs = sight.labels[row].numpy(), crop_labels(case.labels, crop, LABEL_PIXELS)
+        ours, theirs = inputs.labels[row].numpy(), crop_labels(case.labels, crop, LABEL_PIXELS)
         both = (ours != UNKNOWN) & (theirs != UNKNOWN)
         assert both.mean() > 0.2  # many people stand at the picture's edge
         assert (ours == theirs)[both].mean() > 0.93
@@ -171,25 +171,25 @@ def test_whatever_is_hidden_what_is_left_is_true(people: People, kind: str) -> N
     """Errors that are borrowed are nil here, so that only frames can be wrong: of crops that shrink to what is left."""
     shares = {"painted": float(kind == "painted"), "label_only": float(kind == "label_only")}
     sampler = _sampler(people, **shares, other_detector=0, cut=0.7, sparse=1, sparse_dropout=0.4)
-    sight, truth = sampler.batch(200, np.random.default_rng(5))
-    assert len(sight) == len(truth.betas) == 200
-    _hold_together(sight, truth)
-    hidden = 1 - (sight.points[..., 2] > 0).float().mean()
+    inputs, truth = sampler.batch(200, np.random.default_rng(5))
+    assert len(inputs) == len(truth.betas) == 200
+    _hold_together(inputs, truth)
+    hidden = 1 - (inputs.points[..., 2] > 0).float().mean()
     assert 0.15 < float(hidden) < 0.6
-    assert bool((sight.labels[sight.labels_seen == 0] == UNKNOWN).all())
-    without_world = float((sight.world[..., 3] == 0).all(1).float().mean())
+    assert bool((inputs.labels[inputs.labels_seen == 0] == UNKNOWN).all())
+    without_world = float((inputs.world[..., 3] == 0).all(1).float().mean())
     assert abs(without_world - Mix().without_world) < 0.12  # four standard deviations
     if kind == "bare":
-        assert float(sight.labels_seen.max()) == 0
+        assert float(inputs.labels_seen.max()) == 0
 
 
 def test_keypoints_of_other_detectors_have_their_slots_and_no_landmarks(people: People) -> None:
     sampler = _sampler(people, painted=0, label_only=0, other_detector=1, cut=0, sparse=0, dropout=0)
-    sight, truth = sampler.batch(90, np.random.default_rng(6))
-    assert float(sight.world.abs().max()) == 0
-    slots = {tuple(np.flatnonzero(row > 0)) for row in sight.points[..., 2].numpy()}
+    inputs, truth = sampler.batch(90, np.random.default_rng(6))
+    assert float(inputs.world.abs().max()) == 0
+    slots = {tuple(np.flatnonzero(row > 0)) for row in inputs.points[..., 2].numpy()}
     assert slots == set(map(tuple, map(sorted, samples.SLOTS)))
-    off = (in_crop(_keypoints(truth), sight.place) - sight.points[..., :2])[sight.points[..., 2] > 0]
+    off = (in_crop(_keypoints(truth), inputs.crop) - inputs.points[..., :2])[inputs.points[..., 2] > 0]
     assert 0.001 < float(off.std()) < 0.04  # 0.2 to 2 % of the box
 
 
@@ -197,8 +197,8 @@ def test_of_clothed_people_other_detectors_may_see_only_what_is_in_plain_sight(p
     hands = [slot for name, slot in KEYPOINT_INDEX.items() if "Wrist" in name]
     handless = replace(people, visible=~np.isin(np.arange(49), hands) & np.ones((len(people), 1), bool))
     sampler = _sampler(handless, painted=0, label_only=1, other_detector=1, cut=0, sparse=0, dropout=0)
-    sight, _ = sampler.batch(200, np.random.default_rng(9))
-    given = sight.points[..., 2].numpy() > 0
+    inputs, _ = sampler.batch(200, np.random.default_rng(9))
+    given = inputs.points[..., 2].numpy() > 0
     assert 0.35 < given[:, hands].any(1).mean() < 0.65
     assert given[:, KEYPOINT_INDEX["Nose"]].any()
     assert given.any(1).all()

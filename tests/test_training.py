@@ -89,15 +89,15 @@ def test_the_sight_of_a_photo_shows_the_true_body(photos: Photos, mirror: bool) 
     )
     batch = photos.batch(60, augmentation, np.random.default_rng(1))
     shown = mirrored(placed_truth(batch.truth), batch.mirror)  # as the network should say it
-    sight, turns = batch.sight, batch.sight.turns()
-    seen = sight.points[..., 2] > 0
+    inputs, turns = batch.inputs, batch.inputs.turns()
+    seen = inputs.points[..., 2] > 0
     assert 0.2 < 1 - float(seen.float().mean()) < 0.8
-    off = (in_crop(shown.keypoints, sight.place) - sight.points[..., :2]).norm(dim=-1)
+    off = (in_crop(shown.keypoints, inputs.crop) - inputs.points[..., :2]).norm(dim=-1)
     assert float(off[seen].max()) < 0.02  # 2 mm, and as much of asymmetry, of crops that may show a head and shoulders
     straight = (shown.keypoints - shown.keypoints[:, 8:9]) @ turns.mT
-    there = sight.world[..., 3] > 0
-    assert float((straight - sight.world[..., :3]).norm(dim=-1)[there].max()) < 0.008
-    sides = sight.place[:, 2] / torch.tensor([crop.side for crop in batch.observed.crops])
+    there = inputs.world[..., 3] > 0
+    assert float((straight - inputs.world[..., :3]).norm(dim=-1)[there].max()) < 0.008
+    sides = inputs.crop[:, 2] / torch.tensor([crop.side for crop in batch.observed.crops])
     assert float(sides.std() / sides.mean()) > 0.1
 
 
@@ -117,13 +117,13 @@ def test_noise_stays_within_its_measure(photos: Photos) -> None:
 
 def test_the_same_generator_gives_the_same_photos(photos: Photos) -> None:
     first, second, other = (photos.batch(20, PhotoAugmentation(), np.random.default_rng(seed)) for seed in (3, 3, 4))
-    for name, value in vars(first.sight).items():
-        assert torch.equal(value, getattr(second.sight, name))
+    for name, value in vars(first.inputs).items():
+        assert torch.equal(value, getattr(second.inputs, name))
     assert torch.equal(first.truth.cam_t, second.truth.cam_t)
-    assert not torch.equal(first.sight.points, other.sight.points)
-    kept = photos.whole(np.arange(5)).sight
+    assert not torch.equal(first.inputs.points, other.inputs.points)
+    kept = photos.whole(np.arange(5)).inputs
     photos.batch(20, PhotoAugmentation(), np.random.default_rng(5))  # spoils copies
-    assert torch.equal(photos.whole(np.arange(5)).sight.labels, kept.labels)
+    assert torch.equal(photos.whole(np.arange(5)).inputs.labels, kept.labels)
 
 
 def test_the_rendered_terms_are_those_of_a_fit(photos: Photos, people: PseudoLabels) -> None:
@@ -158,18 +158,18 @@ def test_the_rendered_terms_are_those_of_a_fit(photos: Photos, people: PseudoLab
 def test_cut_label_maps_and_crops_without_a_label_map(people: PseudoLabels) -> None:
     blank = Photos(replace(people, label_maps=(None,) * 5), open_body().skeleton.keypoint_valid, by_quality=True)
     batch = blank.whole(np.arange(5))
-    assert float(batch.sight.labels_seen.max()) == 0
-    assert bool((batch.sight.labels == UNKNOWN).all())
+    assert float(batch.inputs.labels_seen.max()) == 0
+    assert bool((batch.inputs.labels == UNKNOWN).all())
     losses = small_training(weights=LossWeights(silhouette=1)).rendered_losses(placed_truth(batch.truth), batch)
     for name, loss in losses.items():
         assert float(loss.abs().max()) < 1e-3, name  # nothing is known: nothing is asked
 
 
 def test_the_camera_of_a_picture_is_the_crops(photos: Photos) -> None:
-    sight = photos.whole(np.arange(5)).sight
+    inputs = photos.whole(np.arange(5)).inputs
     points = placed_truth(photos.whole(np.arange(5)).truth).keypoints
-    pixels = project(points, crop_window(sight.place))
-    torch.testing.assert_close(pixels / (PANEL / 2) - 1, in_crop(points, sight.place), atol=1e-4, rtol=1e-4)
+    pixels = project(points, crop_window(inputs.crop))
+    torch.testing.assert_close(pixels / (PANEL / 2) - 1, in_crop(points, inputs.crop), atol=1e-4, rtol=1e-4)
 
 
 # --- What counts ------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_a_weight_of_zero_drops_the_term_and_the_rendering(photos: Photos, monke
     monkeypatch.setattr(keypoints, "renderer", no_rendering)
     total, logged = _loss(keypoints, batch, monkeypatch)
     assert set(logged) == {"loss_photo_keypoints"}
-    assert total > float(logged["loss_photo_keypoints"])  # earlier guesses count too
+    assert total > float(logged["loss_photo_keypoints"])  # earlier predictions count too
     some = small_training(weights=LossWeights(keypoints=0, parameters=0, dsr_mc=2, dsr_c=0))
     assert set(_loss(some, batch, monkeypatch)[1]) == {"loss_photo_dsr_mc"}
     once = small_training(weights=LossWeights(keypoints=0, parameters=0, dsr_mc=1, dsr_c=0))
@@ -373,20 +373,20 @@ def test_invented_detections_lie_about_the_truth_as_detectors_do() -> None:
         skeleton,
         replace(Mix(), other_detector=0, cut=0, sparse_dropout=0, dropout=0),
     )
-    sight, truth = sampler.batch(300, np.random.default_rng(7))
+    inputs, truth = sampler.batch(300, np.random.default_rng(7))
     keypoints = skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
-    seen = sight.points[..., 2] > 0
+    seen = inputs.points[..., 2] > 0
     assert set(map(tuple, seen.tolist())) == {tuple(slot < len(BODY_25) for slot in range(49))}
     # Crops hang on the noisy points; their half is 0.6 of the box.
-    off = (in_crop(keypoints, sight.place) - sight.points[..., :2])[seen]
+    off = (in_crop(keypoints, inputs.crop) - inputs.points[..., :2])[seen]
     assert float(off.std()) == pytest.approx(NOISE / 0.6, rel=0.1)
-    straight = (keypoints - keypoints[:, 8:9]) @ sight.turns().mT
-    there = sight.world[..., 3] > 0
-    wrong = (straight - sight.world[..., :3]).norm(dim=-1)[there]
+    straight = (keypoints - keypoints[:, 8:9]) @ inputs.turns().mT
+    there = inputs.world[..., 3] > 0
+    wrong = (straight - inputs.world[..., :3]).norm(dim=-1)[there]
     assert 0.06 < float(wrong.mean()) < 0.15  # 4.5 cm an axis scattered, and turned by ten degrees
-    assert float(sight.labels_seen.max()) == 0
+    assert float(inputs.labels_seen.max()) == 0
     again, _ = sampler.batch(300, np.random.default_rng(7))
-    assert torch.equal(again.world, sight.world)
+    assert torch.equal(again.world, inputs.world)
 
 
 def test_landmarks_are_seen_along_the_ray_to_the_person(monkeypatch: pytest.MonkeyPatch) -> None:

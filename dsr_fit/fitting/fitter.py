@@ -36,26 +36,26 @@ OnIteration = Callable[[int, Tensor], None] | None
 
 
 @dataclass(frozen=True)
-class Course:
-    """Where B people are after the stages so far."""
+class FitState:
+    """The parameters of B people after the stages so far."""
 
     parameters: Parameters
     iterations: Tensor  # (B,) int64
-    reasons: list[str]  # why each one stopped last, or "diverged" for good
+    stop_reasons: list[str]  # of the last stage; "diverged" stays
 
     @classmethod
-    def begin(cls, parameters: Parameters, iterations: int) -> Course:
+    def start(cls, parameters: Parameters, iterations: int) -> FitState:
         """Raises InputError where the parameters aren't finite."""
         if not all(bool(tensor.isfinite().all()) for tensor in parameters.tensors()):
             raise InputError(DIVERGED)
         count = len(parameters.betas)
         return cls(parameters, torch.full((count,), iterations), ["converged"] * count)
 
-    def then(self, progress: Progress) -> Course:
+    def after(self, stage: Progress) -> FitState:
         """After one more stage."""
-        pairs = zip(self.reasons, progress.stop_reason, strict=True)
+        pairs = zip(self.stop_reasons, stage.stop_reason, strict=True)
         reasons = ["diverged" if "diverged" in pair else pair[1] for pair in pairs]
-        return Course(progress.best, self.iterations + progress.iterations.cpu(), reasons)
+        return FitState(stage.best, self.iterations + stage.iterations.cpu(), reasons)
 
 
 class Fitter:
@@ -97,9 +97,10 @@ class Fitter:
         self.terms = terms
 
     def fit(self, observations: list[Observation], on_iteration: OnIteration = None) -> list[FitResult]:
-        """Fit every observed person; one loop for the whole batch. The order is kept.
+        """Fit every observed person, in one loop for the whole batch; results in the same order.
 
-        Where a regressor's weights move and are too large for it (`people_at_once`), the loop runs for fewer at a time.
+        Where the regressor's weights are fine-tuned, at most its `people_at_once` are fitted together.
+        Raises InputError where a fit diverges to values that are not finite.
         """
         few = self.regressor.people_at_once if self.config.mode != "smplify" else None
         if few is not None and len(observations) > few:
@@ -113,12 +114,12 @@ class Fitter:
         regressed = time.perf_counter()
         anchor = Anchor.of(estimate.parameters, estimate.spread)
         fit = self._fit_parameters if self.config.mode == "smplify" else self._fit_weights
-        course = fit(batch, estimate, anchor, on_iteration)
+        state = fit(batch, estimate, anchor, on_iteration)
         timings = {"regress": regressed - started, "fit": time.perf_counter() - regressed}
-        return self._results(batch, estimate, anchor, course, timings)
+        return self._results(batch, estimate, anchor, state, timings)
 
     def fit_each(self, observations: list[Observation]) -> list[FitResult | Exception]:
-        """The same, and an exception in the place of those who can't be fitted: nobody costs the others their fit."""
+        """As `fit`, with an exception in place of each result whose fit failed; the others are unaffected."""
         try:
             results = self.fit(observations)
         except Exception as error:
@@ -128,18 +129,18 @@ class Fitter:
         return [result if result.is_finite() else InputError(DIVERGED) for result in results]
 
     @one_torch_thread()
-    def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
+    def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:
         """Least squares, then all terms, on the body's parameters."""
         settings = self.config.least_squares
         problem = Problem.of(batch, self.body.skeleton, self.pose_prior, self.config, anchor, self.terms)
-        state = solve(problem, self.regressor.start(batch, estimate), settings.steps, settings.damping)
-        course = Course.begin(state.parameters(), settings.steps)
-        return self._descend(course, batch, anchor, self.config.stages, on_iteration)
+        solved = solve(problem, self.regressor.start(batch, estimate), settings.steps, settings.damping)
+        state = FitState.start(solved.parameters(), settings.steps)
+        return self._descend(state, batch, anchor, self.config.stages, on_iteration)
 
-    def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:
+    def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:
         """All terms on the regressor's weights, and in `eft+smplify` then on the body's parameters."""
         eft, points = self.config.eft, batch.points.to(self.device)
-        course = Course.begin(estimate.parameters, 0)
+        state = FitState.start(estimate.parameters, 0)
 
         @torch.no_grad()
         def fitted(parameters: Parameters) -> Tensor:
@@ -155,16 +156,16 @@ class Fitter:
             fitted,
         )
         stages = eft.refinement if self.config.mode == "eft+smplify" else ()
-        return self._descend(course.then(progress), batch, anchor, stages, on_iteration)
+        return self._descend(state.after(progress), batch, anchor, stages, on_iteration)
 
     def _descend(
-        self, course: Course, batch: Batch, anchor: Anchor, stages: tuple[Stage, ...], on_iteration: OnIteration
-    ) -> Course:
+        self, state: FitState, batch: Batch, anchor: Anchor, stages: tuple[Stage, ...], on_iteration: OnIteration
+    ) -> FitState:
         for stage in stages:
             objective = self._objective(batch, stage.resolution, anchor)
-            variables = ParameterVariables(course.parameters, self.config.betas_step)
-            course = course.then(descend(variables, objective, stage, self.config, on_iteration))
-        return course
+            variables = ParameterVariables(state.parameters, self.config.betas_step)
+            state = state.after(descend(variables, objective, stage, self.config, on_iteration))
+        return state
 
     def _objective(self, batch: Batch, resolution: int, anchor: Anchor) -> Objective:
         return Objective.of(
@@ -179,10 +180,10 @@ class Fitter:
         batch: Batch,
         estimate: Estimate,
         anchor: Anchor,
-        course: Course,
+        state: FitState,
         timings: dict[str, float],
     ) -> list[FitResult]:
-        initial, final = estimate.parameters, course.parameters
+        initial, final = estimate.parameters, state.parameters
         objective = self._objective(batch, RESOLUTION, anchor)
         judged = {
             "initial": {name: value.tolist() for name, value in objective(initial, every_term=True).items()},
@@ -230,8 +231,8 @@ class Fitter:
                     regressor=self.regressor.name,
                     spread=None if estimate.spread is None else estimate.spread[row].cpu().numpy(),
                     expected_error_m=None if estimate.joint_error_m is None else float(estimate.joint_error_m[row]),
-                    iterations=int(course.iterations[row]),
-                    stop_reason=course.reasons[row],
+                    iterations=int(state.iterations[row]),
+                    stop_reason=state.stop_reasons[row],
                     timings_s={
                         **observation.timings_s,
                         **{name: seconds / len(batch) for name, seconds in timings.items()},

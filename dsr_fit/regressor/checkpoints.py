@@ -1,4 +1,4 @@
-"""The checkpoints of HMR as SPIN, EFT and DSR released them: read, recognised by what is in them, and written."""
+"""HMR's checkpoints as SPIN, EFT and DSR released them: recognised by their content, read and written."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from dsr_fit.io.torch_file import load_torch
 from dsr_fit.regressor.hmr import CAMERA, POSE, SHAPE, CropEstimate, Hmr, mean_estimate
 
 WRAPPERS = ("model.", "module.")
-"""Lightning's and DataParallel's beginnings of names."""
+"""Prefixes of names, by Lightning and DataParallel."""
 
 HEAD = ("fc1", "fc2", "decpose", "decshape", "deccam", "init_pose", "init_shape", "init_cam")
-"""What is the head's where names don't say `head.` or `backbone.`."""
+"""Modules of the head in checkpoints whose names lack `head.` and `backbone.`."""
 
 STARTS = {"head.init_pose": "pose", "head.init_shape": "shape", "head.init_cam": "cam"}
-"""Buffers of the network, and the arrays of `smpl_mean_params.npz` that stand in for them."""
+"""Buffers of the network, and the arrays of `smpl_mean_params.npz` that replace missing ones."""
 
 COUNTER = "num_batches_tracked"
 LISTED, LONGEST = 4, 100
-"""Names that an error lists of each kind, and letters of each."""
+"""Names in an error message, and letters of each."""
 
 
 def load_hmr_checkpoint(path: Path, mean_params: str | Path | None = None) -> Hmr:
     """The network with the checkpoint's weights, in single precision, for evaluation.
 
-    `mean_params` names the file that `init_*` comes from where the checkpoint lacks it; it is one of the licensed files
-    (`dsr_fit.assets`), and without it the body of `mean_estimate` stands in, with a warning. Raises InputError for a
-    file that is missing, unreadable or holds anything but HMR's weights.
+    `mean_params`: smpl_mean_params.npz, a licensed file (`dsr_fit.assets`), for checkpoints without `init_*`; without
+    it `mean_estimate` is used, with a warning. Raises InputError for a file that is missing, unreadable or holds
+    anything but HMR's weights.
     """
     with torch.device("meta"):
         network = Hmr(CropEstimate(torch.empty(1, POSE), torch.empty(1, SHAPE), torch.empty(1, CAMERA)))
@@ -86,7 +86,7 @@ def _network_tensors(path: Path, content: Any) -> dict[str, tuple[str, Tensor]]:
 
 
 def _unwrapped(named: dict[str, Any]) -> dict[str, Any]:
-    """Names without their wrappers'. What lies beside a wrapped network (a loss, a body model) isn't part of it."""
+    """Names without the wrappers' prefixes, and without what lies beside the wrapped network (a loss, a body model)."""
     while True:
         wrapper = next((w for w in WRAPPERS if any(name.startswith(w) for name in named)), None)
         if wrapper is None:
@@ -99,7 +99,7 @@ def _part(name: str) -> str:
 
 
 def _is_ignored(name: str) -> bool:
-    """SMPL's arrays, batch norm's counters, and the classifier that a backbone's training left."""
+    """SMPL's arrays, batch norm's counters, and the backbone's ImageNet classifier."""
     return name.startswith("smpl.") or COUNTER in name or name.removeprefix("backbone.").startswith("fc.")
 
 
@@ -123,7 +123,7 @@ def _check(path: Path, stored: dict[str, tuple[str, Tensor]], shapes: dict[str, 
 
 
 def _short(names: Iterable[str]) -> str:
-    """A list for one line of text; names may be a stranger's."""
+    """A list for one line of text; names come from an unknown file."""
     names = [" ".join(name.split())[:LONGEST] for name in names]
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more

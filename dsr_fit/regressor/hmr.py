@@ -1,7 +1,7 @@
-"""HMR: a picture of a person in, a body and the camera that sees it out (Kanazawa et al. 2018, as SPIN has it).
+"""HMR: from an image of a person to pose, shape and a weak-perspective camera (Kanazawa et al. 2018, SPIN's version).
 
-Features of the picture and the estimate so far go through two layers, without a nonlinearity between them, to a
-correction of the estimate; three times, from a mean body on.
+Iterative error feedback: image features and the estimate so far go through two linear layers, without a nonlinearity
+between them, to an update of the estimate; three times, from the mean body.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ ITERATIONS = 3
 
 
 class CropEstimate(NamedTuple):
-    """B bodies as their crops show them."""
+    """B bodies in their crops."""
 
-    pose: Tensor  # (B, 144) 24 rotations in 6D; the root's leads to the camera that looks at the crop's centre
+    pose: Tensor  # (B, 144) 24 rotations in 6D, the root's in the frame of the camera that looks at the crop's centre
     betas: Tensor  # (B, 10)
     crop_cam: Tensor  # (B, 3) SPIN's s, tx, ty
 
 
 def mean_estimate() -> CropEstimate:
-    """Where an estimate starts that no file says better, B = 1: upright, towards the camera, in the prior's pose."""
+    """The default start, B = 1: upright, facing the camera, in the pose prior's mean pose."""
     root = torch.tensor([[math.pi, 0.0, 0.0]])
     pose = torch.cat([root, load_pose_prior("ranges").center.view(23, 3)])
     sixd = matrix_to_sixd(axis_angle_to_matrix(pose)).flatten()
@@ -70,7 +70,7 @@ class Hmr(nn.Module):
     """(B, 3, 224, 224) crops, normalised by ImageNet's mean and standard deviation -> `CropEstimate`."""
 
     def __init__(self, start: CropEstimate | None = None) -> None:
-        """`start` is where an estimate starts, B = 1; `mean_estimate()` by default."""
+        """`start` of the iterations, B = 1; `mean_estimate()` by default."""
         super().__init__()
         self.backbone = ResNet50()
         self.head = Head(start or mean_estimate())

@@ -1,8 +1,8 @@
-"""HMR as a regressor of official SMPL: crops of the pictures in, full-image parameters out; its weights as variables.
+"""HMR as a regressor of official SMPL: crops of the images in, full-image parameters out; and its weights for EFT.
 
-HMR knows a body as its crop shows it, under SPIN's camera. Whatever it says is carried to the full image's camera: the
-orientation is turned by the rotation between the crop's viewing ray and the optical axis, and the translation is the
-one under which SMPL's 24 joints project nearest to where the crop's camera has them.
+HMR predicts a body in its crop, under SPIN's camera. The prediction is converted to the full image's camera: the
+orientation is rotated from the crop's viewing ray to the optical axis, and the translation is the least-squares one for
+the projections of SMPL's 24 joints.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Cameras:
-    """How B crops lie in their images. Double precision: SPIN's camera is some 50 m away."""
+    """The cameras of B crops and their images. Double precision: SPIN's camera is some 50 m away."""
 
     full: Tensor  # (B, 4) fx, fy, cx, cy of the full image
     crop: Tensor  # (B, 4) SPIN's camera of the crop, in the full image's pixels
@@ -54,7 +54,7 @@ class Cameras:
 
 
 def to_full_image(seen: CropEstimate, cameras: Cameras, skeleton: Skeleton) -> Parameters:
-    """What crops show as parameters of the full images, single precision; `skeleton` in double."""
+    """Predictions in crops as full-image parameters, in single precision; `skeleton` in double."""
     rotations = sixd_to_matrix(seen.pose.double().unflatten(1, (24, 6)))
     rest = skeleton.joints_at_rest(seen.betas.double())
     joints = skeleton.positions(skeleton.world_rotations(rotations), rest)
@@ -67,7 +67,7 @@ def to_full_image(seen: CropEstimate, cameras: Cameras, skeleton: Skeleton) -> P
 
 
 def crop_images(batch: Batch) -> Tensor:
-    """(B, 3, 224, 224) what HMR looks at: RGB, black beyond the image, normalised as ImageNet's pictures."""
+    """(B, 3, 224, 224) HMR's input: RGB crops, black beyond the image, normalised as for ImageNet."""
     pictures = [
         cut(item.image, crop, SPIN_RESOLUTION, border=0)
         for item, crop in zip(batch.observations, batch.crops, strict=True)
@@ -83,15 +83,15 @@ def normalised(pictures: np.ndarray) -> Tensor:
 
 
 class WeightVariables:
-    """Each person's copy of some of the network's weights, and the body that they make of its crop."""
+    """Each person's copy of some of the network's weights (`Variables`)."""
 
     def __init__(
         self, network: Hmr, images: Tensor, names: list[str], to_parameters: Callable[[CropEstimate], Parameters]
     ) -> None:
-        """`names` are the weights that move; the others are the network's own, shared by everybody."""
+        """`names` of the weights to fine-tune; the others are shared."""
         whole = any(name.startswith("backbone.") for name in names)
         with torch.no_grad():
-            # Where the backbone stays, it is asked once.
+            # A backbone that is not fine-tuned runs once.
             self._inputs = images if whole else network.backbone(images)
         self._part: nn.Module = network if whole else network.head
         self._to_parameters = to_parameters
@@ -126,7 +126,7 @@ class HmrRegressor:
     fingerprint = ""
 
     def __init__(self, network: Hmr, body: Body, name: str) -> None:
-        """Puts the network in evaluation, without gradients. Raises UsageError for another body than official SMPL."""
+        """The network is put in evaluation mode, without gradients. Raises UsageError for a body that isn't SMPL."""
         check_body(body, name)
         self.name = name
         self._network = network.eval().requires_grad_(False)
@@ -142,7 +142,7 @@ class HmrRegressor:
         return State.of(estimate.parameters)
 
     def variables(self, batch: Batch, layers: tuple[str, ...] = ()) -> WeightVariables:
-        """Raises UsageError where one of `layers` begins no weight's name.
+        """Raises UsageError where one of `layers` is no prefix of a weight's name.
 
         A person's copy of all layers is 108 MB, and Adam and the gradient make that four times as much.
         """
@@ -154,7 +154,7 @@ class HmrRegressor:
         )
 
     def movable(self, layers: tuple[str, ...]) -> list[str]:
-        """Names of the weights that begin with one of `layers`, or all; never batch norm's."""
+        """Names of the weights with one of the prefixes `layers`, or all; never batch norm's."""
         frozen = {
             f"{module_name}.{name}"
             for module_name, module in self._network.named_modules()
@@ -172,7 +172,7 @@ class HmrRegressor:
 
 
 def check_body(body: Body, name: str) -> None:
-    """Raises UsageError unless the body is official SMPL, as far as can be told, to which `name`'s bodies belong."""
+    """Raises UsageError unless the body has as many vertices and faces as official SMPL, which `name` predicts."""
     counts = (body.num_vertices, len(body.faces))
     if counts != (SMPL_VERTICES, SMPL_FACES):
         raise UsageError(
@@ -185,7 +185,7 @@ def load_hmr_regressor(
     path: Path, body: Body, mean_params: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> HmrRegressor:
     """The regressor of a checkpoint; raises as `load_hmr_checkpoint` and `check_body` do."""
-    check_body(body, path.name)  # before much is read
+    check_body(body, path.name)  # before the large file is read
     regressor = HmrRegressor(load_hmr_checkpoint(path, mean_params).to(device), body, path.name)
     regressor.fingerprint = sha256(path)
     return regressor

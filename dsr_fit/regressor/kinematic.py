@@ -1,7 +1,7 @@
 """The regressor without weights: inverse kinematics to the detector's 3D landmarks, camera from the 2D keypoints.
 
-It serves bodies that no trained regressor is at hand for. Where no 3D landmarks are given, the mean pose is turned to
-several headings and each is fitted to the keypoints; the best one is kept.
+For bodies without a trained regressor. Without 3D landmarks, the mean pose is fitted to the keypoints from several
+headings, and the fit of lowest energy is returned.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class KinematicRegressor:
         self.config = replace(config, weights=weights)
 
     def problem(self, batch: Batch) -> Problem:
-        """Under the wide ranges: a mixture would hold a body in the component that it starts in."""
+        """With the wide pose prior: a mixture would keep a body in the component that it starts in."""
         return Problem.of(batch, self.skeleton, self.pose_prior, self.config)
 
     def __call__(self, batch: Batch) -> Estimate:
         return Estimate(estimate(self.problem(batch), self.config.least_squares).parameters())
 
     def start(self, batch: Batch, estimate: Estimate) -> State:
-        """The estimate fitted to everything that is observed, still under the wide ranges."""
+        """The estimate fitted to all observed points, still with the wide pose prior."""
         settings = self.config.least_squares
         return solve(self.problem(batch), State.of(estimate.parameters), settings.steps, settings.damping)
 
@@ -93,7 +93,7 @@ def _translation(problem: Problem, state: State) -> Tensor:
 
 
 def _start_rotations(problem: Problem, has_world: Tensor, headings: int) -> Tensor:
-    """(B, 24, 3, 3): the prior's mean pose, turned as the landmarks say, or upright to one of the headings."""
+    """(B, 24, 3, 3): the prior's mean pose, rotated to the 3D landmarks, or upright and facing one of the headings."""
     points, prior = problem.points, problem.pose_prior
     body = axis_angle_to_matrix(prior.center.unflatten(0, (23, 3))).expand(len(has_world), -1, -1, -1)
     eye = torch.eye(3, dtype=body.dtype, device=body.device).expand(len(has_world), 1, 3, 3)
@@ -104,9 +104,10 @@ def _start_rotations(problem: Problem, has_world: Tensor, headings: int) -> Tens
 
 
 def _align(keypoints: Tensor, points: Points) -> Tensor:
-    """Rotation (B, 3, 3) that best turns `keypoints` (B, 49, 3), its torso above all, to the 3D landmarks (Kabsch).
+    """Rotation (B, 3, 3) that aligns `keypoints` (B, 49, 3) with the 3D landmarks by least squares (Kabsch).
 
-    Limbs have a pose of their own and count little; they decide where fewer than three points of the torso are seen.
+    The torso has nearly all of the weight, since limbs have a pose of their own; they matter where fewer than three of
+    its points are observed.
     """
     weights = points.world_confidence.square() * LIMB_SHARE
     weights[:, SHOULDERS + HIPS] /= LIMB_SHARE

@@ -1,7 +1,8 @@
 """The open regressor's network: keypoints, 3D landmarks and a label map in, a body out.
 
-A first guess and refinements, each told how the body so far misses what was observed (as in HMR's iterations, but with
-the misses spelled out). Linear layers take one set of weights, or one a person: a fit may move each person's own copy.
+A first prediction and refinements. A refinement also gets the prediction so far and its residuals against keypoints and
+3D landmarks, and predicts an update (iterative error feedback, as in HMR, with the error itself as an input). Linear
+layers take one set of weights, or one for each person: EFT fine-tunes a copy for each.
 """
 
 from __future__ import annotations
@@ -17,55 +18,55 @@ from dsr_fit.labels import OCCLUDER, UNKNOWN
 from dsr_fit.rotation import matrix_to_axis_angle, rotation_between, sixd_to_matrix
 
 LABEL_PIXELS = 64
-"""Side of the label map that the network looks at."""
+"""Side of the network's input label map."""
 
 LABEL_CLASSES: tuple[tuple[int, ...], ...] = (
     (0,), (1, 2), (4, 13), (3, 5, 7, 10, 11), (6,), (12,), (8, 9), (14,), (15,), (16,), (17,), (18,), (19,),
     (OCCLUDER,), (UNKNOWN,),
 )  # fmt: skip
-"""Labels that the network tells apart: background, hair, face, tops, dress, skirt, trousers, limbs, shoes, the rest."""
+"""The network's input classes: background, hair, face, tops, dress, skirt, trousers, limbs, shoes, the rest."""
 
 POSE, SHAPE, CAMERA, SPREAD, ERROR = 144, 10, 3, 24, 1
 POINTS = 49
 
 HALVES = (0.1, 0.7)
-"""Crops' half sides over the focal length, as far as they were seen in training: SPIN's camera stands farther off,
-where perspective changes no more."""
+"""Range of half the crop's side over the focal length in training; inputs are clamped to it. SPIN's camera lies
+beyond, where perspective hardly changes."""
 
-MISS = 0.5
-"""Misses beyond this (half crops, metres) tell the refinements no more."""
+RESIDUAL_LIMIT = 0.5
+"""Residuals are clamped at this: half crops in 2D, metres in 3D."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What is seen of B people, in the crop around each one's keypoints, whose half side is 1.
+class RegressorInput:
+    """The network's input for B people, in the crop around each one's keypoints, whose half side is 1.
 
-    A camera that looks at the crop's centre sees the body as the network describes it; `turns` leads from the full
-    image's camera to that one.
+    The network predicts the body in the frame of a camera that looks at the crop's centre; `turns` rotates the full
+    image's camera frame into that one.
     """
 
     points: Tensor  # (B, 49, 3) x, y (-1..1 across the crop) and confidence; all 0 where unobserved
     world: Tensor  # (B, 49, 4) metres about the mid-hip, axes of the camera that looks at the crop, and confidence
-    place: Tensor  # (B, 3) ray to the crop's centre x/z, y/z in the full image's camera, and half the side over f
+    crop: Tensor  # (B, 3) ray to the crop's centre x/z, y/z in the full image's camera, and half the side over f
     labels: Tensor  # (B, 64, 64) uint8, 0..19, 254, 255
     labels_seen: Tensor  # (B,) 1 where there is a label map
 
     def __len__(self) -> int:
         return len(self.points)
 
-    def to(self, device: torch.device) -> Sight:
-        return Sight(*(value.to(device) for value in vars(self).values()))
+    def to(self, device: torch.device) -> RegressorInput:
+        return RegressorInput(*(value.to(device) for value in vars(self).values()))
 
     def turns(self) -> Tensor:
         """(B, 3, 3) from the full image's camera to the one that looks at the crop's centre."""
-        ahead = self.place.new_tensor([0.0, 0.0, 1.0])
-        rays = torch.cat([self.place[:, :2], torch.ones_like(self.place[:, :1])], 1)
+        ahead = self.crop.new_tensor([0.0, 0.0, 1.0])
+        rays = torch.cat([self.crop[:, :2], torch.ones_like(self.crop[:, :1])], 1)
         return rotation_between(rays, ahead.expand_as(rays))
 
 
 @dataclass(frozen=True)
-class Guess:
-    """A body as the network describes it."""
+class Prediction:
+    """B bodies as the network predicts them, in the frame of the camera that looks at the crop."""
 
     pose: Tensor  # (B, 144) 24 rotations in 6D, the root's as the camera that looks at the crop sees it
     betas: Tensor  # (B, 10)
@@ -73,28 +74,28 @@ class Guess:
     spread: Tensor  # (B, 24) log of the expected rotation error, radians
     error: Tensor  # (B, 1) log of the expected mean error of the joints about the pelvis, metres
 
-    def moved(self, delta: Guess) -> Guess:
-        """Pose, shape and camera added; what errors are expected, replaced."""
+    def updated(self, delta: Prediction) -> Prediction:
+        """With pose, shape and camera added; the expected errors are replaced."""
         pose, betas, camera = self.pose + delta.pose, self.betas + delta.betas, self.camera + delta.camera
-        return Guess(pose, betas, camera, delta.spread, delta.error)
+        return Prediction(pose, betas, camera, delta.spread, delta.error)
 
-    def detach(self) -> Guess:
-        return Guess(*(value.detach() for value in vars(self).values()))
+    def detach(self) -> Prediction:
+        return Prediction(*(value.detach() for value in vars(self).values()))
 
     def rotations(self) -> Tensor:
         """(B, 24, 3, 3) local, the root's as the camera that looks at the crop sees it."""
         return sixd_to_matrix(self.pose.unflatten(1, (24, 6)))
 
-    def pelvis(self, place: Tensor) -> Tensor:
-        """(B, 3) metres, full image's camera frame: a body of size 1 is as far as a crop of 2 m is."""
-        depth = torch.exp(-self.camera[:, :1]) / place[:, 2:]
-        ray = place[:, :2] + self.camera[:, 1:] * place[:, 2:]
+    def pelvis(self, crop: Tensor) -> Tensor:
+        """(B, 3) metres, full image's camera frame; at size 1 the crop is 2 m wide. `crop` as in `RegressorInput`."""
+        depth = torch.exp(-self.camera[:, :1]) / crop[:, 2:]
+        ray = crop[:, :2] + self.camera[:, 1:] * crop[:, 2:]
         return torch.cat([ray * depth, depth], 1)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A guess in the full image's camera frame."""
+    """Predicted bodies in the full image's camera frame."""
 
     rotations: Tensor  # (B, 24, 3, 3) local
     betas: Tensor
@@ -106,40 +107,40 @@ class Placed:
         return matrix_to_axis_angle(self.rotations).flatten(1)
 
 
-def place(guess: Guess, sight: Sight, turns: Tensor, skeleton: Skeleton) -> Placed:
-    """The guessed body in the full image's camera frame; `turns` are the sight's."""
-    rotations = guess.rotations()
+def place(prediction: Prediction, inputs: RegressorInput, turns: Tensor, skeleton: Skeleton) -> Placed:
+    """The prediction in the full image's camera frame; `turns` are `inputs.turns()`."""
+    rotations = prediction.rotations()
     rotations = torch.cat([turns.transpose(1, 2)[:, None] @ rotations[:, :1], rotations[:, 1:]], 1)
-    cam_t = guess.pelvis(sight.place) - skeleton.joints_at_rest(guess.betas)[:, 0]
-    keypoints = skeleton.keypoints(rotations, guess.betas) + cam_t[:, None]
-    return Placed(rotations, guess.betas, cam_t, keypoints)
+    cam_t = prediction.pelvis(inputs.crop) - skeleton.joints_at_rest(prediction.betas)[:, 0]
+    keypoints = skeleton.keypoints(rotations, prediction.betas) + cam_t[:, None]
+    return Placed(rotations, prediction.betas, cam_t, keypoints)
 
 
-def in_crop(points: Tensor, place: Tensor) -> Tensor:
-    """(B, N, 3) metres in the full image's camera frame -> (B, N, 2) in the crop, -1..1."""
+def in_crop(points: Tensor, crop: Tensor) -> Tensor:
+    """Projection of (B, N, 3) metres in the full image's camera frame -> (B, N, 2) in the crop, -1..1."""
     rays = points[..., :2] / points[..., 2:].clamp(min=0.05)
-    return (rays - place[:, None, :2]) / place[:, None, 2:]
+    return (rays - crop[:, None, :2]) / crop[:, None, 2:]
 
 
-def misses(placed: Placed, sight: Sight, turns: Tensor) -> Tensor:
-    """(B, 49 * 5) by how much the body misses keypoints and 3D landmarks; 0 where nothing is observed."""
-    seen = sight.points[..., 2:] > 0
-    flat = (sight.points[..., :2] - in_crop(placed.keypoints, sight.place)) * seen
-    confidence = sight.world[..., 3:]
+def residuals(placed: Placed, inputs: RegressorInput, turns: Tensor) -> Tensor:
+    """(B, 49 * 5) errors of the body in keypoints and 3D landmarks, clamped to -1..1; 0 where nothing is observed."""
+    seen = inputs.points[..., 2:] > 0
+    flat = (inputs.points[..., :2] - in_crop(placed.keypoints, inputs.crop)) * seen
+    confidence = inputs.world[..., 3:]
     share = confidence / confidence.sum(1, keepdim=True).clamp(min=1e-6)
     straight = placed.keypoints @ turns.transpose(1, 2)
-    deep = sight.world[..., :3] - straight
+    deep = inputs.world[..., :3] - straight
     deep = (deep - (share * deep).sum(1, keepdim=True)) * (confidence > 0)
-    return torch.cat([flat, deep], -1).clamp(-MISS, MISS).flatten(1) / MISS
+    return torch.cat([flat, deep], -1).clamp(-RESIDUAL_LIMIT, RESIDUAL_LIMIT).flatten(1) / RESIDUAL_LIMIT
 
 
 def in_full_precision(like: Tensor) -> torch.autocast:
-    """Half precision, where training asks for it, is not for geometry."""
+    """Switches off mixed precision: geometry needs float32."""
     return torch.autocast(like.device.type, enabled=False)
 
 
 class Dense(nn.Linear):
-    """A linear layer whose weights are (out, in) for everybody, or (B, out, in) with each person's own."""
+    """A linear layer with weights (out, in) shared by the batch, or (B, out, in) of each person."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.ndim == 2:
@@ -169,8 +170,8 @@ class Block(nn.Module):
         return x + self.second(self.dropout(F.gelu(self.first(self.norm(x)))))
 
 
-class Step(nn.Module):
-    """From features to what is added to the guess."""
+class UpdateNetwork(nn.Module):
+    """(B, features) -> the update that is added to the prediction so far."""
 
     def __init__(self, features: int, width: int, depth: int, dropout: float) -> None:
         super().__init__()
@@ -184,30 +185,30 @@ class Step(nn.Module):
             nn.init.normal_(head.weight, std=1e-3)
             nn.init.zeros_(head.bias)
 
-    def forward(self, features: Tensor) -> Guess:
+    def forward(self, features: Tensor) -> Prediction:
         x = self.entry(features)
         for block in self.blocks:
             x = block(x)
         with in_full_precision(x):
             x = self.norm(F.gelu(x).float())
-            return Guess(self.pose(x), self.shape(x), self.camera(x), self.spread(x), self.error(x))
+            return Prediction(self.pose(x), self.shape(x), self.camera(x), self.spread(x), self.error(x))
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the network is; kept in the file of its weights."""
+    """The network's size, stored in the file of its weights."""
 
     labels: tuple[int, ...] = (32, 64, 96, 128)
-    """Channels of the convolutions, each at half the resolution of the last."""
+    """Channels of the label map's convolutions, each of stride 2."""
     summary: int = 192
-    """Numbers that the label map comes down to."""
+    """Features of the label map."""
     first: tuple[int, int] = (640, 3)
-    """Width and blocks of the first guess."""
+    """Width and blocks of the first prediction's layers."""
     refinement: tuple[int, int] = (448, 2)
     refinements: int = 2
     dropout: float = 0.1
     label_dropout: float = 0.3
-    """Of the summary: label maps are few, and easily learnt by heart."""
+    """Of the label map's features: training has few label maps, and overfits to them."""
 
 
 class LabelEncoder(nn.Module):
@@ -247,7 +248,7 @@ def _class_of() -> Tensor:
 
 
 class RegressorNetwork(nn.Module):
-    """Sight -> the first guess and each refined one."""
+    """`RegressorInput` -> the first prediction and each refined one."""
 
     mean_pose: Tensor
 
@@ -258,47 +259,55 @@ class RegressorNetwork(nn.Module):
         root = torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]])
         self.register_buffer("mean_pose", torch.cat([root.flatten(), torch.eye(3)[:, :2].flatten().repeat(23)]))
         self.labels = LabelEncoder(size)
-        self.forget = nn.Dropout(size.label_dropout)
+        self.label_dropout = nn.Dropout(size.label_dropout)
         seen = POINTS * 7 + 4 + size.summary
-        self.first = Step(seen, *size.first, size.dropout)
-        told = seen + POSE + SHAPE + CAMERA + POINTS * 5
-        self.refinements = nn.ModuleList(Step(told, *size.refinement, size.dropout) for _ in range(size.refinements))
+        self.first = UpdateNetwork(seen, *size.first, size.dropout)
+        with_residuals = seen + POSE + SHAPE + CAMERA + POINTS * 5
+        self.refinements = nn.ModuleList(
+            UpdateNetwork(with_residuals, *size.refinement, size.dropout) for _ in range(size.refinements)
+        )
 
-    def look(self, sight: Sight) -> Tensor:
-        """(B, features) everything observed, as the steps take it."""
-        summary = sight.points.new_zeros(len(sight), self.size.summary)
-        shown = sight.labels_seen > 0
+    def features(self, inputs: RegressorInput) -> Tensor:
+        """(B, features) of everything observed."""
+        summary = inputs.points.new_zeros(len(inputs), self.size.summary)
+        shown = inputs.labels_seen > 0
         if bool(shown.any()):
-            summary[shown] = self.forget(self.labels(sight.labels[shown]).float())
-        half = sight.place[:, 2:].clamp(*HALVES).log()
-        place = torch.cat([sight.place[:, :2], half, sight.labels_seen[:, None]], 1)
-        return torch.cat([sight.points.flatten(1), sight.world.flatten(1), place, summary], 1)
+            summary[shown] = self.label_dropout(self.labels(inputs.labels[shown]).float())
+        half = inputs.crop[:, 2:].clamp(*HALVES).log()
+        crop = torch.cat([inputs.crop[:, :2], half, inputs.labels_seen[:, None]], 1)
+        return torch.cat([inputs.points.flatten(1), inputs.world.flatten(1), crop, summary], 1)
 
     def steps(self) -> list[nn.Module]:
-        """The first guess's layers, then each refinement's; each one's output is added to the guess so far."""
+        """The first prediction's layers, then each refinement's; each output is added to the prediction so far."""
         return [self.first, *self.refinements]
 
-    def mean(self, count: int) -> Guess:
-        """What everybody starts from."""
+    def mean(self, count: int) -> Prediction:
+        """The mean pose and shape, to which the first update is added."""
         zero = self.mean_pose.new_zeros
         pose = self.mean_pose.expand(count, -1)
-        return Guess(pose, zero(count, SHAPE), zero(count, CAMERA), zero(count, SPREAD), zero(count, ERROR))
+        return Prediction(pose, zero(count, SHAPE), zero(count, CAMERA), zero(count, SPREAD), zero(count, ERROR))
 
-    def told(
-        self, number: int, features: Tensor, guess: Guess, sight: Sight, turns: Tensor, skeleton: Skeleton
+    def step_input(
+        self,
+        number: int,
+        features: Tensor,
+        prediction: Prediction,
+        inputs: RegressorInput,
+        turns: Tensor,
+        skeleton: Skeleton,
     ) -> Tensor:
-        """What step `number` is given: the features, and from the second on the guess and its misses."""
+        """Input of step `number`: the features, and from the second on the prediction so far and its residuals."""
         if number == 0:
             return features
         with in_full_precision(features):
-            missed = misses(place(guess, sight, turns, skeleton), sight, turns)
-        return torch.cat([features, guess.pose, guess.betas, guess.camera, missed], 1)
+            errors = residuals(place(prediction, inputs, turns, skeleton), inputs, turns)
+        return torch.cat([features, prediction.pose, prediction.betas, prediction.camera, errors], 1)
 
-    def forward(self, sight: Sight, skeleton: Skeleton) -> list[Guess]:
-        """The first guess and its refinements. No gradient flows through what a refinement is told of the guess."""
-        features, turns = self.look(sight), sight.turns()
-        guesses = [self.mean(len(sight))]
+    def forward(self, inputs: RegressorInput, skeleton: Skeleton) -> list[Prediction]:
+        """The first prediction and its refinements. A refinement's input is detached from the predictions before it."""
+        features, turns = self.features(inputs), inputs.turns()
+        predictions = [self.mean(len(inputs))]
         for number, step in enumerate(self.steps()):
-            told = self.told(number, features, guesses[-1].detach(), sight, turns, skeleton)
-            guesses.append(guesses[-1].moved(step(told)))
-        return guesses[1:]
+            step_input = self.step_input(number, features, predictions[-1].detach(), inputs, turns, skeleton)
+            predictions.append(predictions[-1].updated(step(step_input)))
+        return predictions[1:]

@@ -1,4 +1,4 @@
-"""The regressor that ships for the open body: keypoints, 3D landmarks and the label map in, a body out."""
+"""The open body's regressor: from keypoints, 3D landmarks and the label map, without the image."""
 
 from __future__ import annotations
 
@@ -23,20 +23,27 @@ from dsr_fit.io.files import replacing
 from dsr_fit.labels import OCCLUDER
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.optimise.least_squares import State
-from dsr_fit.regressor.open_network import LABEL_PIXELS, Guess, Placed, RegressorNetwork, Sight, Size, place
+from dsr_fit.regressor.open_network import (
+    LABEL_PIXELS,
+    Placed,
+    Prediction,
+    RegressorInput,
+    RegressorNetwork,
+    Size,
+    place,
+)
 from dsr_fit.regressor.protocol import Estimate
 from dsr_fit.threads import one_torch_thread
 
 ASSET = "priors/regressor/regressor.safetensors"
 
-
 EFT_LAYERS = ("refinements.1.pose", "refinements.1.shape", "refinements.1.camera")
-"""What a fit moves unless told otherwise: the last refinement's heads. Every weight of every step gets little lower, in
-ten times the time (`benchmarks/eft.py`)."""
+"""Fine-tuned by default: the last refinement's heads. All weights of all steps reach little lower energies in ten times
+the time (`benchmarks/eft.py`)."""
 
 
 class OpenRegressor:
-    """Estimates the open body from what was observed, without a look at the picture."""
+    """See `dsr_fit.regressor.protocol.Regressor`."""
 
     needs_image = False
     people_at_once = None
@@ -62,20 +69,20 @@ class OpenRegressor:
     @torch.no_grad()
     @one_torch_thread()
     def __call__(self, batch: Batch) -> Estimate:
-        sight = sight_of(batch).to(self.skeleton.rest_joints.device)
-        guess = self.network(sight, self.skeleton)[-1]
-        placed = place(guess, sight, sight.turns(), self.skeleton)
-        return Estimate(parameters_of(placed), guess.spread.exp(), guess.error[:, 0].exp())
+        inputs = regressor_input(batch).to(self.skeleton.rest_joints.device)
+        prediction = self.network(inputs, self.skeleton)[-1]
+        placed = place(prediction, inputs, inputs.turns(), self.skeleton)
+        return Estimate(parameters_of(placed), prediction.spread.exp(), prediction.error[:, 0].exp())
 
     def start(self, batch: Batch, estimate: Estimate) -> State:
         return State.of(estimate.parameters)
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> PersonalWeights:
-        sight = sight_of(batch).to(self.skeleton.rest_joints.device)
-        return PersonalWeights(self.network, sight, self.skeleton, self.movable(layers))
+        inputs = regressor_input(batch).to(self.skeleton.rest_joints.device)
+        return PersonalWeights(self.network, inputs, self.skeleton, self.movable(layers))
 
     def movable(self, layers: tuple[str, ...]) -> list[str]:
-        """See `Regressor`. The look at the label map never moves."""
+        """See `Regressor`. The label map's convolutions are never fine-tuned."""
         names = [name for name, _ in self.network.named_parameters() if not name.startswith("labels.")]
         layers = layers or EFT_LAYERS
         unknown = [layer for layer in layers if not any(name.startswith(layer) for name in names)]
@@ -88,17 +95,17 @@ class OpenRegressor:
 
 
 class PersonalWeights:
-    """Weights of the network as what a fit moves, a copy for each person (`Variables`).
+    """Each person's copy of some of the network's weights (`Variables`).
 
-    Steps before the first one that moves are taken once; so is the look at the label map, whose convolutions stay.
+    The label map's features, and the steps before the first one with such weights, are computed once.
     """
 
-    def __init__(self, network: RegressorNetwork, sight: Sight, skeleton: Skeleton, names: list[str]) -> None:
-        """`names`: of the network's parameters that move, one at least."""
-        self.network, self.sight, self.skeleton, self.turns = network, sight, skeleton, sight.turns()
+    def __init__(self, network: RegressorNetwork, inputs: RegressorInput, skeleton: Skeleton, names: list[str]) -> None:
+        """`names` of the network's parameters to fine-tune, at least one."""
+        self.network, self.inputs, self.skeleton, self.turns = network, inputs, skeleton, inputs.turns()
         self.steps: list[dict[str, Tensor]] = [
             {
-                name: value.detach().expand(len(sight), *value.shape).clone().requires_grad_()
+                name: value.detach().expand(len(inputs), *value.shape).clone().requires_grad_()
                 for name, value in step.named_parameters()
                 if f"{prefix}{name}" in names
             }
@@ -106,28 +113,27 @@ class PersonalWeights:
         ]
         self.first = next(number for number, weights in enumerate(self.steps) if weights)
         with torch.no_grad():
-            self.features = network.look(sight)
-            self.guess = network.mean(len(sight))
+            self.features = network.features(inputs)
+            self.prediction = network.mean(len(inputs))
             for number in range(self.first):
-                self.guess = self._step(number, self.guess)
-            self.told = self._told(self.first, self.guess)
+                self.prediction = self._step(number, self.prediction)
+            self.step_input = self._step_input(self.first, self.prediction)
 
     def tensors(self) -> list[Tensor]:
         return [tensor for weights in self.steps for tensor in weights.values()]
 
     def decode(self) -> Parameters:
-        guess = self._step(self.first, self.guess, self.told)
+        prediction = self._step(self.first, self.prediction, self.step_input)
         for number in range(self.first + 1, len(self.steps)):
-            guess = self._step(number, guess)
-        return parameters_of(place(guess, self.sight, self.turns, self.skeleton))
+            prediction = self._step(number, prediction)
+        return parameters_of(place(prediction, self.inputs, self.turns, self.skeleton))
 
-    def _told(self, number: int, guess: Guess) -> Tensor:
-        return self.network.told(number, self.features, guess, self.sight, self.turns, self.skeleton)
+    def _step_input(self, number: int, prediction: Prediction) -> Tensor:
+        return self.network.step_input(number, self.features, prediction, self.inputs, self.turns, self.skeleton)
 
-    def _step(self, number: int, guess: Guess, told: Tensor | None = None) -> Guess:
-        told = self._told(number, guess) if told is None else told
-        delta = functional_call(self.network.steps()[number], self.steps[number], (told,))
-        return guess.moved(delta)
+    def _step(self, number: int, prediction: Prediction, step_input: Tensor | None = None) -> Prediction:
+        step_input = self._step_input(number, prediction) if step_input is None else step_input
+        return prediction.updated(functional_call(self.network.steps()[number], self.steps[number], (step_input,)))
 
 
 def _names(network: RegressorNetwork) -> list[str]:
@@ -139,13 +145,13 @@ def parameters_of(placed: Placed) -> Parameters:
     return Parameters(pose[:, :3], pose[:, 3:], placed.betas, placed.cam_t)
 
 
-def sight_of(batch: Batch) -> Sight:
-    """What the network is told of each person."""
+def regressor_input(batch: Batch) -> RegressorInput:
+    """The network's input."""
     points = batch.points
     centre = torch.tensor([crop.center for crop in batch.crops])
     half = torch.tensor([crop.side / 2 for crop in batch.crops])
     focal = points.intrinsics[:, :1]
-    place = torch.cat([(centre - points.intrinsics[:, 2:]) / focal, half[:, None] / focal], 1)
+    crops = torch.cat([(centre - points.intrinsics[:, 2:]) / focal, half[:, None] / focal], 1)
     seen = points.confidence[..., None] > 0
     flat = (points.pixels - centre[:, None]) / half[:, None, None]
     flat = torch.cat([flat, points.confidence[..., None]], 2) * seen
@@ -156,14 +162,14 @@ def sight_of(batch: Batch) -> Sight:
         ]
     )
     shown = torch.tensor([bool(((each > 0) & (each < OCCLUDER)).any()) for each in labels])
-    sight = Sight(flat, points.world, place, torch.from_numpy(labels), shown.float())
+    inputs = RegressorInput(flat, points.world, crops, torch.from_numpy(labels), shown.float())
     # A batch's landmarks stand in the full image's frame, the network's in that of a camera that looks at the crop.
-    world = torch.cat([points.world @ sight.turns().mT, points.world_confidence[..., None]], 2)
-    return replace(sight, world=world * (points.world_confidence[..., None] > 0))
+    world = torch.cat([points.world @ inputs.turns().mT, points.world_confidence[..., None]], 2)
+    return replace(inputs, world=world * (points.world_confidence[..., None] > 0))
 
 
 def write_network(path: Path, network: RegressorNetwork, body: Body) -> None:
-    """The weights in half precision, with the network's size and the body that they are for."""
+    """The weights in half precision, with the network's size and the SHA-256 of the body that they were trained for."""
     weights = {name: value.detach().half().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""What a regressor is: it predicts pose, shape and translation in one forward pass; a fit may move its weights."""
+"""The interface of regressors: one forward pass predicts pose, shape and translation; EFT fine-tunes the weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dsr_fit.optimise.least_squares import State
 
 @dataclass(frozen=True)
 class Estimate:
-    """A regressor's bodies of B people, and how sure it is of them."""
+    """A regressor's bodies of B people, and their expected errors."""
 
     parameters: Parameters
     """In the full image's camera frame."""
     spread: Tensor | None = None
-    """(B, 24) expected error of each joint's rotation, radians, root first; None where the regressor doesn't say."""
+    """(B, 24) expected error of each joint's rotation, radians, root first; None where not predicted."""
     joint_error_m: Tensor | None = None
     """(B,) expected mean distance of SMPL's 24 joints from the truth, pelvises on each other, metres; None likewise."""
 
@@ -30,45 +30,45 @@ class Regressor(Protocol):
 
     @property
     def name(self) -> str:
-        """What reports call it: `open`, or the checkpoint's file name."""
+        """In reports: `open`, or the checkpoint's file name."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of its weights' file; its name where it has none. What was made with another is of another kind."""
+        """SHA-256 of the weights' file; the name where there is none. Results of different ones are not mixed."""
         ...
 
     @property
     def needs_image(self) -> bool:
-        """Whether the observations' pictures matter to it, or only what perception made of them."""
+        """Whether it takes the image, or only keypoints, landmarks and label map."""
         ...
 
     @property
     def people_at_once(self) -> int | None:
-        """How many people's weights a fit may move together, for memory's sake; None for any number."""
+        """How many people's weights are fine-tuned together, limited by memory; None for any number."""
         ...
 
     @property
     def eft_learning_rate(self) -> float:
-        """Adam's step that suits its weights when a fit moves them."""
+        """Adam's learning rate for fine-tuning."""
         ...
 
     def __call__(self, batch: Batch) -> Estimate:
-        """The estimate, without gradient; on the device of the regressor."""
+        """The estimate, without gradient, on the regressor's device."""
         ...
 
     def start(self, batch: Batch, estimate: Estimate) -> State:
-        """Where a fit of parameters starts from its estimate of that batch."""
+        """Where least squares starts, from the estimate of that batch."""
         ...
 
     def movable(self, layers: tuple[str, ...]) -> list[str]:
-        """Names of the weights that `variables` moves. Raises UsageError where there are none such."""
+        """Names of the weights that `variables` fine-tunes. Raises UsageError where there are none."""
         ...
 
     def variables(self, batch: Batch, layers: tuple[str, ...]) -> Variables:
-        """The weights as what a fit moves: a copy for each person, decoded to full-image parameters.
+        """A copy of the weights for each person, decoded to full-image parameters.
 
-        `layers` are beginnings of parameter names; none means the regressor's own choice. Its own weights stay as
-        they are. Batch norm and dropout act as in evaluation, and batch norm's affine weights stay too.
+        `layers` are prefixes of parameter names; none means the regressor's default. The regressor itself stays
+        unchanged. Batch norm and dropout are in evaluation mode, and batch norm's affine weights are not fine-tuned.
         """
         ...

@@ -19,7 +19,7 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.observe.crop import cut
 from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.regressor.open_network import RegressorNetwork, Sight
+from dsr_fit.regressor.open_network import RegressorInput, RegressorNetwork
 from dsr_fit.regressor.open_regressor import OpenRegressor, parameters_of
 from dsr_fit.training.open_module import OpenTraining, TrainingBatch
 from dsr_fit.training.open_photos import PhotoAugmentation, Photos
@@ -104,18 +104,18 @@ class OpenData(lightning.LightningDataModule):
         source, pictures = self.source, []
         if source.sampler is not None:
             if source.held_out is not None and len(source.held_out):
-                sight, _ = _all_seen(source.held_out.rows(np.arange(min(len(source.held_out), PICTURED))))
+                inputs, _ = _all_seen(source.held_out.rows(np.arange(min(len(source.held_out), PICTURED))))
             else:
-                sight, _ = source.sampler.batch(PICTURED, np.random.default_rng(self.settings.seed))
-            pictures.append(_drawn(module, sight, [None] * len(sight)))
+                inputs, _ = source.sampler.batch(PICTURED, np.random.default_rng(self.settings.seed))
+            pictures.append(_drawn(module, inputs, [None] * len(inputs)))
         photos = source.held_out_photos or source.photos
         if photos is not None:
             rows = np.arange(min(len(photos), PICTURED))
-            pictures.append(_drawn(module, photos.whole(rows).sight, [_photo(photos, int(row)) for row in rows]))
+            pictures.append(_drawn(module, photos.whole(rows).inputs, [_photo(photos, int(row)) for row in rows]))
         return np.concatenate(pictures)
 
 
-def _all_seen(people: People) -> tuple[Sight, Truth]:
+def _all_seen(people: People) -> tuple[RegressorInput, Truth]:
     """With all that detector and parser found."""
     return finish(scene_of(people, people.parsed), np.zeros(len(people), bool))
 
@@ -128,12 +128,12 @@ def _photo(photos: Photos, row: int) -> np.ndarray | None:
         return None
 
 
-def _drawn(module: OpenTraining, sight: Sight, photos: list[np.ndarray | None]) -> np.ndarray:
+def _drawn(module: OpenTraining, inputs: RegressorInput, photos: list[np.ndarray | None]) -> np.ndarray:
     learning = module.training
-    placed = module.eval().estimate(sight.to(module.device))
+    placed = module.eval().estimate(inputs.to(module.device))
     module.train(learning)
     return drawn_people(
-        module.body, parameters_of(placed), crop_window(sight.place), photos, sight.points, list(sight.labels.numpy())
+        module.body, parameters_of(placed), crop_window(inputs.crop), photos, inputs.points, list(inputs.labels.numpy())
     )
 
 

@@ -19,10 +19,10 @@ from dsr_fit.optimise.objective import Objective
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.regressor.open_network import (
-    Guess,
     Placed,
+    Prediction,
+    RegressorInput,
     RegressorNetwork,
-    Sight,
     in_crop,
     in_full_precision,
     place,
@@ -57,15 +57,15 @@ BODY_LOSSES = ("points", "rotations", "root", "shape", "depth")
 class TrainingBatch:
     """Synthetic people, people in photos, or both."""
 
-    synthetic: tuple[Sight, Truth] | None
+    synthetic: tuple[RegressorInput, Truth] | None
     photos: PhotoBatch | None
 
     def to(self, device: torch.device) -> TrainingBatch:
         photos = self.photos and self.photos.to(device)
         if self.synthetic is None:
             return TrainingBatch(None, photos)
-        sight, truth = self.synthetic
-        return TrainingBatch((sight.to(device), Truth(*(value.to(device) for value in vars(truth).values()))), photos)
+        inputs, truth = self.synthetic
+        return TrainingBatch((inputs.to(device), Truth(*(value.to(device) for value in vars(truth).values()))), photos)
 
 
 class OpenTraining(lightning.LightningModule):
@@ -119,22 +119,22 @@ class OpenTraining(lightning.LightningModule):
         self.log("loss", total, prog_bar=True, on_step=False, on_epoch=True, batch_size=sum(counts))
         return total
 
-    def _on_synthetic(self, sight: Sight, truth: Truth) -> Tensor:
-        guesses, turns = self.network(sight, self.body.skeleton), sight.turns()
+    def _on_synthetic(self, inputs: RegressorInput, truth: Truth) -> Tensor:
+        predictions, turns = self.network(inputs, self.body.skeleton), inputs.turns()
         with in_full_precision(turns):
-            values = [self.losses(guess, sight, turns, truth) for guess in guesses]
-        self._log_losses("", values[-1], len(sight))
-        return self._of_guesses([torch.stack(list(value.values())).sum() for value in values])
+            values = [self.losses(prediction, inputs, turns, truth) for prediction in predictions]
+        self._log_losses("", values[-1], len(inputs))
+        return self._of_predictions([torch.stack(list(value.values())).sum() for value in values])
 
     def _on_photos(self, photos: PhotoBatch) -> Tensor:
-        sight, turns, skeleton = photos.sight, photos.sight.turns(), self.body.skeleton
-        guesses = self.network(sight, skeleton)
+        inputs, turns, skeleton = photos.inputs, photos.inputs.turns(), self.body.skeleton
+        predictions = self.network(inputs, skeleton)
         # Observations have equal weights; fitted bodies are weighted by quality.
         trusted = photos.weight * photos.has_body
         trusted = trusted / trusted.sum().clamp(min=1e-6)
         evenly = torch.full_like(trusted, 1 / len(photos))
         with in_full_precision(turns):
-            bodies = [mirrored(place(guess, sight, turns, skeleton), photos.mirror) for guess in guesses]
+            bodies = [mirrored(place(prediction, inputs, turns, skeleton), photos.mirror) for prediction in predictions]
             values = [self.photo_losses(body, photos) for body in bodies]
             if self.settings.weights.rendered and self.global_step >= self.settings.dsr_from:
                 values[-1] |= self.rendered_losses(bodies[-1], photos)
@@ -143,23 +143,23 @@ class OpenTraining(lightning.LightningModule):
                 for value in values
             ]
         self._log_losses("photo_", means[-1], len(photos))
-        nothing = 0 * guesses[-1].pose.sum()  # keeps the graph until the first term begins
-        return self._of_guesses([torch.stack([nothing, *mean.values()]).sum() for mean in means])
+        nothing = 0 * predictions[-1].pose.sum()  # keeps the graph until the first term begins
+        return self._of_predictions([torch.stack([nothing, *mean.values()]).sum() for mean in means])
 
-    def _of_guesses(self, losses: list[Tensor]) -> Tensor:
+    def _of_predictions(self, losses: list[Tensor]) -> Tensor:
         return losses[-1] + self.settings.synthetic_weights.earlier * torch.stack(losses[:-1]).sum()
 
     def _log_losses(self, kind: str, losses: dict[str, Tensor], count: int) -> None:
         for name, value in losses.items():
             self.log(f"loss_{kind}{name}", value, on_step=False, on_epoch=True, batch_size=count)
 
-    def losses(self, guess: Guess, sight: Sight, turns: Tensor, truth: Truth) -> dict[str, Tensor]:
-        """Each weighted loss of one of the network's guesses."""
+    def losses(self, prediction: Prediction, inputs: RegressorInput, turns: Tensor, truth: Truth) -> dict[str, Tensor]:
+        """Each weighted loss of one of the network's predictions."""
         settings, skeleton = self.settings.synthetic_weights, self.body.skeleton
-        ours = place(guess, sight, turns, skeleton)
+        ours = place(prediction, inputs, turns, skeleton)
         keypoints = skeleton.keypoints(truth.rotations, truth.betas) + truth.cam_t[:, None]
         theirs = Placed(truth.rotations, truth.betas, truth.cam_t, keypoints)
-        flat = in_crop(ours.keypoints, sight.place) - in_crop(theirs.keypoints, sight.place)
+        flat = in_crop(ours.keypoints, inputs.crop) - in_crop(theirs.keypoints, inputs.crop)
         deep = _about_hips(ours.keypoints) - _about_hips(theirs.keypoints)
         turned = (ours.rotations - theirs.rotations).abs().mean((2, 3))
         shape = ours.betas - theirs.betas
@@ -167,7 +167,7 @@ class OpenTraining(lightning.LightningModule):
         missed = _joints(ours.rotations, ours.betas, self.body) - _joints(truth.rotations, truth.betas, self.body)
         missed = (missed - missed[:, :1]).detach().norm(dim=-1).mean(1, keepdim=True)
         depth = (
-            guess.pelvis(sight.place)[:, 2] / (theirs.cam_t + skeleton.joints_at_rest(truth.betas)[:, 0])[:, 2]
+            prediction.pelvis(inputs.crop)[:, 2] / (theirs.cam_t + skeleton.joints_at_rest(truth.betas)[:, 0])[:, 2]
         ).log()
         return {
             "pixels": settings.pixels * F.smooth_l1_loss(flat.clamp(-2, 2), torch.zeros_like(flat), beta=0.02),
@@ -177,8 +177,8 @@ class OpenTraining(lightning.LightningModule):
             "shape": settings.shape
             * (torch.einsum("bi,kij,bj->bk", shape, self.shape_metric, shape) + 1e-8).sqrt().mean(),
             "depth": settings.depth * depth.abs().mean(),
-            "spread": settings.spread * (guess.spread + angle * (-guess.spread).exp()).mean(),
-            "error": settings.error * (guess.error + missed * (-guess.error).exp()).mean(),
+            "spread": settings.spread * (prediction.spread + angle * (-prediction.spread).exp()).mean(),
+            "error": settings.error * (prediction.error + missed * (-prediction.error).exp()).mean(),
         }
 
     def photo_losses(self, ours: Placed, photos: PhotoBatch) -> dict[str, Tensor]:
@@ -230,16 +230,16 @@ class OpenTraining(lightning.LightningModule):
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         with torch.autocast(self.device.type, enabled=False):
             if batch.synthetic is not None:
-                sight, truth = batch.synthetic
-                blind = replace(sight, world=0 * sight.world, labels_seen=0 * sight.labels_seen)
-                for name, seen in (("", sight), ("_keypoints_only", blind)):
+                inputs, truth = batch.synthetic
+                blind = replace(inputs, world=0 * inputs.world, labels_seen=0 * inputs.labels_seen)
+                for name, seen in (("", inputs), ("_keypoints_only", blind)):
                     self._log_scores(name, scores_of(self.estimate(seen), truth, self.body))
             if batch.photos is not None:
                 self._log_scores("_photos", self._photo_scores(batch.photos))
 
     def _photo_scores(self, photos: PhotoBatch) -> dict[str, Tensor]:
         """Keypoint error, and the distance to the fitted bodies where known."""
-        placed, known = self.estimate(photos.sight), photos.has_body > 0
+        placed, known = self.estimate(photos.inputs), photos.has_body > 0
         points = photos.observed.points.to(placed.betas.device)
         scores = {"keypoint_error_rel": keypoint_errors(placed.keypoints, points)[1]}
         if bool(known.any()):
@@ -247,9 +247,9 @@ class OpenTraining(lightning.LightningModule):
             scores |= {name: compared[name][known] for name in ("mpjpe", "pa_mpjpe", "root_angle")}
         return scores
 
-    def estimate(self, sight: Sight) -> Placed:
-        """The last guess."""
-        return place(self.network(sight, self.body.skeleton)[-1], sight, sight.turns(), self.body.skeleton)
+    def estimate(self, inputs: RegressorInput) -> Placed:
+        """The last prediction."""
+        return place(self.network(inputs, self.body.skeleton)[-1], inputs, inputs.turns(), self.body.skeleton)
 
     def _log_scores(self, kind: str, scores: dict[str, Tensor]) -> None:
         for name, value in scores.items():

@@ -18,7 +18,7 @@ from dsr_fit.joints import MIRRORED_JOINTS, MIRRORED_KEYPOINTS
 from dsr_fit.labels import OCCLUDER
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import Batch, crop_labels
-from dsr_fit.regressor.open_network import Placed, Sight
+from dsr_fit.regressor.open_network import Placed, RegressorInput
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.synthetic.detector_errors import box
@@ -48,7 +48,7 @@ class PhotoAugmentation:
 class PhotoBatch:
     """B people: the network's input, and what its output is compared with."""
 
-    sight: Sight
+    inputs: RegressorInput
     mirror: Tensor  # (B,) bool: the input is mirrored
     observed: Batch  # in pixels of the stored label maps
     truth: Truth  # the fitted bodies, full image's camera frame
@@ -56,13 +56,13 @@ class PhotoBatch:
     weight: Tensor  # (B,) of each fitted body
 
     def __len__(self) -> int:
-        return len(self.sight)
+        return len(self.inputs)
 
     def to(self, device: torch.device) -> PhotoBatch:
         """`observed` stays on the CPU; its users move what they need."""
         truth = Truth(*(value.to(device) for value in vars(self.truth).values()))
         tensors = {name: getattr(self, name).to(device) for name in ("mirror", "has_body", "weight")}
-        return replace(self, sight=self.sight.to(device), truth=truth, **tensors)
+        return replace(self, inputs=self.inputs.to(device), truth=truth, **tensors)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def save_picture(folder: Path, picture: np.ndarray, trainer: Trainer) -> None:
 
 
 def crop_window(place: Tensor) -> Tensor:
-    """(N, 3) `Sight.place` -> (N, 4) fx, fy, cx, cy of the crop at `PANEL` pixels."""
+    """(N, 3) `RegressorInput.crop` -> (N, 4) fx, fy, cx, cy of the crop at `PANEL` pixels."""
     focal = PANEL / 2 / place[:, 2:]
     return torch.cat([focal, focal, PANEL / 2 - place[:, :2] * focal], 1)
 

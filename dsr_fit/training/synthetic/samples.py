@@ -21,7 +21,7 @@ from dsr_fit.io.files import read_arrays
 from dsr_fit.joints import COCO_17_SLOTS, MIRRORED_KEYPOINTS, mirrored_pose
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
 from dsr_fit.priors.recorded_poses import PoseSet
-from dsr_fit.regressor.open_network import LABEL_PIXELS, Sight
+from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorInput
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.synthetic.staging import camera_rotation
 from dsr_fit.training.synthetic.augment import corrupt_labels, swap_limbs
@@ -102,7 +102,7 @@ class Sampler:
         self.detector_errors = RandomDetectorErrors() if people is None else DetectorErrorBank(self.painted)
         self.poses, self.photo_poses = poses, photo_poses()
 
-    def batch(self, size: int, rng: np.random.Generator) -> tuple[Sight, Truth]:
+    def batch(self, size: int, rng: np.random.Generator) -> tuple[RegressorInput, Truth]:
         """What is seen of this many people, and the truth."""
         painted, label_only = round(self.mix.painted * size), round(self.mix.label_only * size)
         kinds = (
@@ -241,7 +241,7 @@ def as_found(people: People) -> Detected:
     return rays, confidence, world
 
 
-def finish(scene: Scene, mirror: np.ndarray) -> tuple[Sight, Truth]:
+def finish(scene: Scene, mirror: np.ndarray) -> tuple[RegressorInput, Truth]:
     """The network's input and the truth, mirrored for some people (`mirror` (N,) bool)."""
     centre, side = box(scene.rays, scene.confidence > 0.2)
     half = CROP_MARGIN * side / 2
@@ -263,9 +263,11 @@ def finish(scene: Scene, mirror: np.ndarray) -> tuple[Sight, Truth]:
     def tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
-    sight = Sight(tensor(points), tensor(world), tensor(place), torch.from_numpy(labels), tensor(scene.labels_seen))
+    inputs = RegressorInput(
+        tensor(points), tensor(world), tensor(place), torch.from_numpy(labels), tensor(scene.labels_seen)
+    )
     rotations = axis_angle_to_matrix(tensor(pose).unflatten(1, (24, 3)))
-    return sight, Truth(rotations, tensor(scene.betas), tensor(cam_t))
+    return inputs, Truth(rotations, tensor(scene.betas), tensor(cam_t))
 
 
 def _cropped(scene: Scene, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
