@@ -130,6 +130,18 @@ def test_wrong_shapes_and_indices_are_named(arrays: dict[str, np.ndarray], tmp_p
         load_body(write_npz(tmp_path / "weights.npz", {**arrays, "weights": arrays["weights"][:, :23]}))
 
 
+@pytest.mark.parametrize("name", ["v_template", "J_regressor"])
+@pytest.mark.parametrize("wrong", [np.nan, "text"])
+def test_arrays_of_anything_but_finite_numbers_are_named(
+    arrays: dict[str, np.ndarray], tmp_path: Path, name: str, wrong: float | str
+) -> None:
+    spoilt = arrays[name].astype(object if isinstance(wrong, str) else float)
+    spoilt.flat[0] = wrong
+    spoilt = spoilt.astype(str) if isinstance(wrong, str) else spoilt
+    with pytest.raises(InputError, match=f"`{name}` holds values that are not finite numbers"):
+        load_body(write_npz(tmp_path / "spoilt.npz", {**arrays, name: spoilt}))
+
+
 @pytest.mark.parametrize(("part", "wrong"), [("row", [24]), ("col", [-1]), ("col", [6890]), ("val", [0.5, 0.5])])
 def test_triplets_beyond_the_matrix_are_named(
     arrays: dict[str, np.ndarray], tmp_path: Path, part: str, wrong: list

@@ -101,7 +101,7 @@ def test_what_has_no_weights_is_refused_before_the_work(tmp_path: Path, capfd: C
 def test_unknown_layers_are_wrong_usage(tmp_path: Path, capfd: Capture, small: Path) -> None:
     status, line = _refused(capfd, str(small), "--out", str(tmp_path / "m.obj"), *EFT, "--eft.layers", "decoder")
     assert status == 2
-    assert "that may move begin with 'decoder'; its steps are first, refinements.0, refinements.1" in line
+    assert "that may move begin with 'decoder'; known: first, refinements.0, refinements.1" in line
 
 
 def test_a_fit_of_weights_says_whose_and_how_sure_they_were(tmp_path: Path, small: Path) -> None:

@@ -102,7 +102,7 @@ def test_the_changed_body_covers_the_changed_label_map(people: PseudoLabels, cha
         crop = sample(people, row, change, 112)
         rotations, cam_t, intrinsics = _placed(people, row, change, crop)
         body, skeleton = open_body(), open_body().skeleton
-        moved = skeleton.transforms(rotations, crop.betas)
+        moved = skeleton.transforms(rotations, skeleton.joints_at_rest(crop.betas))
         posed = Posed(body, rotations, crop.betas, moved, moved[:, :0, :, 3], cam_t)
         for size, labels in ((224, crop.labels), (112, crop.small_labels)):
             drawn = renderer(posed.vertices(), intrinsics * size / 224, size).mask

@@ -147,7 +147,7 @@ def test_gradients_reach_through_every_step(regressor: OpenRegressor, batch: Bat
 
 
 def test_unknown_layers_are_refused_by_name(regressor: OpenRegressor, batch: Batch) -> None:
-    with pytest.raises(UsageError, match=r"may move begin with 'decoder'; its steps are first, refine"):
+    with pytest.raises(UsageError, match=r"may move begin with 'decoder'; known: first, refine"):
         regressor.variables(batch, ("decoder",))
 
 

@@ -11,9 +11,8 @@ from dsr_fit.terms import points as point_terms
 from dsr_fit.terms import priors as prior_terms
 from dsr_fit.terms.channels import read_channels, read_channels_reference
 from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
-from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance
+from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance, silhouette
 from dsr_fit.terms.residual import Dual, geman_mcclure
-from dsr_fit.terms.silhouette import silhouette
 
 SIZE = 16
 

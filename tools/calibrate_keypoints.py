@@ -62,7 +62,7 @@ def fit(skeleton: Skeleton, problem: Problem, settings: LeastSquares) -> State:
 def offsets(problem: Problem, state: State) -> tuple[Tensor, Tensor]:
     """Mean offset (25, 3) of observed from body keypoints, metres in the rest pose's axes; used points (25,)."""
     skeleton, points = problem.skeleton, problem.points
-    transforms = skeleton.transforms(state.rotations, state.betas)
+    transforms = skeleton.transforms(state.rotations, skeleton.joints_at_rest(state.betas))
     placed = skeleton.keypoints(state.rotations, state.betas, transforms) + state.cam_t[:, None]
     residual = points.pixels - project(placed, points.intrinsics)
     metric = (residual * placed[..., 2:] / points.intrinsics[:, None, :2])[:, :25]

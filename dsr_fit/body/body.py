@@ -7,7 +7,7 @@ joints' transforms too, with coefficients that are linear in betas: the 49 keypo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor
 from dsr_fit.body.kinematics import transforms
 from dsr_fit.body.skeleton import Skeleton, by_row, descendants, pose_feature
 from dsr_fit.body.skinning import SkinningWeights, skin
+from dsr_fit.tensors import Tensors
 
 
 @dataclass(frozen=True)
-class Body:
+class Body(Tensors):
     """An SMPL-format body. V vertices, F faces; metres, y up in the body's own frame, T-pose at rest."""
 
     name: str
@@ -34,18 +35,6 @@ class Body:
     @property
     def num_vertices(self) -> int:
         return len(self.v_template)
-
-    def to(self, device: torch.device | str) -> Body:
-        """Same body on another device."""
-        return replace(
-            self,
-            v_template=self.v_template.to(device),
-            shapedirs=self.shapedirs.to(device),
-            posedirs=None if self.posedirs is None else self.posedirs.to(device),
-            weights=self.weights.to(device),
-            faces=self.faces.to(device),
-            skeleton=self.skeleton.to(device),
-        )
 
     def __call__(self, global_orient: Tensor, body_pose: Tensor, betas: Tensor, cam_t: Tensor) -> Posed:
         """Pose the body.

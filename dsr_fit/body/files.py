@@ -97,10 +97,8 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         "kintree_table": (2, 24),
     }
     for key, shape in expected.items():
-        if key in arrays and arrays[key].shape != shape:
-            raise InputError(f"{path}: `{key}` has shape {arrays[key].shape}, expected {shape}")
-        if key in arrays and not (arrays[key].dtype.kind in "fiu" and np.all(np.isfinite(arrays[key]))):
-            raise InputError(f"{path}: `{key}` holds values that are not finite")
+        if key in arrays:
+            _numbers(path, key, arrays[key], shape)
     faces = arrays["f"]
     shaped = faces.dtype.kind in "fiu" and faces.ndim == 2 and faces.shape[1] == 3 and len(faces) > 0
     if not shaped or faces.min() < 0 or faces.max() >= vertices:
@@ -109,20 +107,27 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         raise InputError(f"{path}: `kintree_table` is not SMPL's tree of 24 joints")
 
 
+def _numbers(path: Path, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array, where it holds finite numbers of that shape. Raises InputError elsewhere."""
+    if array.shape != shape:
+        raise InputError(f"{path}: `{name}` has shape {array.shape}, expected {shape}")
+    if array.dtype.kind not in "fiu" or not np.all(np.isfinite(array)):
+        raise InputError(f"{path}: `{name}` holds values that are not finite numbers")
+    return array
+
+
 def _matrix(path: Path, arrays: dict[str, np.ndarray], name: str, rows: int) -> np.ndarray:
     """Dense (rows, V) regressor, stored dense or as triplets."""
     vertices = len(arrays["v_template"])
+    matrix = arrays.get(name)
     if f"{name}_row" in arrays:
         row, col, val = (arrays[f"{name}_{part}"] for part in ("row", "col", "val"))
         try:
             places = (row.astype(np.int64), col.astype(np.int64))
-            return sparse.coo_array((val.astype(np.float64), places), (rows, vertices)).toarray()
+            matrix = sparse.coo_array((val.astype(np.float64), places), (rows, vertices)).toarray()
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: `{name}_row`, `_col` and `_val` are no {rows} x {vertices} ({error})") from None
-    matrix = np.asarray(arrays[name], dtype=np.float64)
-    if matrix.shape != (rows, vertices):
-        raise InputError(f"{path}: `{name}` has shape {matrix.shape}, expected {(rows, vertices)}")
-    return matrix
+    return _numbers(path, name, np.asarray(matrix), (rows, vertices)).astype(np.float64)
 
 
 def _spin_keypoints(path: Path, vertices: int, extra: Path | None) -> tuple[np.ndarray, dict[int, int]]:
@@ -137,9 +142,9 @@ def _spin_keypoints(path: Path, vertices: int, extra: Path | None) -> tuple[np.n
             nine = read_arrays(extra)
         except ValueError as error:
             raise InputError(f"{extra}: not a readable .npy file ({error})") from None
-        if not isinstance(nine, np.ndarray) or nine.shape != (9, vertices):
-            shape = nine.shape if isinstance(nine, np.ndarray) else f"of {len(nine)} arrays"
-            raise InputError(f"{extra}: has shape {shape}, expected (9, 6890)")
+        if isinstance(nine, dict):
+            raise InputError(f"{extra}: holds {len(nine)} arrays, expected one of shape (9, {vertices})")
+        _numbers(extra, "J_regressor_extra", nine, (9, vertices))
     else:
         logging.getLogger("dsr_fit").warning(
             "%s: nine of the 49 keypoints stay unused without --joint-regressor-extra J_regressor_extra.npy",

@@ -26,9 +26,7 @@ def transforms_reference(pose: Tensor, rest: Tensor, skeleton: Skeleton) -> tupl
     `rest` (B, J, 3) metres are the joints of the rest pose.
     """
     rotations = axis_angle_to_matrix(pose)
-    world = skeleton.world_rotations(rotations)
-    moved = skeleton.positions(world, rest) - torch.einsum("bjrc,bjc->bjr", world, rest)
-    return rotations, torch.cat([world, moved[..., None]], -1)
+    return rotations, skeleton.transforms(rotations, rest)
 
 
 def transforms(pose: Tensor, rest: Tensor, skeleton: Skeleton) -> tuple[Tensor, Tensor]:

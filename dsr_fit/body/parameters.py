@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dsr_fit.body.body import Body, Posed
+from dsr_fit.tensors import Tensors
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(Tensors):
     """SMPL parameters and translation in the full image's camera frame."""
 
     global_orient: Tensor  # (B, 3) axis-angle
     body_pose: Tensor  # (B, 69) axis-angle
     betas: Tensor  # (B, 10)
     cam_t: Tensor  # (B, 3) metres
-
-    def tensors(self) -> list[Tensor]:
-        return [self.global_orient, self.body_pose, self.betas, self.cam_t]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Parameters:
-        """Apply a function to each of the four tensors."""
-        return Parameters(*(function(tensor) for tensor in self.tensors()))
-
-    def where(self, choose: Tensor, other: Parameters) -> Parameters:
-        """Rows of self where `choose` (B,) bool, rows of `other` elsewhere."""
-        return Parameters(
-            *(torch.where(choose[:, None], a, b) for a, b in zip(self.tensors(), other.tensors(), strict=True))
-        )
 
     def pose(self, body: Body) -> Posed:
         return body(self.global_orient, self.body_pose, self.betas, self.cam_t)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from dsr_fit.tensors import Tensors
 
 
 def _levels(parents: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
@@ -30,7 +32,7 @@ def descendants(parents: tuple[int, ...]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Skeleton:
+class Skeleton(Tensors):
     """The joints and keypoints of a body: all that kinematics needs, a few kilobytes. J = 24 joints, K = 49."""
 
     parents: tuple[int, ...]
@@ -50,15 +52,6 @@ class Skeleton:
     """(11,) metres from sole to crown: at betas = 0, and per unit of each beta."""
     tree: Tensor
     """(J, J) see `descendants`."""
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Skeleton:
-        """Same skeleton on another device or with another floating-point type."""
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, dtype if value.is_floating_point() else None)
-        return replace(self, **moved)
 
     def joints_at_rest(self, betas: Tensor) -> Tensor:
         """(B, 10) -> (B, J, 3) metres."""
@@ -94,9 +87,8 @@ class Skeleton:
             shaped = shaped + by_row(pose_feature(rotations), self.keypoint_moments_pose)
         return self.keypoint_moments + torch.nn.functional.pad(shaped, (0, 1))
 
-    def transforms(self, rotations: Tensor, betas: Tensor) -> Tensor:
-        """A (B, J, 3, 4): each joint's rigid transform relative to the rest pose, without `cam_t`."""
-        rest = self.joints_at_rest(betas)
+    def transforms(self, rotations: Tensor, rest: Tensor) -> Tensor:
+        """(B, J, 3, 4) each joint's rigid transform relative to the rest pose of joints `rest`, without `cam_t`."""
         world = self.world_rotations(rotations)
         moved = self.positions(world, rest) - torch.einsum("bjrc,bjc->bjr", world, rest)
         return torch.cat([world, moved[..., None]], -1)
@@ -104,7 +96,7 @@ class Skeleton:
     def keypoints(self, rotations: Tensor, betas: Tensor, transforms: Tensor | None = None) -> Tensor:
         """(B, K, 3) metres, without `cam_t`; keypoints that the body does not define stay at zero."""
         if transforms is None:
-            transforms = self.transforms(rotations, betas)
+            transforms = self.transforms(rotations, self.joints_at_rest(betas))
         return torch.einsum("bkjc,bjrc->bkr", self.moments(rotations, betas), transforms)
 
 

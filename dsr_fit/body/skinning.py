@@ -6,7 +6,7 @@ torch, and what runs on other devices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from dsr_fit.compilation import kernel
+from dsr_fit.tensors import Tensors
 from dsr_fit.threads import over_images
 
 
 @dataclass(frozen=True)
-class SkinningWeights:
+class SkinningWeights(Tensors):
     """Rows of a V x J matrix with few entries each: vertex v has entries start[v]..start[v + 1]."""
 
     start: Tensor  # (V + 1,) int32
@@ -51,9 +52,6 @@ class SkinningWeights:
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """start, joint and value as numpy's."""
         return self.start.numpy(), self.joint.numpy(), self.value.numpy()
-
-    def to(self, device: torch.device | str) -> SkinningWeights:
-        return replace(self, start=self.start.to(device), joint=self.joint.to(device), value=self.value.to(device))
 
 
 def skin_reference(shaped: Tensor, transforms: Tensor, weights: SkinningWeights) -> Tensor:

@@ -75,7 +75,7 @@ def convert(parameters: Parameters, old: Body, new: Body, steps: int = STEPS) ->
         optimiser.learning_rate = RATES[0] * (RATES[1] / RATES[0]) ** (step / max(steps - 1, 1))
         optimiser.step(torch.autograd.grad(loss, optimiser.tensors, allow_unused=True))
     with torch.no_grad():
-        final = current.map(torch.Tensor.detach)
+        final = current.detach()
         found = final.pose(new)
         reached = found.vertices()
         match = _match(reached, vertices, normals, trees)

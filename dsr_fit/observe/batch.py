@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,11 +13,12 @@ from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop, ray_rotation
 from dsr_fit.labels import LABEL_SETS, MC_LABELS, OCCLUDER, UNKNOWN, valid_mc_labels
 from dsr_fit.observation import Observation
 from dsr_fit.observe.crop import warp
+from dsr_fit.tensors import Tensors
 from dsr_fit.terms.points import box_side
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Tensors):
     """Observed points of B people; N = 49 slots."""
 
     pixels: Tensor  # (B, N, 2) full image
@@ -27,16 +28,9 @@ class Points:
     world_confidence: Tensor  # (B, N), all 0 for people without 3D
     intrinsics: Tensor  # (B, 4) fx, fy, cx, cy of the full image
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Points:
-        return Points(*(getattr(self, field.name).to(device, dtype) for field in fields(self)))
-
-    def repeat(self, times: int) -> Points:
-        """Each person `times` times in a row, for hypotheses."""
-        return Points(*(getattr(self, field.name).repeat_interleave(times, 0) for field in fields(self)))
-
 
 @dataclass(frozen=True)
-class Targets:
+class Targets(Tensors):
     """What the rendered terms compare with, at one resolution S. K classes of the label set."""
 
     resolution: int
@@ -47,10 +41,6 @@ class Targets:
     mc_mask: Tensor  # (B, S, S) 1 on the image's valid MC labels
     mc_distance: Tensor  # (B, S, S) pixels at 224 px to the nearest MC pixel
     mc_seen: Tensor  # (B,) 1 where there is a valid MC label
-
-    def to(self, device: torch.device | str) -> Targets:
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
 
 
 def crop_labels(labels: np.ndarray, crop: Crop, resolution: int) -> np.ndarray:

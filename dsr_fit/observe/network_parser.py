@@ -137,9 +137,9 @@ def load_network(path: Path) -> ParserNetwork:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not readable weights of a parser ({' '.join(str(error).split())})") from None
     network = ParserNetwork()
-    own = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
-    wrong = sorted(own.keys() ^ weights.keys())
-    wrong += [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    own = {name: value.shape for name, value in network.state_dict().items() if "num_batches_tracked" not in name}
+    stored = {name: value.shape for name, value in weights.items()}
+    wrong = sorted({name for name, _ in own.items() ^ stored.items()})
     if wrong:
         raise InputError(f"{path}: not the weights of this parser ({len(wrong)} arrays differ, {wrong[0]} for one)")
     network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)

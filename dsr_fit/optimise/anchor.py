@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.rotation import axis_angle_to_matrix
+from dsr_fit.tensors import Tensors
 
 UNSURE = 0.3
 """Radians that each joint of an estimate is taken to be off where its regressor doesn't say."""
 
 
 @dataclass(frozen=True)
-class Anchor:
+class Anchor(Tensors):
     """An estimate of B people."""
 
     rotations: Tensor  # (B, 24, 3, 3) local, root first
@@ -28,10 +28,3 @@ class Anchor:
         if spread is None:
             spread = rotations.new_full(rotations.shape[:2], UNSURE)
         return cls(rotations, parameters.betas.detach(), spread.detach())
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Anchor:
-        return Anchor(*(getattr(self, field.name).to(device, dtype) for field in fields(self)))
-
-    def repeat(self, times: int) -> Anchor:
-        """Each person `times` times in a row."""
-        return Anchor(*(getattr(self, field.name).repeat_interleave(times, 0) for field in fields(self)))

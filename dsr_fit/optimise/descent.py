@@ -110,7 +110,7 @@ def descend(
             on_iteration(iteration, total.detach())
         if fitted is not None:
             done = fitted(parameters) & progress.running()
-            progress.best = parameters.map(torch.Tensor.detach).where(done, progress.best)  # what was asked for
+            progress.best = parameters.detach().where(done, progress.best)  # what was asked for
             progress.stop(done, "keypoints fitted")
         if len(history) > config.stop_window:
             before, now = history[-1 - config.stop_window], history[-1]
@@ -143,7 +143,7 @@ def _record(progress: Progress, parameters: Parameters, total: Tensor, iteration
     for tensor in parameters.tensors():
         finite = finite & tensor.detach().isfinite().all(1)
     better = running & finite & (total < progress.lowest)
-    progress.best = parameters.map(torch.Tensor.detach).where(better, progress.best)
+    progress.best = parameters.detach().where(better, progress.best)
     progress.lowest = torch.where(better, total, progress.lowest)
     progress.iterations = torch.where(running, iteration, progress.iterations)
     progress.stop(running & ~finite, "diverged")

@@ -21,6 +21,7 @@ from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.objective import TERMS, Bodies, Given, Term, joint_slope, weights_of
 from dsr_fit.priors.pose import PosePrior
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle, skew
+from dsr_fit.tensors import Tensors
 from dsr_fit.terms.points import NEAREST
 from dsr_fit.terms.residual import Dual
 
@@ -29,7 +30,7 @@ POSE, SHAPE, PLACE = slice(0, 72), slice(72, 82), slice(82, 85)
 
 
 @dataclass(frozen=True)
-class State:
+class State(Tensors):
     """A point on the manifold of poses, shapes and places."""
 
     rotations: Tensor  # (B, 24, 3, 3) local, root first
@@ -40,17 +41,6 @@ class State:
         """Updated by (B, 85)."""
         turn = axis_angle_to_matrix(delta[:, POSE].unflatten(1, (24, 3)))
         return State(self.rotations @ turn, self.betas + delta[:, SHAPE], self.cam_t + delta[:, PLACE])
-
-    def where(self, choose: Tensor, other: State) -> State:
-        """Rows of self where `choose` (B,) bool, rows of `other` elsewhere."""
-        return State(
-            torch.where(choose[:, None, None, None], self.rotations, other.rotations),
-            torch.where(choose[:, None], self.betas, other.betas),
-            torch.where(choose[:, None], self.cam_t, other.cam_t),
-        )
-
-    def rows(self, index: Tensor) -> State:
-        return State(self.rotations[index], self.betas[index], self.cam_t[index])
 
     @classmethod
     def of(cls, parameters: Parameters) -> State:

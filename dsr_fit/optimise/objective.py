@@ -28,9 +28,8 @@ from dsr_fit.rotation import log_jacobian
 from dsr_fit.terms import points, priors
 from dsr_fit.terms.channels import read_channels
 from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
-from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance
+from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance, silhouette
 from dsr_fit.terms.residual import Dual, Residual
-from dsr_fit.terms.silhouette import silhouette
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from dsr_fit.observe.crop import cut
 from dsr_fit.optimise.least_squares import State
 from dsr_fit.regressor.checkpoints import load_hmr_checkpoint
 from dsr_fit.regressor.hmr import CropEstimate, Hmr
-from dsr_fit.regressor.protocol import Estimate
+from dsr_fit.regressor.protocol import Estimate, with_prefixes
 from dsr_fit.rotation import matrix_to_axis_angle, sixd_to_matrix
 
 SMPL_VERTICES, SMPL_FACES = 6890, 13776
@@ -162,13 +162,8 @@ class HmrRegressor:
             for name, _ in module.named_parameters()
         }
         names = [name for name, _ in self._network.named_parameters() if name not in frozen]
-        for layer in layers:
-            if not any(name.startswith(layer) for name in names):
-                known = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
-                raise UsageError(
-                    f"{self.name}: no weights that may move begin with {layer!r}; known: {', '.join(known)}"
-                )
-        return [name for name in names if name.startswith(layers or "")]
+        known = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+        return with_prefixes(names, layers or ("",), self.name, known)
 
 
 def check_body(body: Body, name: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.labels import OCCLUDER, UNKNOWN
 from dsr_fit.rotation import matrix_to_axis_angle, rotation_between, sixd_to_matrix
+from dsr_fit.tensors import Tensors
 
 LABEL_PIXELS = 64
 """Side of the network's input label map."""
@@ -38,7 +39,7 @@ RESIDUAL_LIMIT = 0.5
 
 
 @dataclass(frozen=True)
-class RegressorInput:
+class RegressorInput(Tensors):
     """The network's input for B people, in the crop around each one's keypoints, whose half side is 1.
 
     The network predicts the body in the frame of a camera that looks at the crop's centre; `turns` rotates the full
@@ -54,9 +55,6 @@ class RegressorInput:
     def __len__(self) -> int:
         return len(self.points)
 
-    def to(self, device: torch.device) -> RegressorInput:
-        return RegressorInput(*(value.to(device) for value in vars(self).values()))
-
     def turns(self) -> Tensor:
         """(B, 3, 3) from the full image's camera to the one that looks at the crop's centre."""
         ahead = self.crop.new_tensor([0.0, 0.0, 1.0])
@@ -65,7 +63,7 @@ class RegressorInput:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Tensors):
     """B bodies as the network predicts them, in the frame of the camera that looks at the crop."""
 
     pose: Tensor  # (B, 144) 24 rotations in 6D, the root's as the camera that looks at the crop sees it
@@ -78,9 +76,6 @@ class Prediction:
         """With pose, shape and camera added; the expected errors are replaced."""
         pose, betas, camera = self.pose + delta.pose, self.betas + delta.betas, self.camera + delta.camera
         return Prediction(pose, betas, camera, delta.spread, delta.error)
-
-    def detach(self) -> Prediction:
-        return Prediction(*(value.detach() for value in vars(self).values()))
 
     def rotations(self) -> Tensor:
         """(B, 24, 3, 3) local, the root's as the camera that looks at the crop sees it."""

@@ -32,7 +32,7 @@ from dsr_fit.regressor.open_network import (
     Size,
     place,
 )
-from dsr_fit.regressor.protocol import Estimate
+from dsr_fit.regressor.protocol import Estimate, with_prefixes
 from dsr_fit.threads import one_torch_thread
 
 ASSET = "priors/regressor/regressor.safetensors"
@@ -84,14 +84,8 @@ class OpenRegressor:
     def movable(self, layers: tuple[str, ...]) -> list[str]:
         """See `Regressor`. The label map's convolutions are never fine-tuned."""
         names = [name for name, _ in self.network.named_parameters() if not name.startswith("labels.")]
-        layers = layers or EFT_LAYERS
-        unknown = [layer for layer in layers if not any(name.startswith(layer) for name in names)]
-        if unknown:
-            raise UsageError(
-                f"no weights of the regressor {self.name!r} that may move begin with {unknown[0]!r}; its steps are "
-                f"{', '.join(prefix.rstrip('.') for prefix in _names(self.network))}"
-            )
-        return [name for name in names if name.startswith(layers)]
+        steps = (prefix.rstrip(".") for prefix in _names(self.network))
+        return with_prefixes(names, layers or EFT_LAYERS, self.name, steps)
 
 
 class PersonalWeights:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from dsr_fit.body.parameters import Parameters
+from dsr_fit.errors import UsageError
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.descent import Variables
 from dsr_fit.optimise.least_squares import State
@@ -23,6 +25,14 @@ class Estimate:
     """(B, 24) expected error of each joint's rotation, radians, root first; None where not predicted."""
     joint_error_m: Tensor | None = None
     """(B,) expected mean distance of SMPL's 24 joints from the truth, pelvises on each other, metres; None likewise."""
+
+
+def with_prefixes(names: list[str], layers: tuple[str, ...], regressor: str, known: Iterable[str]) -> list[str]:
+    """Names of weights with one of the prefixes `layers`. Raises UsageError, listing `known`, for a prefix of none."""
+    for layer in layers:
+        if not any(name.startswith(layer) for name in names):
+            raise UsageError(f"{regressor}: no weights that may move begin with {layer!r}; known: {', '.join(known)}")
+    return [name for name in names if name.startswith(layers)]
 
 
 class Regressor(Protocol):

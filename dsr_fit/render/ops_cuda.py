@@ -10,29 +10,20 @@ import torch
 from torch import Tensor
 
 from dsr_fit.errors import InputError
+from dsr_fit.render.device import lacking_for_cuda
 
 
 @cache
 def nvdiffrast_module() -> Any:
     """`nvdiffrast.torch`. Raises InputError naming what is missing: CUDA in torch, a GPU, or nvdiffrast."""
-    if torch.version.cuda is None:
-        raise InputError(
-            f"rendering on a GPU needs a CUDA build of torch, and torch {torch.__version__} is a CPU build: "
-            "install one as https://pytorch.org/get-started says, or use --device cpu"
-        )
-    if not torch.cuda.is_available():
-        raise InputError(
-            "rendering on a GPU: torch sees no GPU (is there one, is its driver loaded, is "
-            "CUDA_VISIBLE_DEVICES empty?); --device cpu works without"
-        )
+    lacking = lacking_for_cuda()
+    if lacking is not None:
+        raise InputError(f"rendering on a GPU: {lacking}; use --device cpu, or see README")
     try:
         import nvdiffrast.torch as nvdiffrast
     except ImportError as error:
         raise InputError(
-            "rendering on a GPU needs nvdiffrast: with the CUDA toolkit installed, "
-            "pip install dsr-fit[gpu], or "
-            "pip install --no-build-isolation git+https://github.com/NVlabs/nvdiffrast; "
-            f"or use --device cpu ({error})"
+            f"rendering on a GPU: nvdiffrast can't be loaded ({error}); it needs the CUDA toolkit; or use --device cpu"
         ) from error
     return nvdiffrast
 

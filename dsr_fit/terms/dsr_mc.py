@@ -1,4 +1,4 @@
-"""DSR-MC: the rendered body matches the minimally clothed regions tightly (DSR, section 3.3)."""
+"""DSR-MC: the rendered body matches the minimally clothed regions (DSR, section 3.3). And the silhouette baseline."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def dsr_mc_distance(
     """The released code's distance form, `DistM`: pulls from far away, where masks do not overlap yet."""
     matched = known * probability
     return valid * (matched * distance).sum((1, 2)) / (matched.sum((1, 2)) ** 1.5 + 1e-6)
+
+
+def silhouette(coverage: Tensor, person: Tensor, known: Tensor) -> Tensor:
+    """The baseline, 1 - soft IoU of the rendered body and the person's mask, (B, S, S) each -> (B,).
+
+    It fills the clothed outline with body, and so inflates the body.
+    """
+    return dsr_mc(coverage, person, known)

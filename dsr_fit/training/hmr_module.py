@@ -297,7 +297,7 @@ class _Epoch(Sampler[int]):
 
 def posed_by_crop(body: Body, rotations: Tensor, estimate: CropEstimate) -> Posed:
     """Bodies in the frame of the crop's camera; `rotations` (B, 24, 3, 3) are those of `estimate`."""
-    moved = body.skeleton.transforms(rotations, estimate.betas)
+    moved = body.skeleton.transforms(rotations, body.skeleton.joints_at_rest(estimate.betas))
     cam_t = spin_translation(estimate.crop_cam)
     keypoints = body.skeleton.keypoints(rotations, estimate.betas, moved) + cam_t[:, None]
     return Posed(body, rotations, estimate.betas, moved, keypoints, cam_t)
