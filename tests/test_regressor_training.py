@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorNetwork, Sight, Size, in_crop
 from dsr_fit.regressor.open_regressor import write_network
 from dsr_fit.synthetic import ClothedCase, generate
-from dsr_fit.training.open_data import EpochBatches
+from dsr_fit.training.open_data import OpenData
 from dsr_fit.training.open_module import TrainingBatch, shape_metric
 from dsr_fit.training.settings import TrainSettings
 from dsr_fit.training.synthetic import detector_errors, samples
@@ -300,16 +299,15 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     assert all("mpjpe" in line for line in lines)  # of those held out
     assert run("again") == whole
     assert run("other", seed=1) != whole
-    original = EpochBatches.__iter__
+    original = OpenData.batch
 
-    def batches(self: EpochBatches) -> Iterator[TrainingBatch]:
-        for step, batch in enumerate(original(self)):
-            if (self.epoch, step) == (1, 1):
-                raise RuntimeError("interrupted")
-            yield batch
+    def batch(self: OpenData, epoch: int, step: int, *ranks: int) -> TrainingBatch:
+        if (epoch, step) == (1, 1):
+            raise RuntimeError("interrupted")
+        return original(self, epoch, step, *ranks)
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(EpochBatches, "__iter__", batches)
+        interrupted.setattr(OpenData, "batch", batch)
         with pytest.raises(RuntimeError, match="interrupted"):
             run("parts")
     assert (tmp_path / "parts" / "last.ckpt").exists()

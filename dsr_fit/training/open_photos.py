@@ -24,12 +24,9 @@ from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.synthetic.detector_errors import box
 from dsr_fit.training.synthetic.samples import FEWEST, Mix, Scene, Truth, drop_observations, finish
 
-RESOLUTION = 112
-"""Pixels of the crop's render."""
-
 WINDOW, WINDOW_PIXELS = 1.5, 168
 """The stored label maps: side over the crop's, so that shifted crops stay inside, and pixels. The crop is the middle
-of it, at `RESOLUTION`."""
+of it, at `settings.RESOLUTION`."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from typing import Literal
 from dsr_fit.config import Semantics
 from dsr_fit.errors import UsageError
 
+RESOLUTION = 112
+"""Pixels of the side of a crop's render in training."""
+
 SCRATCH = "scratch"
 """Name of an untrained regressor."""
 
