@@ -100,8 +100,6 @@ class SpinArguments:
 def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> None:
     """Fit the same people with each configuration, and report the errors."""
     _check(arguments)
-    import json
-
     from rich.console import Console
     from rich.progress import track
 
@@ -110,7 +108,6 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
     from dsr_fit.evaluate.benchmark import observe_cases, run
     from dsr_fit.evaluate.clothed_report import markdown, report
     from dsr_fit.fitting.fitter import Fitter
-    from dsr_fit.io.files import replacing
     from dsr_fit.synthetic.dataset import write_cases
 
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.cases)
@@ -127,11 +124,8 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
         values[name] = tables.columns(list(track(fitted, name, count, **shown)))
     about = {name: getattr(arguments, name) for name in ("first_seed", "perception", "noise")}
     found = report(arguments.cases_dir, about, configs, seen, values)
-    with replacing(arguments.out) as temporary:
-        temporary.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
     text = markdown(found)
-    with replacing(arguments.out.with_suffix(".md")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    tables.write_report(arguments.out, found, text)
     Console(width=160, soft_wrap=True, markup=False, highlight=False).print(text, end="")
 
 

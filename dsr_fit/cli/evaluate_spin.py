@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,11 @@ from dsr_fit.cli.options import check_focal, check_out
 from dsr_fit.config import load_config, to_dict
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
+from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.spin import SMPL_VERTICES, RowEvaluator, RowPerception, evaluate_rows
 from dsr_fit.evaluate.spin_report import markdown, report
 from dsr_fit.fitting.saving import versions
-from dsr_fit.io.files import read_arrays, replacing
+from dsr_fit.io.files import read_arrays
 from dsr_fit.io.spin_file import SpinFile, read_spin
 from dsr_fit.observe.perception import Perception
 from dsr_fit.render.device import choose_device
@@ -52,10 +52,7 @@ def evaluate_spin(arguments: SpinArguments) -> None:
     found = report(judge, body, outcomes)
     found |= {"every": arguments.every, "config": to_dict(config), "versions": versions()}
     text = markdown(found)
-    with replacing(arguments.out) as temporary:
-        temporary.write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
-    with replacing(arguments.out.with_suffix(".md")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    tables.write_report(arguments.out, found, text)
     Console(width=120, soft_wrap=True, markup=False, highlight=False).print(text, end="")
     if not found["evaluated"]:
         raise InputError(f"{arguments.data}: none of {len(rows)} rows could be evaluated, see {arguments.out}")

@@ -49,6 +49,7 @@ class RoundsArguments(DatasetArguments, TrainOptions):
     """People per batch of the training; default: the regressor's own."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses on photos."""
+
     def training(self) -> TrainSettings:
         """The settings of every training. Raises UsageError for values out of range."""
         ours, theirs = ({entry.name for entry in fields(each)} for each in (self, TrainSettings))
