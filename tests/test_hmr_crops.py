@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from label_people import by_the_crops_camera, known_people
+from label_people import by_the_crops_camera, known_people, observation_of
 from scenes import open_body
 from torch import Tensor
 from training_parts import settings_of
@@ -138,7 +138,7 @@ def test_unchanged_crops_are_what_the_regressor_looks_at(people: PseudoLabels) -
     """Bit for bit, and with the same frames: what is learnt is what is used."""
     rows = range(len(people))
     batch = Batch(
-        [people.observation(row, with_image=True) for row in rows], crop_camera=False, keypoint_valid=torch.ones(49)
+        [observation_of(people, row, with_image=True) for row in rows], crop_camera=False, keypoint_valid=torch.ones(49)
     )
     crops = stacked([sample(people, row, CropChange()) for row in rows])
     torch.testing.assert_close(crops.images, crop_images(batch), atol=0.02, rtol=0)  # one grey level of rounding

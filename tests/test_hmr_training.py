@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from label_people import known_people
+from label_people import known_people, observation_of
 from PIL import Image
 from scenes import open_body
 from synthetic_smpl import synthetic_smpl
@@ -395,7 +395,9 @@ def test_what_was_learnt_is_a_regressor(people: PseudoLabels, tmp_path: Path) ->
             assert torch.equal(value, network.state_dict()[name]), name
 
     batch = Batch(
-        [people.observation(row, with_image=True) for row in (0, 1)], crop_camera=False, keypoint_valid=torch.ones(49)
+        [observation_of(people, row, with_image=True) for row in (0, 1)],
+        crop_camera=False,
+        keypoint_valid=torch.ones(49),
     )
     found = regressor(batch).parameters
     with torch.no_grad():
@@ -409,7 +411,7 @@ def test_the_truth_in_the_crop_is_the_truth_in_the_image(people: PseudoLabels) -
     """What is learnt from a label is, as an estimate in a fit, the label again."""
     crops = _crops(people)
     batch = Batch(
-        [people.observation(row) for row in range(len(people))], crop_camera=False, keypoint_valid=torch.ones(49)
+        [observation_of(people, row) for row in range(len(people))], crop_camera=False, keypoint_valid=torch.ones(49)
     )
     skeleton = open_body().skeleton.to(dtype=torch.float64)
     found = to_full_image(_truth(crops), Cameras.of(batch, torch.device("cpu")), skeleton)

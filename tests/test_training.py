@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from label_people import known_people
+from label_people import known_people, observation_of
 from scenes import open_body
 from torch import Tensor
 from training_parts import placed_truth, settings_of, small_training
@@ -130,7 +130,7 @@ def test_the_rendered_terms_are_those_of_a_fit(photos: Photos, people: PseudoLab
     """Label maps that were cut and packed once cost a body what those of the full images do."""
     body, rows = open_body(), [0, 1, 2, 3, 4]
     batch = photos.whole(np.array(rows))
-    observed = Batch([people.observation(row) for row in rows], crop_camera=False, keypoint_valid=torch.ones(49))
+    observed = Batch([observation_of(people, row) for row in rows], crop_camera=False, keypoint_valid=torch.ones(49))
     parameters = people.parameters(rows)
     wide = replace(parameters, betas=parameters.betas + 1)
     # Whose top is just long enough is told at 112 px here, and at 224 px there: everybody wears the average.

@@ -132,7 +132,6 @@ def read_rendered_people(folder: Path, body: Body) -> PseudoLabels:
     return PseudoLabels(
         images=folder.absolute(),
         imgname=tuple(f"{seed:06d}.png" for seed in seeds),
-        person=np.zeros(len(seeds), int),
         has_body=np.full(len(seeds), own),
         quality=np.ones(len(seeds), np.float32),
         accepted=np.ones(len(seeds), bool),
