@@ -211,7 +211,7 @@ def test_bodies_of_others_are_not_learnt_from_but_what_was_observed(
 
     def changed(rows: Tensor) -> float:
         betas = batch.truth.betas + 1.0 * rows[:, None]
-        return _loss(training, replace(batch, truth=replace(batch.truth, betas=betas)), monkeypatch)[0]
+        return _loss(training, replace(batch, truth=batch.truth._replace(betas=betas)), monkeypatch)[0]
 
     as_it_is = changed(torch.zeros(5))
     assert changed(~known) == pytest.approx(as_it_is, rel=1e-5)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_spin(arguments: SpinArguments) -> None:
-    """The work behind the command."""
+    """Evaluate, write the report and print its table."""
     _check(arguments)
     file = read_spin(arguments.data)
     body_path = None if arguments.body == "open" else licensed("body", arguments.body)
@@ -59,7 +59,7 @@ def evaluate_spin(arguments: SpinArguments) -> None:
 
 
 def _check(arguments: SpinArguments) -> None:
-    """What can be refused before anything is read."""
+    """What can be rejected before anything is read."""
     if arguments.every < 1:
         raise UsageError(f"--every {arguments.every}: expected a positive number of rows")
     check_focal(arguments.focal)
@@ -81,19 +81,18 @@ def _judge(arguments: SpinArguments, file: SpinFile, body: Body, is_smpl: bool) 
     if not from_bodies and file.joints is None:
         raise InputError(f"{file.path}: holds no ground truth, neither `S` nor `pose` and `shape`")
     why = f"{file.path}: the ground truth from pose and shape" if from_bodies else "judging fits of official SMPL"
-    regressor = None
-    if from_bodies or is_smpl:
-        flag = "joint_regressor_h36m"
-        regressor = _read_regressor(required(flag, _text(arguments.joint_regressor_h36m), why))
+
+    def licensed_file(flag: str) -> Path:
+        given = getattr(arguments, flag)
+        return required(flag, None if given is None else str(given), why)
+
+    regressor = _read_regressor(licensed_file("joint_regressor_h36m")) if from_bodies or is_smpl else None
     bodies: dict[str, Body] = {}
     if has_genders and from_bodies:
         genders = {gender[:1].lower() for gender in file.gender or ()}
-        for key, flag, given in (
-            ("m", "body_male", arguments.body_male),
-            ("f", "body_female", arguments.body_female),
-        ):
+        for key, flag in (("m", "body_male"), ("f", "body_female")):
             if key in genders:
-                bodies[key] = _smpl(required(flag, _text(given), why), arguments.joint_regressor_extra)
+                bodies[key] = _smpl(licensed_file(flag), arguments.joint_regressor_extra)
     elif has_bodies and file.gender is None and is_smpl:
         bodies[""] = body
     elif from_bodies:
@@ -114,11 +113,7 @@ def _read_regressor(path: Path) -> torch.Tensor:
         loaded = read_arrays(path)
     except ValueError as error:
         raise InputError(f"{path}: not a readable .npy file ({error})") from None
-    if not isinstance(loaded, np.ndarray) or loaded.shape != (17, SMPL_VERTICES):
-        shape = loaded.shape if isinstance(loaded, np.ndarray) else f"of {len(loaded)} arrays"
+    shape = np.shape(loaded) if isinstance(loaded, np.ndarray) else f"of {len(loaded)} arrays"
+    if not isinstance(loaded, np.ndarray) or shape != (17, SMPL_VERTICES):
         raise InputError(f"{path}: has shape {shape}, expected (17, {SMPL_VERTICES})")
     return torch.from_numpy(loaded.astype(np.float64))
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

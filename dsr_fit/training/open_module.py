@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,19 +53,11 @@ BODY_LOSSES = ("points", "rotations", "root", "shape", "depth")
 """Losses on photos against the fitted body."""
 
 
-@dataclass(frozen=True)
-class TrainingBatch:
-    """Synthetic people, people in photos, or both."""
+class TrainingBatch(NamedTuple):
+    """Synthetic people, people in photos, or both; Lightning moves it to the device."""
 
     synthetic: tuple[Sight, Truth] | None
     photos: PhotoBatch | None
-
-    def to(self, device: torch.device) -> TrainingBatch:
-        photos = self.photos and self.photos.to(device)
-        if self.synthetic is None:
-            return TrainingBatch(None, photos)
-        sight, truth = self.synthetic
-        return TrainingBatch((sight.to(device), Truth(*(value.to(device) for value in vars(truth).values()))), photos)
 
 
 class OpenTraining(RegressorTraining):

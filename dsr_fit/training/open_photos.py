@@ -57,9 +57,9 @@ class PhotoBatch:
 
     def to(self, device: torch.device) -> PhotoBatch:
         """`observed` stays on the CPU; its users move what they need."""
-        truth = Truth(*(value.to(device) for value in vars(self.truth).values()))
-        tensors = {name: getattr(self, name).to(device) for name in ("mirror", "has_body", "weight")}
-        return replace(self, sight=self.sight.to(device), truth=truth, **tensors)
+        truth = Truth(*(value.to(device) for value in self.truth))
+        tensors = {name: getattr(self, name).to(device) for name in ("sight", "mirror", "has_body", "weight")}
+        return replace(self, truth=truth, **tensors)
 
 
 @dataclass(frozen=True)
