@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from dsr_fit.assets import licensed, required
+from dsr_fit.assets import required
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.cli.options import check_focal, check_out
@@ -34,16 +34,11 @@ def evaluate_spin(arguments: SpinArguments) -> None:
     """Evaluate, write the report and print its table."""
     _check(arguments)
     file = read_spin(arguments.data)
-    body_path = None if arguments.body == "open" else licensed("body", arguments.body)
-    body = load_body(body_path or "open", arguments.joint_regressor_extra)
-    is_smpl = body_path is not None and body.num_vertices == SMPL_VERTICES
+    body = load_body(arguments.body_path() or "open", arguments.joint_regressor_extra)
+    is_smpl = arguments.body_path() is not None and body.num_vertices == SMPL_VERTICES
     judge = _judge(arguments, file, body, is_smpl)
     config = load_config(arguments.config)
-    shared = ("body", "regressor", "joint_regressor_extra", "smpl_mean_params", "semantic_prior")
-    settings = Settings(
-        config, device=choose_device(arguments.device), **{name: getattr(arguments, name) for name in shared}
-    )
-    fitter = settings.fitter()
+    fitter = Settings(config, device=choose_device(arguments.device), **arguments.named()).fitter()
     observer = RowPerception(file, arguments.images, Perception(), arguments.keypoints == "part", arguments.focal)
     rows = range(0, len(file), arguments.every)
     console = Console(stderr=True)

@@ -79,8 +79,9 @@ def cell(value: Mapping[str, Any] | None, digits: int = 1) -> str:
 
 def is_significant(difference: Mapping[str, Any]) -> bool:
     """Whether 0 lies outside the interval of a paired difference, of people enough for a bootstrap interval."""
-    known = difference["low"] is not None and difference["count"] >= MIN_PEOPLE
-    return known and not difference["low"] <= 0 <= difference["high"]
+    if difference["low"] is None or difference["count"] < MIN_PEOPLE:
+        return False
+    return not difference["low"] <= 0 <= difference["high"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

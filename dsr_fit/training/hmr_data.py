@@ -14,7 +14,6 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.files import OPEN_BODY
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import spin_translation
-from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.observe.perception import MIN_KEYPOINTS
 from dsr_fit.priors.semantic import load_semantic_prior
@@ -102,14 +101,14 @@ def _order(seed: int, group: int, turn: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, group, turn]).permutation(count)
 
 
-def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report) -> tuple[HmrTraining, HmrData]:
+def prepare(settings: TrainSettings, body: Body, report: Report) -> tuple[HmrTraining, HmrData]:
     """The module and its data. Raises InputError and UsageError for settings or files that can't be used."""
     if not settings.labels and settings.synthetic is None:
         raise UsageError("HMR is trained on images: give --labels, or --synthetic with a folder of rendered people")
     labels, held_out = read_splits(settings, body, report) if settings.labels else (None, None)
     rendered = None if settings.synthetic is None else read_rendered_people(settings.synthetic, body)
-    prior = load_semantic_prior(body, files.prior_path()) if settings.weights.rendered else None
-    path = required("regressor", str(files.regressor_name()), "this --regressor")
+    prior = load_semantic_prior(body, settings.prior_path()) if settings.weights.rendered else None
+    path = required("regressor", str(settings.regressor_name()), "this --regressor")
     check_body(body, path.name)
     network = load_hmr_checkpoint(path, settings.smpl_mean_params)
     return HmrTraining(network, body, prior, settings), HmrData(labels, rendered, settings, held_out or None)

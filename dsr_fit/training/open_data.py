@@ -10,7 +10,6 @@ import torch
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import OPEN_BODY
-from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.observe.crop import cut
 from dsr_fit.priors.recorded_poses import load_poses
@@ -107,15 +106,15 @@ def _drawn(module: OpenTraining, sight: Sight, photos: list[np.ndarray | None]) 
     )
 
 
-def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report) -> tuple[OpenTraining, OpenData]:
+def prepare(settings: TrainSettings, body: Body, report: Report) -> tuple[OpenTraining, OpenData]:
     """The module and its data. Raises InputError and UsageError for settings or files that can't be used."""
-    network = _network(files.regressor_name(), body).train().requires_grad_(True)
+    network = _network(settings.regressor_name(), body).train().requires_grad_(True)
     photos, validation = _photos(settings, body, report)
     sampler = held_out = None
     if photos is None or settings.synthetic_share > 0:
         sampler, held_out = _synthetic(settings.synthetic, body)
     rendered = photos is not None and settings.weights.rendered
-    prior = load_semantic_prior(body, files.prior_path()) if rendered else None
+    prior = load_semantic_prior(body, settings.prior_path()) if rendered else None
     return OpenTraining(network, body, prior, settings), OpenData(sampler, photos, settings, held_out, validation)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from dsr_fit.config import Semantics
 from dsr_fit.errors import UsageError
+from dsr_fit.model_files import ModelFiles
 
 RESOLUTION = 112
 """Pixels of the side of a crop's render in training."""
@@ -91,7 +92,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(TrainOptions):
+class TrainSettings(TrainOptions, ModelFiles):
     """Train a regressor on synthetic people, on fitted people in photos, or on both; the same command resumes."""
 
     out: Path
@@ -103,14 +104,6 @@ class TrainSettings(TrainOptions):
     regressor: str | None = None
     """What to start from: `open`, our .safetensors file, a checkpoint of DSR, SPIN or EFT, or `scratch`; default: the
     one for the body."""
-    smpl_mean_params: Path | None = None
-    """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
-    body: str | None = None
-    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
-    joint_regressor_extra: Path | None = None
-    """J_regressor_extra.npy, for official SMPL."""
-    semantic_prior: Path | None = None
-    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
     gate: Literal["accepted", "unjudged", "all"] = "accepted"
     """Fits whose bodies are trained on: those the quality gate accepted, these and those no gate is calibrated for, or
     all. Keypoints and label maps are always used."""

@@ -21,7 +21,6 @@ from dsr_fit.assets import sha256, shipped
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import OPEN_BODY, load_body
 from dsr_fit.dataset.manifest import differences
-from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.files import replacing
 from dsr_fit.regressor.open_regressor import ASSET
@@ -49,17 +48,10 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
         report: takes a line with the number of people, and one after each epoch.
     Raises: InputError and UsageError for settings or files that can't be used.
     """
-    files = Settings(
-        body=settings.body,
-        regressor=settings.regressor,
-        joint_regressor_extra=settings.joint_regressor_extra,
-        smpl_mean_params=settings.smpl_mean_params,
-        semantic_prior=settings.semantic_prior,
-    )
-    body = load_body(files.body_path() or "open", settings.joint_regressor_extra)
-    kind = kind_of(files.regressor_name(), body)
+    body = load_body(settings.body_path() or "open", settings.joint_regressor_extra)
+    kind = kind_of(settings.regressor_name(), body)
     out = settings.out / WEIGHTS[kind]
-    identity = _identity(settings, files)
+    identity = _identity(settings)
     _check_settings(settings.out, identity)
     if out.exists():
         return out
@@ -68,7 +60,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
     with _threads(settings.threads), _quiet(), torch.random.fork_rng(gpus):
         torch.manual_seed(settings.seed)
         module, data = (open_data if kind == "open" else hmr_data).prepare(
-            settings, files, body, report or (lambda line: None)
+            settings, body, report or (lambda line: None)
         )
         _save_settings(settings.out, identity)
         trainer = lightning.Trainer(
@@ -140,10 +132,10 @@ class EpochReport(Callback):
 REPORTED = ("loss", "mpjpe", "pa_mpjpe", "keypoint_error_rel_photos", "mpjpe_photos")
 
 
-def _identity(settings: TrainSettings, files: Settings) -> dict[str, Any]:
+def _identity(settings: TrainSettings) -> dict[str, Any]:
     """What must not change when a training is resumed: the settings, and the contents of files and folders."""
     values = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    start = None if settings.regressor == SCRATCH else Path(files.regressor_name() or "open").expanduser()
+    start = None if settings.regressor == SCRATCH else Path(settings.regressor_name() or "open").expanduser()
     named = [*settings.labels, *([settings.synthetic] if settings.synthetic else [])]
     values["contents"] = {
         "regressor": sha256(start) if start and start.is_file() else sha256(shipped(ASSET)),
