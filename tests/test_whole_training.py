@@ -128,7 +128,7 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     moment = finished.stat().st_mtime_ns
     assert run("moved", threads=2) == whole
     assert finished.stat().st_mtime_ns == moment
-    with pytest.raises(UsageError, match=r"holds a training with other settings \(batch: 6, now 7\); choose another$"):
+    with pytest.raises(UsageError, match=r"was begun with other settings \(batch: 6, now 7\); choose another --out$"):
         run("moved", batch=7)
 
 

@@ -1,4 +1,4 @@
-"""Fitted people as labels for a regressor: from a folder of `dsr-fit batch`, or a dataset in SPIN's or DSR's `.npz`."""
+"""Pseudo-labels to train a regressor on: from a folder of `dsr-fit batch`, or from SPIN's or DSR's `.npz`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """N people: what was observed of each, and a body that was fitted to it."""
+    """N people: the observations of each, and the body that was fitted to them."""
 
     images: Path
     """Folder that `imgname` is relative to."""
@@ -59,9 +59,9 @@ class PseudoLabels:
     quality: np.ndarray
     """(N,) float32 0..1, the gate's probability that the fit is good; 1 where unknown."""
     accepted: np.ndarray
-    """(N,) bool, by the gate; all true for a `.npz`, which has no verdicts."""
+    """(N,) bool: accepted by the gate; all of a `.npz`, which has no verdicts."""
     unjudged: np.ndarray
-    """(N,) bool, fits of `dsr-fit batch` that no gate was calibrated for; none of them is accepted."""
+    """(N,) bool: fits of `dsr-fit batch` for which no gate is calibrated; none of them is accepted."""
     label_maps: tuple[bytes | Path | None, ...]
     """PNG of each person's label map, read by `labels`; None where there is none."""
 

@@ -31,7 +31,7 @@ class LossWeights:
     dsr_c: float = 1.0
     """DSR-C: the body stays inside its clothing."""
     silhouette: float = 0.0
-    """The baseline that the paper improves on, match of body and clothed person; its unit is that of DSR-MC."""
+    """The paper's baseline: the rendered body matches the whole clothed person; a multiple of DSR-MC's weight."""
 
     def __post_init__(self) -> None:
         _check_weights("weights", self)
@@ -105,12 +105,12 @@ class TrainSettings(TrainOptions, ModelFiles):
     """What to start from: `open`, our .safetensors file, a checkpoint of DSR, SPIN or EFT, or `scratch`; default: the
     one for the body."""
     gate: Literal["accepted", "unjudged", "all"] = "accepted"
-    """Fits whose bodies are trained on: those the quality gate accepted, these and those no gate is calibrated for, or
-    all. Keypoints and label maps are always used."""
+    """Fits whose bodies are trained on: `accepted` by the quality gate, or also the `unjudged` ones, for which no gate
+    is calibrated, or `all`. Keypoints and label maps are used of everyone."""
     by_quality: bool = True
     """Weight each body by the gate's probability that the fit is good."""
     held_out: float = 0.05
-    """Share of the photos used for validation only; chosen by name."""
+    """Share of the photos that are held out for validation, chosen by their names."""
     epoch: int = 200
     """Steps between checkpoints, which come with validation scores."""
     batch: int | None = None

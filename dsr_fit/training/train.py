@@ -20,14 +20,13 @@ from lightning.pytorch.callbacks import Callback
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import OPEN_BODY, load_body
-from dsr_fit.dataset.manifest import differences
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.io.files import replacing
 from dsr_fit.regressor.open_regressor import ASSET
 from dsr_fit.render.device import choose_device
 from dsr_fit.training import hmr_data, open_data
 from dsr_fit.training.checkpointing import DECAY, checkpoint_callbacks, last_checkpoint, loggers
 from dsr_fit.training.pictures import save_picture
+from dsr_fit.training.records import check_record, write_record
 from dsr_fit.training.regressor_training import TrainingData
 from dsr_fit.training.settings import SCRATCH, TrainSettings
 from dsr_fit.training.splits import Report
@@ -52,7 +51,9 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
     kind = kind_of(settings.regressor_name(), body)
     out = settings.out / WEIGHTS[kind]
     identity = _identity(settings)
-    _check_settings(settings.out, identity)
+    if settings.out.exists() and not settings.out.is_dir():
+        raise InputError(f"--out {settings.out}: is a file; name a folder")
+    check_record(settings.out / SETTINGS, identity)
     if out.exists():
         return out
     device = choose_device(settings.device)
@@ -62,7 +63,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
         module, data = (open_data if kind == "open" else hmr_data).prepare(
             settings, body, report or (lambda line: None)
         )
-        _save_settings(settings.out, identity)
+        write_record(settings.out / SETTINGS, identity)
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             precision=settings.precision,
@@ -151,31 +152,6 @@ def _contents(path: Path) -> str:
     files = sorted(each for each in path.glob("*") if each.is_file() and not each.name.startswith("."))
     listed = "".join(f"{each.name} {each.stat().st_size}\n" for each in files)
     return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _check_settings(out: Path, identity: dict[str, Any]) -> None:
-    """Raises UsageError if the folder holds a training with other settings, InputError if it can't be used."""
-    path = out / SETTINGS
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; name a folder")
-    if not path.exists():
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); choose another --out") from None
-    changed = "; ".join(differences(before, identity))
-    if changed:
-        raise UsageError(f"--out {out}: holds a training with other settings ({changed}); choose another")
-
-
-def _save_settings(out: Path, identity: dict[str, Any]) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: can't be made ({error.strerror}); choose another") from None
-    with replacing(out / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
