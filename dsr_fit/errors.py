@@ -1,4 +1,4 @@
-"""The two ways a run can be refused. Either is one clear line: what was wrong, and what would work."""
+"""The package's two errors. The message is one line: what was wrong, and what would work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nouns that the rooms hand to each other: what was seen of one person, and where.
+"""Detections and observations: the input of a fit.
 
 Frames and units are those of `docs/conventions.md`: pixels of the full image with the centre of pixel (0, 0) at
 (0.5, 0.5); metres in the camera frame x right, y down, z forward.
@@ -26,12 +26,12 @@ class Detection:
     """(H, W) float32 probability that the pixel shows this person, full image; None when not available."""
 
     source: str = "unknown"
-    """Where it comes from: "mediapipe", "openpose", "coco", ..."""
+    """The detector or file format: "mediapipe", "openpose", "coco", ..."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything that the fit knows about one person of one image."""
+    """The fit's input: one person of one image."""
 
     image: np.ndarray
     """(H, W, 3) uint8 RGB, upright (EXIF rotation applied)."""
@@ -42,13 +42,13 @@ class Observation:
     """(H, W) uint8: 0..19 of `dsr_fit.labels.LABELS`, 254 occluder, 255 unknown."""
 
     labels_source: str
-    """Who made the label map: a parser's name, or the file's."""
+    """The parser's name, or the label map's file name."""
 
     focal_length: float
     """Pixels of the full image; the principal point is the image's centre."""
 
     timings_s: dict[str, float] = field(default_factory=dict)
-    """Seconds that it took to make: `detect` and `parse`."""
+    """Seconds of `detect` and `parse`."""
 
     @property
     def image_size(self) -> tuple[int, int]:

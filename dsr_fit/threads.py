@@ -1,4 +1,4 @@
-"""Images of a batch in parallel: our kernels release the GIL, so plain threads do."""
+"""Images of a batch in parallel, in plain threads: our kernels release the GIL."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _KEYS = (*REQUIRED, "posedirs", "J_regressor", "keypoint_names", "body_name", *_
 NUM_BETAS = 10
 
 OPEN_BODY = "priors/open_body/body.npz"
-"""Of what ships."""
+"""The open body's file among the shipped ones."""
 
 
 def load_body(body: str | Path = "open", joint_regressor_extra: str | Path | None = None) -> Body:

@@ -1,8 +1,8 @@
 """Parameters of one body from the posed mesh of another: its surface and joints, matched by gradient descent.
 
-Parameters belong to a body, so those of the open body mean nothing to SMPL. What carries over is where the surface
-and the joints are. Each vertex of the new body is drawn to the tangent plane of the nearest vertex of the old one (and
-the other way round), and its joints to the joints of the same names.
+Parameters are specific to a body; the surface and the joints are not. The energy is the point-to-plane distance of each
+vertex of the new body to the nearest vertex of the old one, and the other way round, and the distance of joints of the
+same names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNIT = 0.01
 """Metres of surface error that cost 1."""
 
 ROBUST = 0.03
-"""Metres from which a surface error stops pulling: fingers, ears and feet differ between bodies."""
+"""Geman-McClure's scale of surface errors, metres: fingers, ears and feet differ between bodies."""
 
 JOINT_UNIT = 0.02
 JOINT_WEIGHT = 0.1

@@ -56,11 +56,11 @@ class FitResult:
     change_m: float
     """Mean distance of SMPL's 24 joints, about the pelvis, between the initial estimate and the final one."""
     regressor: str
-    """Who made the initial estimate."""
+    """The regressor that made the initial estimate."""
     spread: np.ndarray | None
-    """(24,) by how much the regressor expects each joint's rotation to be off, radians; None where it doesn't say."""
+    """(24,) expected error of each joint's rotation in the regressor's estimate, radians; None where not predicted."""
     expected_error_m: float | None
-    """Mean distance of SMPL's 24 joints, about the pelvis, by which the regressor expects its estimate to be off."""
+    """Expected mean error of SMPL's 24 joints, about the pelvis, in the regressor's estimate."""
     iterations: int
     stop_reason: str
     """`converged`, `keypoints fitted`, `iteration limit`, or `diverged` (then the best finite iterate is returned)."""

@@ -1,4 +1,4 @@
-"""From a photo to what was seen of a person: keypoints, person mask, label map; found or read from files."""
+"""From a photo to a person's keypoints, mask and label map: by detector and parser, or read from files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was observed of a batch of people, as tensors: points, and label maps cut to the crop."""
+"""The observations of a batch of people as tensors: points, and label maps cut to the crop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Points(Tensors):
 
 @dataclass(frozen=True)
 class Targets(Tensors):
-    """What the rendered terms compare with, at one resolution S. K classes of the label set."""
+    """The targets of the rendered terms at one resolution S. K classes of the label set."""
 
     resolution: int
     classes: Tensor  # (B, S, S) int64, 0 where unknown

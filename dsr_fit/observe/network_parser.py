@@ -1,7 +1,7 @@
-"""The human parser that ships: a network on a window around the person, 20 labels and what stands before the person.
+"""The human parser that ships: a network that segments a window around the person into 20 labels and occluders.
 
-A residual encoder and a feature pyramid (He et al. 2016; Lin et al. 2017). Keypoints and the detector's mask say whose
-clothes are asked for; the network was trained with either, both and neither of them.
+A residual encoder and a feature pyramid (He et al. 2016; Lin et al. 2017). Keypoints and the detector's mask select
+the person; the network was trained with either, both and neither of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dsr_fit.observe.parser import ParsingProtocol
 
 CLASSES = len(LABELS) + 1
-"""The 20 labels, and last: something in front of this person."""
+"""The 20 labels, and last the occluder."""
 
 # Each point's slots: BODY_25 and MediaPipe fill the first block, COCO the second.
 _SLOTS: dict[str, tuple[int, ...]] = {
@@ -89,9 +89,9 @@ _MIRRORED = MIRRORED_LABELS[:CLASSES].astype(np.int64)
 
 
 class NetworkParser:
-    """Labels one person's pixels, and what stands before the person, within a window around the keypoints.
+    """Labels one person's pixels, and occluders of the person, within a window around the keypoints.
 
-    The keypoints and the detector's mask, each of which may be missing, say which person is meant.
+    The keypoints and the detector's mask, each of which may be missing, select the person.
     """
 
     def __init__(self, weights: Path | None = None, protocol: ParsingProtocol = "fast") -> None:
@@ -102,7 +102,7 @@ class NetworkParser:
         self.network = load_network(weights or shipped("priors/parser/parser.safetensors"))
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
-        """(H, W) uint8 labels, 254 on what stands before the person; background outside the window."""
+        """(H, W) uint8 labels, 254 on occluders; background outside the window."""
         height, width = image.shape[:2]
         window = window_around(detection, (height, width))
         probabilities = self.probabilities(image, detection, window)
@@ -122,11 +122,11 @@ class NetworkParser:
         for scale in scales:
             size = STRIDE * round(scale * SIZE / STRIDE)
             inputs = network_input(image, detection, window, size)
-            looks = self.network(*inputs).softmax(1)
+            shares = self.network(*inputs).softmax(1)
             if self.protocol == "paper":
                 other = self.network(*mirrored(*inputs)).softmax(1)
-                looks = (looks + other.flip(-1)[:, _MIRRORED]) / 2
-            total += F.interpolate(looks, total.shape[-2:], mode="bilinear", align_corners=False)[0]
+                shares = (shares + other.flip(-1)[:, _MIRRORED]) / 2
+            total += F.interpolate(shares, total.shape[-2:], mode="bilinear", align_corners=False)[0]
         return total / len(scales)
 
 
@@ -147,7 +147,7 @@ def load_network(path: Path) -> ParserNetwork:
 
 
 def network_input(image: np.ndarray, detection: Detection, window: Crop, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What `ParserNetwork.forward` takes, for one window at `size` pixels."""
+    """The arguments of `ParserNetwork.forward` for one window at `size` pixels."""
     picture = cut(image, window, size, OUTSIDE)
     mask = np.zeros((size, size), np.uint8)
     if detection.person_mask is not None:
@@ -196,7 +196,7 @@ def mirrored(picture: Tensor, mask: Tensor, guides: Tensor) -> tuple[Tensor, Ten
 
 
 def prepare(pictures: Tensor, masks: Tensor, mask_seen: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The network's input from what a window shows.
+    """The network's input from windows of images.
 
     `pictures` (B, S, S, 3) uint8 RGB; `masks` (B, S, S) uint8, 255 on the person; `mask_seen` (B,) bool, whether there
     is a mask; `points` (B, 21, 3) as `heatmaps` takes them. Returns `ParserNetwork.forward`'s arguments.

@@ -13,11 +13,11 @@ from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import window_around
 
 DOWNLOAD = "hf download mattmdjaga/segformer_b2_clothes --local-dir FOLDER"
-"""What gets a SegFormer for clothes."""
+"""The command that downloads a SegFormer for clothes."""
 
 
 class SegformerParser:
-    """Labels a window around the person. It does not know whose clothes are asked for: other people's leak in."""
+    """Labels a window around the person. It isn't told which person is meant: other people are labelled too."""
 
     def __init__(self, folder: Path) -> None:
         """Raises InputError where `transformers` or the checkpoint is missing, or it knows other labels than ATR's."""

@@ -1,4 +1,4 @@
-"""What a fit is held to by the `initial` term: an estimate, and how far off each joint of it is likely to be."""
+"""The initial estimate that the `initial` term stays close to, and the expected error of each joint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.tensors import Tensors
 
 UNSURE = 0.3
-"""Radians that each joint of an estimate is taken to be off where its regressor doesn't say."""
+"""Expected error of each joint where the regressor predicts none, radians."""
 
 
 @dataclass(frozen=True)

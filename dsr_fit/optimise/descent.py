@@ -1,4 +1,4 @@
-"""One stage of gradient descent: decode, energies, backward, step, record, converge; for any variables."""
+"""One stage of gradient descent (Adam) on SMPL parameters or network weights."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Variables(Protocol):
-    """What is optimised: SMPL parameters, or a network's weights."""
+    """The unknowns: SMPL parameters, or a network's weights."""
 
     def tensors(self) -> list[Tensor]:
         """Leaf tensors that carry gradient."""
         ...
 
     def decode(self) -> Parameters:
-        """The bodies that they stand for now."""
+        """The bodies of their current values."""
         ...
 
 
 class ParameterVariables:
-    """SMPL parameters themselves; betas in units of `betas_step`, so that Adam moves them so much faster."""
+    """SMPL parameters; betas in units of `betas_step`, which multiplies Adam's step for them."""
 
     def __init__(self, start: Parameters, betas_step: float = 1.0) -> None:
         self.betas_step = betas_step
@@ -68,11 +68,11 @@ class Adam:
 
 @dataclass
 class Progress:
-    """Where each of B people stands. The best iterate is what a stage returns, never merely the last."""
+    """The state of a stage for B people. The result is the iterate of lowest energy, not the last one."""
 
     best: Parameters
     lowest: Tensor  # (B,) energy of the best iterate
-    iterations: Tensor  # (B,) int64 steps taken until it stopped
+    iterations: Tensor  # (B,) int64 steps until it stopped
     stop_reason: list[str]  # "" while it runs; then "converged", "keypoints fitted", "diverged" or "iteration limit"
 
     def running(self) -> Tensor:
@@ -92,9 +92,10 @@ def descend(
     on_iteration: Callable[[int, Tensor], None] | None = None,
     fitted: Callable[[Parameters], Tensor] | None = None,
 ) -> Progress:
-    """Minimise the objective from where the variables stand.
+    """Minimise the objective from the variables' current values.
 
-    `on_iteration` gets the number and the totals (B,) of each iteration; `fitted` says who (B,) needs no further one.
+    `on_iteration` is called with the number and the totals (B,) of each iteration; `fitted` returns (B,) bool, true for
+    people who are done.
     """
     optimiser = Adam(variables.tensors(), stage.learning_rate)
     history: list[Tensor] = []
@@ -110,7 +111,7 @@ def descend(
             on_iteration(iteration, total.detach())
         if fitted is not None:
             done = fitted(parameters) & progress.running()
-            progress.best = parameters.detach().where(done, progress.best)  # what was asked for
+            progress.best = parameters.detach().where(done, progress.best)  # what `fitted` asks for
             progress.stop(done, "keypoints fitted")
         if len(history) > config.stop_window:
             before, now = history[-1 - config.stop_window], history[-1]
@@ -118,7 +119,7 @@ def descend(
         running = progress.running()
         if iteration == stage.iterations or not running.any():
             break
-        # A person who stopped no longer moves anything: its best iterate is kept above.
+        # People who stopped add nothing to the loss; their best iterates are kept.
         loss = torch.where(running, total, torch.zeros_like(total)).sum()
         optimiser.step(torch.autograd.grad(loss, optimiser.tensors, allow_unused=True))
     assert progress is not None

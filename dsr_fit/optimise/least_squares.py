@@ -31,7 +31,7 @@ POSE, SHAPE, PLACE = slice(0, 72), slice(72, 82), slice(82, 85)
 
 @dataclass(frozen=True)
 class State(Tensors):
-    """A point on the manifold of poses, shapes and places."""
+    """Pose, shape and translation; poses on the manifold of rotations."""
 
     rotations: Tensor  # (B, 24, 3, 3) local, root first
     betas: Tensor  # (B, 10)
@@ -56,7 +56,7 @@ class State(Tensors):
 
 @dataclass(frozen=True)
 class Problem:
-    """What the least-squares stage minimises: the terms that have residuals; everything in double precision."""
+    """The least-squares stage's objective: the terms that have residuals, in double precision."""
 
     skeleton: Skeleton
     points: Points
@@ -64,7 +64,7 @@ class Problem:
     weights: Weights
     scales: Scales
     anchor: Anchor | None = None
-    """What the `initial` term holds to; without it there is no such term."""
+    """The estimate of the `initial` term; None for no such term."""
     terms: tuple[Term, ...] = TERMS
 
     @classmethod
@@ -77,14 +77,14 @@ class Problem:
         anchor: Anchor | None = None,
         terms: tuple[Term, ...] = TERMS,
     ) -> Problem:
-        """What a batch poses, on the skeleton's device."""
+        """The problem of a batch, on the skeleton's device."""
         device, double = skeleton.rest_joints.device, torch.float64
         points, prior = batch.points.to(device, double), pose_prior.to(device, double)
         anchor = None if anchor is None else anchor.to(device, double)
         return cls(skeleton.to(dtype=double), points, prior, config.weights, config.scales, anchor, terms)
 
     def repeat(self, times: int) -> Problem:
-        """Each person `times` times in a row, for hypotheses."""
+        """Each person `times` times in a row, for several hypotheses."""
         anchor = None if self.anchor is None else self.anchor.repeat(times)
         return replace(self, points=self.points.repeat(times), anchor=anchor)
 

@@ -1,7 +1,7 @@
-"""What a fit minimises: the list of all terms, and their weighted sum for a batch of people.
+"""The objective of a fit: the list of all terms, and their weighted sum for a batch of people.
 
 The least-squares stage, gradient descent on parameters and on a regressor's weights, reports and training all read
-`TERMS`. A new term is one more entry: a function of `dsr_fit.terms`, and what it is given.
+`TERMS`. A new term is one more entry: a function of `dsr_fit.terms`, and its arguments.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from dsr_fit.terms.residual import Dual, Residual
 
 @dataclass(frozen=True)
 class Given:
-    """What the terms on points and parameters compare B bodies with."""
+    """Observations and priors of B people, for the terms on points and parameters."""
 
     points: Points
     scales: Scales
     pose_prior: PosePrior
     anchor: Anchor | None = None
-    """The initial estimate; None where there is none to stay close to."""
+    """The initial estimate; None for none."""
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """B bodies as those terms see them; in least squares with derivatives by the unknowns."""
+    """B bodies, for the terms on points and parameters; in least squares with derivatives by the unknowns."""
 
     rotations: Tensor  # (B, 24, 3, 3) local, root first
     body_pose: Dual  # (B, 69)
@@ -54,14 +54,14 @@ class Bodies:
     keypoints: Dual  # (B, 49, 3) metres, camera frame
 
     def turned_from(self, start: Tensor) -> Dual:
-        """(B, 24, 3) what turns local rotations (B, 24, 3, 3) `start` into these."""
+        """(B, 24, 3) axis-angle from the local rotations (B, 24, 3, 3) `start` to these."""
         turn = priors.turned(self.rotations, start)
         return Dual(turn, None if self.betas.slope is None else joint_slope(turn, 0, self.betas.slope.shape[-1]))
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """B rendered bodies beside their label maps, as the terms on pixels see them."""
+    """B rendered bodies and their label maps, for the terms on pixels."""
 
     render: Render
     targets: Targets
@@ -79,7 +79,7 @@ class Term:
 
     name: str
     residual: Callable[[Bodies, Given], Residual | None] | None = None
-    """Of points and parameters; takes part in least squares. None where there is nothing to compare with."""
+    """Of points and parameters; least squares uses it. None where nothing was observed."""
     energy: Callable[[Bodies, Given], Tensor] | None = None
     """(B,) where the energy is not the residual's own, or where there is no residual."""
     rendered: Callable[[Rendered], Tensor] | None = None
@@ -87,7 +87,7 @@ class Term:
     weight: float = 0.0
 
     def value(self, bodies: Bodies, given: Given) -> Tensor | None:
-        """(B,) unweighted energy of a term on points or parameters; None where there is nothing to compare with."""
+        """(B,) unweighted energy of a term on points or parameters; None where nothing was observed."""
         if self.energy is not None:
             return self.energy(bodies, given)
         residual = None if self.residual is None else self.residual(bodies, given)
@@ -173,7 +173,7 @@ def joint_slope(vectors: Tensor, first: int, unknowns: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Canvas:
-    """How B crops are rendered at one resolution, and the label maps that they are compared with."""
+    """Renders B crops at one resolution, beside their label maps."""
 
     renderer: Renderer
     targets: Targets
@@ -226,7 +226,7 @@ class Objective:
         anchor: Anchor,
         terms: tuple[Term, ...] = TERMS,
     ) -> Objective:
-        """What a configuration makes of a batch, on the body's device."""
+        """The objective of a batch under a configuration, on the body's device."""
         given = Given(batch.points.to(body.v_template.device), config.scales, pose_prior, anchor)
         canvas = Canvas.of(batch, renderer, semantic_prior, config.semantics, resolution)
         return cls(body, given, canvas, weights_of(config.weights, terms), terms)
@@ -262,8 +262,8 @@ def rendered_energies(seen: Rendered, wanted: Collection[str], terms: Sequence[T
 
 
 def channels_of(prior: SemanticPrior, labels: Sequence[np.ndarray], mc_valid: Tensor, label_set: str) -> Tensor:
-    """(B, V or F, K + 1) what is rendered of B people: the classes' probabilities, then the summed probability of each
-    image's valid MC labels. `labels` are the label maps cut to the crops, `mc_valid` (B, 5)."""
+    """(B, V or F, K + 1) rendered attributes of B people: the classes' probabilities, then the summed probability of
+    each image's valid MC labels. `labels` are the label maps cut to the crops, `mc_valid` (B, 5)."""
     worn = prior.dressed(labels)
     classes = worn.merged(LABEL_SETS[label_set])
     minimal = worn.minimally_clothed(mc_valid)

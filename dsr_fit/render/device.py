@@ -1,4 +1,4 @@
-"""Where a fit runs."""
+"""The device that a fit runs on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"
 
 
 def lacking_for_cuda() -> str | None:
-    """What keeps a fit from running on a GPU."""
+    """Why a fit can't run on a GPU; None where it can."""
     if not torch.cuda.is_available():
         build = "this torch is a CPU build" if torch.version.cuda is None else "no GPU is visible to it"
         return f"torch sees no CUDA device ({build})"

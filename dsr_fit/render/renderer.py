@@ -23,7 +23,7 @@ NEAREST = 0.05  # metres; what lies closer to the camera is cut away
 
 @dataclass(frozen=True)
 class Render:
-    """What one call of a `Renderer` gives; B images of H x W pixels."""
+    """The result of a `Renderer`; B images of H x W pixels."""
 
     attributes: Tensor
     """(B, H, W, C) attributes, blended over the outline; zero background, so premultiplied by the

@@ -1,4 +1,4 @@
-"""What the DSR terms read from a render: per pixel, three numbers out of its channels.
+"""The DSR terms' three numbers per pixel, from a render's channels.
 
 On a CPU a numba kernel picks them and scatters their gradients in one pass; `read_channels_reference` is the readable
 twin, and what runs on other devices and types.

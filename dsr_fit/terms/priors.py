@@ -1,4 +1,4 @@
-"""Priors on shape and pose, and closeness to where the fit started."""
+"""Priors on shape and pose, and closeness to the initial estimate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def betas(values: Dual) -> Residual:
 
 
 def stature(height: Dual) -> Residual:
-    """Squared hinge on statures (B, 1) in metres that adults don't have, in units of `STATURE_UNIT`^2."""
+    """Squared hinge on statures (B, 1), metres, outside `ADULTS`, in units of `STATURE_UNIT`^2."""
     low, high = ADULTS
     tall, short = (height.value - high).clamp(min=0), (low - height.value).clamp(min=0)
     beyond = tall - short

@@ -1,4 +1,4 @@
-"""What a least-squares term is made of: values with their derivatives, and groups of them that make an energy."""
+"""Residuals of least-squares terms: values with their derivatives, and the energy of groups of them."""
 
 from __future__ import annotations
 
