@@ -36,8 +36,7 @@ def _context(device: torch.device) -> Any:
 def rasterize(
     pos: Tensor, tri: Tensor, resolution: Sequence[int], ranges: Tensor | None = None, grad_db: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """As `ops_cpu.rasterize`. Raises InputError where there is no GPU, no CUDA build of torch or no
-    nvdiffrast."""
+    """As `ops_cpu.rasterize`; raises as `nvdiffrast_module` does."""
     nvdiffrast = nvdiffrast_module()
     context = _context(pos.device)
     return nvdiffrast.rasterize(context, pos, tri, list(resolution), ranges=ranges, grad_db=grad_db)
