@@ -233,9 +233,9 @@ def load_config(name: str | Path | None = None, base: FitConfig | None = None) -
             raise UsageError(f"no preset is called {str(name)!r}; presets: {', '.join(presets)}; or give a .yaml file")
         path = shipped(f"configs/{name}.yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise UsageError(f"{path}: the configuration file can't be read") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # bad UTF-8 and dates are ValueErrors
         raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     return from_dict(FitConfig, values or {}, base)

@@ -211,7 +211,7 @@ def test_licensed_files_that_are_needed_are_named_with_their_source(tmp_path: Pa
         (["--every", "0"], UsageError, "--every 0: expected a positive number"),
         (["--focal", "-1"], UsageError, "--focal -1: expected pixels"),
         (["--out", "r.txt"], UsageError, "the suffix must be .json"),
-        (["--out", "no/r.json"], InputError, "there is no folder no; make it first"),
+        (["--out", "d.npz/r.json"], InputError, "d.npz is a file, not a folder"),
         (["--images", "no"], InputError, "--images no: no such folder"),
         (["--truth", "joints"], InputError, "holds no ground truth"),
         (["--truth", "bodies"], InputError, "lacks `pose` or `shape`"),

@@ -172,7 +172,7 @@ REFUSALS = {
     "infinite weight": (
         ["--synthetic-weights.shape", "inf"], 2, "synthetic_weights.shape is inf; a weight is 0 or more",
     ),
-    "no such labels": (["--labels", "none"], 1, "none: no such file or folder to train from"),
+    "no such labels": (["--labels", "none"], 1, "--labels none: no such file or folder"),
     "labels of nothing": (
         ["--labels", "empty"], 1, "empty: holds no results of `dsr-fit batch` (no manifest.json)",
     ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dsr_fit.cli.options import check_out
+from dsr_fit.cli.checks import check_out
 from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import REPORTING_SEED, PerceptionKind
 
@@ -32,6 +32,8 @@ class ClothedArguments:
     """Noise of perfect keypoints: standard deviation an axis, over the keypoints' box."""
     config: str | None = None
     """A preset's name or a YAML file with the fit's configuration."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         from dsr_fit.config import load_config
@@ -90,6 +92,8 @@ class SpinArguments:
     """A preset's name or a YAML file with the fit's configuration."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the fit runs; `auto` is the best that works."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         from dsr_fit.cli.evaluate_spin import evaluate_spin
@@ -140,4 +144,4 @@ def _check(arguments: ClothedArguments) -> None:
         raise UsageError(f"--cases {arguments.cases}: at least 1")
     if not 0 <= arguments.noise < 1:
         raise UsageError(f"--noise {arguments.noise}: a share of the keypoints' box, such as 0.005")
-    check_out(arguments.out, ".json")
+    check_out(arguments, [".json"], beside=[arguments.out.with_suffix(".md")])

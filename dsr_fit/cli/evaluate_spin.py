@@ -14,7 +14,7 @@ from rich.progress import track
 from dsr_fit.assets import licensed, required
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
-from dsr_fit.cli.options import check_focal, check_out
+from dsr_fit.cli.checks import check_focal, check_out
 from dsr_fit.config import load_config, to_dict
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
@@ -66,7 +66,7 @@ def _check(arguments: SpinArguments) -> None:
     if arguments.every < 1:
         raise UsageError(f"--every {arguments.every}: expected a positive number of rows")
     check_focal(arguments.focal)
-    check_out(arguments.out, ".json")
+    check_out(arguments, [".json"], beside=[arguments.out.with_suffix(".md")])
     if not arguments.images.is_dir():
         raise InputError(f"--images {arguments.images}: no such folder; the names in --data are relative to it")
 

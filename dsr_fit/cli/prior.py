@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsr_fit.cli.options import check_out
+from dsr_fit.cli.checks import check_out
 from dsr_fit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class BuildArguments:
     """Pictures taken around each scan."""
     resolution: int = 448
     """Pixels of the side of a scan's picture."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         build(self)
@@ -36,7 +38,7 @@ class BuildArguments:
 
 def build(arguments: BuildArguments) -> None:
     """The work behind `dsr-fit prior build`."""
-    check_out(arguments.out, ".npz")
+    check_out(arguments, [".npz"])
     for name in ("views", "resolution"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"--{name} {getattr(arguments, name)}: expected a positive number")
