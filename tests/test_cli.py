@@ -67,10 +67,8 @@ REFUSALS = {
     "not an image": (
         "text.jpg", 1, "text.jpg is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work",
     ),
-    "a folder": ("results", 1, "results is a folder, not an image; `dsr-fit batch results --out DIR` fits a folder's images"),
-    "an empty folder": (
-        "empty", 1, "empty is an empty folder, not an image; `dsr-fit batch empty --out DIR` fits a folder's images",
-    ),
+    "a folder": ("results", 1, "results is a folder; `dsr-fit batch results --out DIR` fits the images in it"),
+    "an empty folder": ("empty", 1, "empty is an empty folder; name an image"),
     "nobody": (
         "grey.png", 1, "grey.png: nobody was found in the image; try a --bbox, or give --keypoints",
     ),
@@ -406,7 +404,7 @@ def test_official_smpl_takes_a_prior_of_its_own_or_the_one_that_ships(
         assert cli.main([str(PERSON), "--out", str(tmp_path / "m.obj"), *QUICK]) == 0
     assert "body 'smpl' takes the open body's semantic prior" in caplog.text
     assert "nine of the 49 keypoints stay unused" in caplog.text
-    assert "; not judged: the quality gate was calibrated for another body, " in capfd.readouterr().out
+    assert "; not judged: the quality gate's calibration differs in body, " in capfd.readouterr().out
     np.save(tmp_path / "prior.npy", np.zeros((1, 3, 20)))
     monkeypatch.setenv("DSR_FIT_SEMANTIC_PRIOR", str(tmp_path / "prior.npy"))
     status, line = refused(capfd, [str(PERSON), "--out", str(tmp_path / "m.obj")])

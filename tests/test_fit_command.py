@@ -272,7 +272,7 @@ def test_given_focal_labels_and_keypoints_are_used(mesh: Path, arrays: dict[str,
     out = tmp_path / "mesh.glb"
     said = _fit(out, "--focal", "900", "--labels", str(tmp_path / "labels.npy"),
                 "--keypoints", str(mesh.with_suffix(".npz")), *QUICK)  # fmt: skip
-    assert said.endswith("; not judged: the quality gate was calibrated for another stages, keypoints, labels\n")
+    assert said.endswith("; not judged: the quality gate's calibration differs in stages, keypoints, labels\n")
     again, report = _load(out), _report(out)
     assert again["focal_length"] == 900
     np.testing.assert_array_equal(again["keypoints"], arrays["keypoints"])

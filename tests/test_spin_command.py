@@ -241,4 +241,4 @@ def test_the_command_line_knows_it(capfd: Capture) -> None:
     assert cli.main(["evaluate", "--help"]) == 0
     assert "  evaluate spin " in capfd.readouterr().out
     status = cli.main(["evaluate", "spin", "--data", "gone.npz", "--images", ".", "--out", "r.json"])
-    assert (status, capfd.readouterr().err[:17]) == (1, "dsr-fit: gone.npz")
+    assert (status, capfd.readouterr().err) == (1, "dsr-fit: --data gone.npz: no such file\n")

@@ -74,7 +74,8 @@ def verdict_line(verdict: Verdict, unfit_for: Sequence[str]) -> str:
     """`accepted, quality 0.93`, `rejected, quality 0.01: ...`, or `not judged: ...`; `unfit_for` as the gate says."""
     quality = "" if verdict.quality is None else f", quality {verdict.quality:.2f}"
     if verdict.accepted is None:
-        return f"not judged: the quality gate was calibrated for another {', '.join(unfit_for)}"
+        differing = ", ".join(name.replace("_", " ") for name in unfit_for)
+        return f"not judged: the quality gate's calibration differs in {differing}"
     return f"accepted{quality}" if verdict.accepted else f"rejected{quality}: {verdict.reasons[0]}"
 
 
@@ -96,8 +97,9 @@ def _check(arguments: FitArguments) -> None:
 
     image, out = arguments.image, arguments.out
     if image.is_dir():
-        holds = "an empty folder" if not any(image.iterdir()) else "a folder"
-        raise InputError(f"{image} is {holds}, not an image; `dsr-fit batch {image} --out DIR` fits a folder's images")
+        if not any(image.iterdir()):
+            raise InputError(f"{image} is an empty folder; name an image")
+        raise InputError(f"{image} is a folder; `dsr-fit batch {image} --out DIR` fits the images in it")
     check_out(arguments, MESH_SUFFIXES, beside=[out.with_suffix(suffix) for suffix in BESIDE_MESH])
     check_focal(arguments.focal)
     if arguments.labels is None and arguments.label_scheme != "lip":
