@@ -101,7 +101,11 @@ def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> No
     assert Gate.of(Fitter(open_body(), replace(FitConfig(), seed=1, eft=Eft(iterations=1)))).holds  # decides nothing
     assert not Gate.of(Fitter(open_body(), semantic_prior=other_prior)).holds
     assert not Gate.of(Fitter(open_body(), regressor=kinematic)).holds
-    others = {"body": {"mismatches": ("body",)}, "keypoints": {"keypoints_source": "a"}, "labels": {"labels_source": "a"}}
+    others = {
+        "body": {"mismatches": ("body",)},
+        "keypoints": {"keypoints_source": "a"},
+        "labels": {"labels_source": "a"},
+    }
     assert _gate().unfit_for(result) == ()
     for name, other in others.items():
         gate = replace(_gate(), **other)

@@ -10,6 +10,15 @@ from typing import Literal
 
 Shell = Literal["bash", "zsh", "fish"]
 
+OURS = {
+    # Any other word than an option or a command is a file's name, such as an image.
+    "for completion in completions:": "for completion in completions or ['__TYRO_COMPLETE_FILES__']:",
+    # bash: of the word itself, which tyro joins to those before it; folders get their slash.
+    'compgen -f -- "$cur"': 'compgen -f -- "${COMP_WORDS[COMP_CWORD]}"',
+    "complete -F": "complete -o filenames -F",
+}
+"""Changes of tyro's scripts."""
+
 
 def print_completion(shell: Shell, commands: Mapping[str, type]) -> None:
     """Print tyro's script for `dsr-fit`; a command of two words, such as `prior build`, is one of a group."""
@@ -25,6 +34,6 @@ def print_completion(shell: Shell, commands: Mapping[str, type]) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):  # tyro's way to end
         app.cli(prog="dsr-fit", args=["--tyro-print-completion", shell])
     script = printed.getvalue()
-    if shell == "bash":  # `dsr-fit photo.jpg` is short for `dsr-fit fit photo.jpg`: files after no command
-        script = script.replace("complete -F", "complete -o default -F")
+    for tyros, ours in OURS.items():
+        script = script.replace(tyros, ours)
     sys.stdout.write(script)
