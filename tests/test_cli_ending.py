@@ -100,7 +100,8 @@ def _raising(error: BaseException) -> Callable[[], None]:
             "close other programs, or fit fewer at once",
         ),
         (OSError(errno.ENOSPC, "No space", "x"), 1, "x: the disk is full; make room, and run the same command again"),
-        (OSError(errno.EDQUOT, "Quota"), 1, "the quota of the disk is used up; make room, and run the same command again"),
+        (OSError(errno.EDQUOT, "Quota"), 1, "the quota of the disk is used up; make room, and run "
+         "the same command again"),
         (OSError(errno.EROFS, "Read-only", "y"), 1, "y: the disk can only be read; choose another place"),
         (
             KeyError("joints"), 1,
@@ -140,7 +141,8 @@ def test_a_process_shows_no_warnings_of_libraries() -> None:
     program = "import warnings; from dsr_fit.cli.ending import ended; ended(lambda: warnings.warn('library talk'))"
     for environment, shown in (({}, False), ({"DSR_FIT_TRACEBACK": "1"}, True), ({"PYTHONWARNINGS": "default"}, True)):
         ended = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+            [sys.executable, "-c", program],
+            capture_output=True, text=True, timeout=60, env={**os.environ, **environment},
         )  # fmt: skip
         assert ("library talk" in ended.stderr) == shown
 
@@ -260,7 +262,8 @@ def test_bash_completes_commands_options_and_values(
     script = tmp_path / "completion"
     script.write_text(capfd.readouterr().out)
     quoted = " ".join(f"'{word}'" for word in ["dsr-fit", *words])
-    program = f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _tyro_dsr_fit; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    program = f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _tyro_dsr_fit; "
+    program += "printf '%s\\n' \"${COMPREPLY[@]}\""
     printed = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert expected <= set(printed.stdout.split()), printed.stderr
     if "" not in words:

@@ -16,6 +16,8 @@ OURS = {
     # bash: of the word itself, which tyro joins to those before it; folders get their slash.
     'compgen -f -- "$cur"': 'compgen -f -- "${COMP_WORDS[COMP_CWORD]}"',
     "complete -F": "complete -o filenames -F",
+    # fish: files beside options.
+    "complete --no-files": "complete",
 }
 """Changes of tyro's scripts."""
 

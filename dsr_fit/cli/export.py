@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dsr_fit.dataset.schema import Row
 
 Format = Literal["spin", "eft", "webdataset", "coco", "graphonomy"]
-Residual = tuple[str, int, float, float]
-"""Image, person, mm of surface, mm of joints."""
+Residual = tuple[str, int, tuple[float, float]]
+"""Image, person; mm of surface and of joints."""
 SUFFIXES: dict[Format, str] = {"spin": ".npz", "eft": ".json", "webdataset": ".tar", "coco": ".json", "graphonomy": ""}
 
 
@@ -136,7 +136,7 @@ def _measured(labels: Iterable[Label], residuals: list[Residual]) -> Iterator[La
     for label in labels:
         if label.surface_residual_mm is not None and label.joint_residual_mm is not None:
             row = label.row
-            residuals.append((row["imgname"], row["person"], label.surface_residual_mm, label.joint_residual_mm))
+            residuals.append((row["imgname"], row["person"], (label.surface_residual_mm, label.joint_residual_mm)))
         yield label
 
 
@@ -151,11 +151,9 @@ def _write_residuals(path: Path, residuals: list[Residual]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("imgname", "person", "surface_mm", "joints_mm"))
-        table.writerows(
-            (name, person, f"{surface:.2f}", f"{joints:.2f}") for name, person, surface, joints in residuals
-        )
+        table.writerows((name, person, *(f"{value:.2f}" for value in values)) for name, person, values in residuals)
     if residuals:
-        surface, joints = (statistics.median(row[column] for row in residuals) for column in (2, 3))
+        surface, joints = map(statistics.median, zip(*(values for *_, values in residuals), strict=True))
         said = f"medians {surface:.1f} mm of surface, {joints:.1f} mm of joints"
     else:
         said = "nobody had to be converted"
