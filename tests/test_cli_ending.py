@@ -19,6 +19,8 @@ from command_line import PERSON, QUICK, Capture, refused
 from dsr_fit.cli import main as cli
 from dsr_fit.cli.ending import TRACEBACK, ended
 from dsr_fit.errors import InputError, UsageError
+from dsr_fit.fitting.result import Verdict
+from dsr_fit.gate.gate import Gate
 
 PROGRAM = f"{sys.executable} -m dsr_fit"
 
@@ -268,3 +270,42 @@ def test_bash_completes_commands_options_and_values(
     assert expected <= set(printed.stdout.split()), printed.stderr
     if "" not in words:
         assert set(printed.stdout.split()) == expected
+
+
+# --- Progress and verdicts ------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_progress_is_on_standard_error_and_on_a_terminal_only() -> None:
+    import pty
+
+    program = "from dsr_fit.cli.progress import tracked; print(sum(tracked(iter(range(9)), 'converting', 9)))"
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    alone = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, env=environment)
+    assert (alone.stdout, alone.stderr) == (b"36\n", b"")
+    ours, theirs = pty.openpty()
+    shown = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=theirs, timeout=60,
+                           env=environment)  # fmt: skip
+    os.close(theirs)
+    seen = os.read(ours, 10_000)
+    os.close(ours)
+    assert shown.stdout == b"36\n"
+    assert b"converting" in seen
+
+
+@pytest.mark.parametrize(
+    ("verdict", "unfit_for", "line"),
+    [
+        (Verdict(0.934, True), (), "accepted, quality 0.93"),
+        (Verdict(0.01, False, ("the arms", "the legs")), (), "rejected, quality 0.01: the arms"),
+        (Verdict(None, False, ("the fit diverged",)), ("body",), "rejected: the fit diverged"),
+        (Verdict(), ("body", "semantic_prior"), "not judged: the quality gate's calibration differs in body, semantic prior"),
+    ],
+)  # fmt: skip
+def test_a_fit_ends_with_its_verdict(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch, verdict: Verdict, unfit_for: tuple[str, ...], line: str
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Gate, "judge", lambda *_: verdict)
+    monkeypatch.setattr(Gate, "unfit_for", lambda *_: unfit_for)
+    assert cli.main([str(PERSON), "--out", str(tmp_path / "m.obj"), *QUICK]) == 0
+    assert capfd.readouterr().out.endswith(f"; {line}\n")

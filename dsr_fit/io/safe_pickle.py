@@ -135,7 +135,9 @@ def load_pickle(file: IO[bytes], path: Path) -> Any:
         ) from None
     except Exception as error:  # whatever the bytes of another file, or of half a file, make of it
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: not a readable pickle: damaged, cut short, or another kind of file ({reason})") from None
+        raise InputError(
+            f"{path}: not a readable pickle: damaged, cut short, or another kind of file ({reason})"
+        ) from None
 
 
 def read_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
