@@ -299,12 +299,20 @@ def test_progress_is_on_standard_error_and_on_a_terminal_only() -> None:
         (Verdict(0.934, True), (), "accepted, quality 0.93"),
         (Verdict(0.01, False, ("the arms", "the legs")), (), "rejected, quality 0.01: the arms"),
         (Verdict(None, False, ("the fit diverged",)), ("body",), "rejected: the fit diverged"),
-        (Verdict(), ("body", "semantic_prior"), "not judged: the quality gate's calibration differs in body, semantic prior"),
+        (
+            Verdict(), ("body", "semantic_prior"),
+            "not judged: the quality gate's calibration differs in body, semantic prior",
+        ),
     ],
 )  # fmt: skip
 def test_a_fit_ends_with_its_verdict(
-    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch, verdict: Verdict, unfit_for: tuple[str, ...], line: str
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    capfd: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    verdict: Verdict,
+    unfit_for: tuple[str, ...],
+    line: str,
+) -> None:
     monkeypatch.setattr(Gate, "judge", lambda *_: verdict)
     monkeypatch.setattr(Gate, "unfit_for", lambda *_: unfit_for)
     assert cli.main([str(PERSON), "--out", str(tmp_path / "m.obj"), *QUICK]) == 0
