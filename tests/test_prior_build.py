@@ -117,6 +117,7 @@ REFUSALS = {
     "empty": ("prior build --data empty --out a.npz", 1, "empty: no .npz with a body's parameters in it"),
     "suffix": ("prior build --data empty --out a.npy", 2, "--out a.npy: the suffix must be .npz"),
     "out": ("prior build --data empty --out lacking/a.npz/b.npz", 1, "lacking/a.npz is a file, not a folder"),
+    "inside": ("prior build --data counts --out counts/a.npz", 2, "lies in the folder of the data"),
     "views": ("prior build --data empty --out a.npz --views 0", 2, "--views 0: expected a positive number"),
     "lacking": ("prior build --data lacking --out a.npz", 1, "lacking/a.npz: lacks `betas`, 10 numbers"),
     "size": ("prior build --data size --out a.npz", 1, "size/a.npz: `betas` must be 10 finite numbers, not float64"),

@@ -56,6 +56,12 @@ def check_out(arguments: Any, suffixes: Sequence[str], why: str = "", beside: Se
                 raise UsageError(f"--out {out}: would overwrite the input {path}; choose another name")
 
 
+def check_outside(out: Path, folder: Path, what: str) -> None:
+    """Raises UsageError for an output in a folder that is read, among whose files it would be taken for an input."""
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"--out {out}: lies in the folder of the {what}; choose a place outside {folder}")
+
+
 def check_folder(name: str, folder: Path) -> None:
     """The same for the folder that the option `name` makes. Raises InputError and, for a file, UsageError."""
     with _refusing(f"{name} {folder}"):

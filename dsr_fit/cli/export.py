@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dsr_fit.cli.checks import check_folder, check_out
+from dsr_fit.cli.checks import check_folder, check_out, check_outside
 from dsr_fit.cli.progress import tracked
 from dsr_fit.errors import InputError, UsageError
 
@@ -89,8 +89,7 @@ def run_export(arguments: ExportArguments) -> None:
 def _check(arguments: ExportArguments) -> None:
     """What can be refused before anything is read. Raises InputError and UsageError."""
     out, suffix = arguments.out, SUFFIXES[arguments.format]
-    if out.resolve().is_relative_to(arguments.results.resolve()):
-        raise UsageError(f"--out {out}: lies in the folder of the results; choose a place outside {arguments.results}")
+    check_outside(out, arguments.results, "results")
     if suffix:
         beside = [] if arguments.to_body is None else [_residuals_path(out)]
         check_out(arguments, [suffix], f" for --format {arguments.format}", beside)
