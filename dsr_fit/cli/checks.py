@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
@@ -17,6 +17,18 @@ from dsr_fit.errors import InputError, UsageError
 
 MADE = ("out", "cases_dir", "cache")
 """Options that name what a command makes where it is missing. Every other path is an input."""
+
+NEEDS: dict[str, tuple[Callable[[dict[str, Any]], bool], str]] = {
+    "photo_limit": (lambda given: given["photos"] is not None, "is about --photos"),
+    "noise": (lambda given: given["perception"] == "perfect", "is for --perception perfect"),
+    "body_male": (lambda given: given["truth"] != "joints", "is for --truth bodies"),
+    "body_female": (lambda given: given["truth"] != "joints", "is for --truth bodies"),
+    "gate": (lambda given: "held_out" not in given or bool(given["labels"]), "is about --labels"),
+    "by_quality": (lambda given: bool(given["labels"]), "is about --labels"),
+    "held_out": (lambda given: bool(given["labels"]), "is about --labels"),
+    "devices": (lambda given: given["device"] != "cpu", "counts GPUs: --device cuda"),
+}
+"""Option -> whether the others give it an effect, and what it is for."""
 
 LONGEST_NAME = 255
 """Bytes of a file's name, where the system doesn't tell."""
@@ -178,8 +190,10 @@ def _check_effect(arguments: Any) -> None:
         )
     if has("focal") and given.get("camera") == "crop":
         raise UsageError("--focal: --camera crop has a focal length of its own; leave one of them out")
-    if has("photo_limit") and not has("photos"):
-        raise UsageError("--photo-limit is about --photos; give that too, or leave it out")
+    for name, (needed, why) in NEEDS.items():
+        field = next((field for field in fields(arguments) if field.name == name), None)
+        if field is not None and given[name] != field.default and not needed(given):
+            raise UsageError(f"{option(name)} {why}; change that, or leave it out")
 
 
 def _is_checkpoint(arguments: Any) -> bool:
