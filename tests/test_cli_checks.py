@@ -114,6 +114,13 @@ def test_the_option_at_fault_is_named(capfd: Capture, option: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["batch", "rounds", "train", "evaluate clothed"])
+def test_a_file_in_the_place_of_a_folder_is_refused(capfd: Capture, name: str) -> None:
+    option = "--cases-dir" if name == "evaluate clothed" else "--out"
+    line = f"dsr-fit: {option} person.png: is a file; name a folder"
+    assert refused(capfd, _words(name, option, "person.png")) == (1, line)
+
+
 def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path: Path) -> None:
     """The hidden file that becomes it has a name too."""
     from dsr_fit.io.files import replacing

@@ -75,10 +75,10 @@ def check_outside(out: Path, folder: Path, what: str) -> None:
 
 
 def check_folder(name: str, folder: Path) -> None:
-    """The same for the folder that the option `name` makes. Raises InputError and, for a file, UsageError."""
+    """The same for the folder that the option `name` makes. Raises InputError."""
     with _refusing(f"{name} {folder}"):
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{name} {folder}: is a file; name a folder")
+            raise InputError(f"{name} {folder}: is a file; name a folder")
         _check_parents(f"{name} {folder}", folder / "file")
 
 
