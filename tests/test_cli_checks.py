@@ -38,7 +38,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "photos").mkdir()
     shutil.copy(PERSON, tmp_path / "person.png")
     shutil.copy(PERSON, tmp_path / "photos")
-    for name in ("data.npz", "smpl.pkl", "extra.npy", "mean.npz", "keypoints.json", "mine.yaml"):
+    for name in ("data.npz", "smpl.pkl", "extra.npy", "mean.npz", "keypoints.json", "mine.yaml", "mine.pt"):
         (tmp_path / name).write_text("{}")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -102,11 +102,6 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def uses_licensed_body(arguments: Any) -> bool:
-    """Whether official SMPL is fitted: the option's, else the one that is set. Raises InputError if it is missing."""
-    return arguments.body != "open" and licensed("body", arguments.body) is not None
-
-
 def _each(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
@@ -182,9 +177,9 @@ def _check_effect(arguments: Any) -> None:
         if "to_body" in given and not has("to_body"):
             raise UsageError("--joint-regressor-extra goes with --to-body; give that too, or leave it out")
         bodies = any(has(name) for name in ("to_body", "body_male", "body_female"))
-        if not bodies and not uses_licensed_body(arguments):
+        if not bodies and arguments.body_path() is None:
             raise UsageError("--joint-regressor-extra is for official SMPL; name its file with --body, or leave it out")
-    if has("smpl_mean_params") and not _is_checkpoint(arguments):
+    if has("smpl_mean_params") and not _is_checkpoint(arguments.regressor_name()):
         raise UsageError(
             "--smpl-mean-params is for checkpoints of DSR, SPIN or EFT; name one with --regressor, or leave it out"
         )
@@ -196,8 +191,5 @@ def _check_effect(arguments: Any) -> None:
             raise UsageError(f"{option(name)} {why}; change that, or leave it out")
 
 
-def _is_checkpoint(arguments: Any) -> bool:
-    name = arguments.regressor
-    if name is None and uses_licensed_body(arguments):
-        name = (licensed_setting("regressor") or (None,))[0]
-    return name not in (None, "open", "kinematic", "scratch") and not name.endswith(".safetensors")
+def _is_checkpoint(regressor: str | None) -> bool:
+    return regressor not in (None, "open", "kinematic", "scratch") and not regressor.endswith(".safetensors")
