@@ -113,8 +113,8 @@ def licensed_setting(flag: str) -> tuple[str, str] | None:
     if not path.is_file():
         return None
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not readable YAML ({' '.join(str(error).split())})") from None
     if not isinstance(entries, dict) or not all(isinstance(entry, str) for entry in entries.values()):
         raise InputError(f"{path}: expected lines `flag: path`; flags: {', '.join(LICENSED)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -22,7 +23,19 @@ from dsr_fit.errors import UsageError
 
 T = TypeVar("T")
 
+TINY = sys.float_info.min
+"""The least number above 0."""
+
 Mode = Literal["smplify", "eft", "eft+smplify"]
+
+
+def _at_least(least: float, where: str, settings: Any, *names: str) -> None:
+    """Raises UsageError for settings below `least` and those that are no finite number."""
+    for name in names:
+        value = getattr(settings, name)
+        if not least <= value < math.inf:
+            shown = "a number above 0" if least == TINY else f"at least {least:g}"
+            raise UsageError(f"{where}{name} is {value:g}; it must be {shown}")
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,9 @@ class Scales:
     world_unit: float = 0.1
     """Metres of a 3D landmark's error that cost 1."""
 
+    def __post_init__(self) -> None:
+        _at_least(TINY, "scales.", self, "unit", "robust", "world_unit")
+
 
 @dataclass(frozen=True)
 class Semantics:
@@ -100,6 +116,10 @@ class LeastSquares:
     """Headings tried where no 3D landmarks say which way the body faces."""
     pose: float = 0.2
     """Weight of the hand-written ranges, which lead a start that nothing vouches for."""
+
+    def __post_init__(self) -> None:
+        _at_least(0, "least_squares.", self, "pose_steps", "steps", "damping", "pose")
+        _at_least(1, "least_squares.", self, "headings")
 
 
 @dataclass(frozen=True)
@@ -140,6 +160,7 @@ class Eft:
 
     def __post_init__(self) -> None:
         self.stage(1.0)
+        _at_least(0, "eft.", self, "keypoint_px")
 
     def stage(self, own_rate: float) -> Stage:
         """As a stage; `own_rate` is the regressor's. Raises UsageError where it can't run."""
@@ -172,6 +193,11 @@ class FitConfig:
     """... lower the energy by less than this fraction."""
     seed: int = 0
     """Of random numbers, where there are any: trainings draw some, a fit draws none and is the same for every seed."""
+
+    def __post_init__(self) -> None:
+        _at_least(TINY, "", self, "betas_step")
+        _at_least(1, "", self, "stop_window")
+        _at_least(0, "", self, "stop_improvement")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -233,9 +259,9 @@ def load_config(name: str | Path | None = None, base: FitConfig | None = None) -
             raise UsageError(f"no preset is called {str(name)!r}; presets: {', '.join(presets)}; or give a .yaml file")
         path = shipped(f"configs/{name}.yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise UsageError(f"{path}: the configuration file can't be read") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # bad UTF-8 and dates are ValueErrors
         raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     return from_dict(FitConfig, values or {}, base)

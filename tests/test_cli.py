@@ -24,7 +24,6 @@ from synthetic_smpl import synthetic_smpl, write_npz
 from dsr_fit.assets import LICENSED, shipped
 from dsr_fit.cli import main as cli
 from dsr_fit.cli.fit import FitArguments
-from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, Weights
 from dsr_fit.render import device
 
@@ -44,6 +43,7 @@ class _Attack:
 def _write_inputs(folder: Path) -> None:
     """Everything that a refusal below names, in the current folder."""
     shutil.copy(PERSON, folder / "person.png")
+    (folder / "empty").mkdir()
     Image.new("RGB", (200, 300), (128, 128, 128)).save(folder / "grey.png")
     (folder / "text.jpg").write_text("no picture")
     _write_keypoints(folder / "twenty.json", [1.0] * 60)
@@ -67,7 +67,8 @@ REFUSALS = {
     "not an image": (
         "text.jpg", 1, "text.jpg is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work",
     ),
-    "a folder": ("results", 1, "results is a folder, not an image; name one of the images in it"),
+    "a folder": ("results", 1, "results is a folder; `dsr-fit batch results --out DIR` fits the images in it"),
+    "an empty folder": ("empty", 1, "empty is an empty folder; name an image"),
     "nobody": (
         "grey.png", 1, "grey.png: nobody was found in the image; try a --bbox, or give --keypoints",
     ),
@@ -93,7 +94,7 @@ REFUSALS = {
         "--bbox tells the detector where to look; with --keypoints choose by --person",
     ),
     "no such keypoints": (
-        "person.png --keypoints none.json", 1, "no such keypoint file: none.json",
+        "person.png --keypoints none.json", 1, "--keypoints none.json: no such file",
     ),
     "keypoints of another length": (
         "person.png --keypoints twenty.json", 1,
@@ -116,7 +117,7 @@ REFUSALS = {
         "person.png --labels labels.npy", 1,
         "the label map labels.npy is 20 x 10 pixels, the image 640 x 900; both need the same size",
     ),
-    "no such labels": ("person.png --labels none.npy", 1, "no such label map: none.npy"),
+    "no such labels": ("person.png --labels none.npy", 1, "--labels none.npy: no such file"),
     "a body with missing keys": (
         "person.png --body part.npz", 1,
         "part.npz: not a complete SMPL body, it lacks shapedirs, weights, kintree_table, J_regressor",
@@ -215,7 +216,7 @@ def test_bad_outputs_are_refused_before_the_work(inputs: Path, capfd: Capture, c
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc: root may write anywhere else")
 def test_a_folder_that_refuses_files_is_found_out_before_the_work(capfd: Capture) -> None:
-    status, line = refused(capfd, ["nothing.jpg", "--out", "/proc/m.obj"])
+    status, line = refused(capfd, [str(PERSON), "--out", "/proc/m.obj"])
     assert status == 1
     assert line.startswith("dsr-fit: --out /proc/m.obj: the folder /proc can't be written (")
     assert line.endswith("); choose another")
@@ -247,7 +248,7 @@ def test_a_gpu_that_cannot_be_used_is_wrong_usage_and_info_says_why(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(device, "find_spec", lambda _: None)
-    status, line = refused(capfd, ["nothing.jpg", "--out", "m.obj", "--device", "cuda"])
+    status, line = refused(capfd, [str(PERSON), "--out", "m.obj", "--device", "cuda"])
     assert (status, line) == (2, f"dsr-fit: --device cuda: {lacking}; use --device cpu, or see README")
     assert cli.main(["info"]) == 0
     assert re.search(rf"--device auto +│ cpu: {re.escape(lacking)} ", capfd.readouterr().out)
@@ -403,7 +404,7 @@ def test_official_smpl_takes_a_prior_of_its_own_or_the_one_that_ships(
         assert cli.main([str(PERSON), "--out", str(tmp_path / "m.obj"), *QUICK]) == 0
     assert "body 'smpl' takes the open body's semantic prior" in caplog.text
     assert "nine of the 49 keypoints stay unused" in caplog.text
-    assert NO_GATE in capfd.readouterr().out
+    assert "; not judged: the quality gate's calibration differs in body, " in capfd.readouterr().out
     np.save(tmp_path / "prior.npy", np.zeros((1, 3, 20)))
     monkeypatch.setenv("DSR_FIT_SEMANTIC_PRIOR", str(tmp_path / "prior.npy"))
     status, line = refused(capfd, [str(PERSON), "--out", str(tmp_path / "m.obj")])
@@ -422,7 +423,10 @@ def test_official_smpl_takes_a_prior_of_its_own_or_the_one_that_ships(
     ],
 )
 def test_options_of_labels_that_would_do_nothing_are_refused(
-    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli.main(["photo.jpg", "--out", str(tmp_path / "mesh.obj"), *options]) == 2
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.jpg", "map.png"):
+        Path(name).touch()
+    assert cli.main(["photo.jpg", "--out", "mesh.obj", *options]) == 2
     assert said in capsys.readouterr().err

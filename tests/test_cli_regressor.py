@@ -93,7 +93,7 @@ def test_our_regressor_is_the_open_bodys_alone(tmp_path: Path, capfd: Capture) -
 @pytest.mark.parametrize("mode", ["eft", "eft+smplify"])
 def test_what_has_no_weights_is_refused_before_the_work(tmp_path: Path, capfd: Capture, mode: str) -> None:
     options = ("--mode", mode, "--regressor", "kinematic")
-    status, line = _refused(capfd, "nothing.jpg", "--out", str(tmp_path / "m.obj"), *options)
+    status, line = _refused(capfd, str(PERSON), "--out", str(tmp_path / "m.obj"), *options)
     assert status == 2
     assert line.startswith(f"dsr-fit: --mode {mode}: the kinematic estimate has no weights to fit; give a --regressor")
 

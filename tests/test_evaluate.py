@@ -154,7 +154,7 @@ def test_command_writes_its_report(folder: Path, tmp_path: Path, capsys: pytest.
     ("words", "status", "message"),
     [
         (["--out", "r.txt", "--cases-dir", "c"], 2, "the suffix must be .json"),
-        (["--out", "gone/r.json", "--cases-dir", "c"], 1, "there is no folder"),
+        (["--out", f"{__file__}/r.json", "--cases-dir", "c"], 1, "is a file, not a folder"),
         (["--out", "r.json", "--cases-dir", "c", "--cases", "0"], 2, "at least 1"),
         (["--out", "r.json", "--cases-dir", "c", "--noise", "2"], 2, "share of the keypoints' box"),
     ],

@@ -369,13 +369,15 @@ def test_it_is_said_how_many_fits_are_left_out(
 
 def test_nothing_to_export_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = Source(tmp_path, [Entry("x.png")], "folder")
-    manifest, _ = agree(tmp_path, source, Settings(), 1, False)
-    store = Store(tmp_path, manifest.batches, 1)
+    results = tmp_path / "results"
+    results.mkdir()
+    manifest, _ = agree(results, source, Settings(), 1, False)
+    store = Store(results, manifest.batches, 1)
     store.begin()
     store.write(0, [{"imgname": "x.png", "person": 0, "status": "failed", "reason": "nobody"}])
     for kind, out in (("eft", "x.json"), ("webdataset", "x.tar"), ("coco", "x.json"), ("spin", "x.npz")):
         (tmp_path / out).write_text("an earlier export")
-        command = ["export", str(tmp_path), "--format", kind, "--out", str(tmp_path / out)]
+        command = ["export", str(results), "--format", kind, "--out", str(tmp_path / out)]
         assert cli.main(command) == 1
         assert "no accepted fits to export\n" in capfd.readouterr().err
         assert (tmp_path / out).read_text() == "an earlier export"
@@ -404,7 +406,7 @@ def test_fits_without_a_verdict_are_exported_on_request(
     store.write(0, [smpl_rows[0], rows[1], smpl_rows[2]])
     assert _export(tmp_path, "spin", "some.npz") == 0
     said = capfd.readouterr().out
-    assert "1 people; 1 unjudged left out, --unjudged takes them too; 1 refused left out, --refused takes" in said
+    assert "1 person; 1 unjudged left out, --unjudged takes them too; 1 refused left out, --refused takes" in said
 
 
 def test_converting_a_body_into_itself_finds_its_mesh_again() -> None:
@@ -434,9 +436,10 @@ def test_to_body_writes_smpl_parameters_and_their_residuals(
     assert len(content) == 2
     assert all(np.isfinite(entry["parm_shape"]).all() for entry in content)
     lines = (folder / "converted.json.residuals.csv").read_text().splitlines()
-    assert lines[0] == "surface_mm,joints_mm"
-    assert all(float(value) > 0 for line in lines[1:] for value in line.split(","))
-    assert len(lines) == 3
+    assert lines[0] == "imgname,person,surface_mm,joints_mm"
+    fields = [line.split(",") for line in lines[1:]]
+    assert [entry["imageName"] for entry in content] == [name for name, *_ in fields]
+    assert all(float(value) > 0 for _, _, *residuals in fields for value in residuals)
     assert _export(folder, "spin", "converted.npz", *options) == 0
     with np.load(folder / "converted.npz") as spin:
         assert spin["has_smpl"].tolist() == [1, 1]

@@ -86,7 +86,7 @@ def test_missing_evidence_has_no_part_in_the_reasons(result: FitResult) -> None:
 def test_a_diverged_fit_is_refused_whatever_its_evidence(result: FitResult) -> None:
     diverged = replace(result, stop_reason="diverged")
     assert replace(_gate(), threshold=0.0).judge(diverged).accepted is False
-    assert replace(_gate(), holds=False).judge(diverged).reasons == ("the fit diverged",)
+    assert replace(_gate(), mismatches=("body",)).judge(diverged).reasons == ("the fit diverged",)
 
 
 def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> None:
@@ -102,8 +102,15 @@ def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> No
     assert Gate.of(Fitter(open_body(), replace(FitConfig(), seed=1, eft=Eft(iterations=1)))).holds  # decides nothing
     assert not Gate.of(Fitter(open_body(), semantic_prior=other_prior)).holds
     assert not Gate.of(Fitter(open_body(), regressor=kinematic)).holds
-    others = ({"holds": False}, {"keypoints_source": "another"}, {"labels_source": "another"})
-    for gate in (replace(_gate(), **other) for other in others):
+    others = {
+        "body": {"mismatches": ("body",)},
+        "keypoints": {"keypoints_source": "a"},
+        "labels": {"labels_source": "a"},
+    }
+    assert _gate().unfit_for(result) == ()
+    for name, other in others.items():
+        gate = replace(_gate(), **other)
+        assert gate.unfit_for(result) == (name,)
         verdict = gate.judge(result)
         assert (verdict.quality, verdict.accepted, verdict.reasons) == (None, None, ())
 

@@ -113,10 +113,11 @@ def test_pictures_around_a_scan_show_the_body_in_it(tmp_path: Path, suffix: str)
 
 REFUSALS = {
     "no command": ("prior scan", 2, "`dsr-fit prior` has no 'scan'; choose one of build"),
-    "no folder": ("prior build --data gone --out a.npz", 1, "--data gone: no such folder"),
+    "no folder": ("prior build --data gone --out a.npz", 1, "--data gone: no such file or folder"),
     "empty": ("prior build --data empty --out a.npz", 1, "empty: no .npz with a body's parameters in it"),
     "suffix": ("prior build --data empty --out a.npy", 2, "--out a.npy: the suffix must be .npz"),
-    "out": ("prior build --data empty --out gone/a.npz", 1, "there is no folder gone; make it first"),
+    "out": ("prior build --data empty --out lacking/a.npz/b.npz", 1, "lacking/a.npz is a file, not a folder"),
+    "inside": ("prior build --data counts --out counts/a.npz", 2, "lies in the folder of the data"),
     "views": ("prior build --data empty --out a.npz --views 0", 2, "--views 0: expected a positive number"),
     "lacking": ("prior build --data lacking --out a.npz", 1, "lacking/a.npz: lacks `betas`, 10 numbers"),
     "size": ("prior build --data size --out a.npz", 1, "size/a.npz: `betas` must be 10 finite numbers, not float64"),

@@ -143,14 +143,14 @@ def test_without_a_share_or_a_gate_the_fits_are_learnt_from_as_they_are(
         (["--cases", "-1"], 2, "--cases -1: 0 or more"),
         (["--cases", "0"], 2, "nothing to evaluate a regressor on"),
         (["--steps", "0"], 2, "--steps 0: at least 1"),
-        (["--gate", "mine.json"], 2, "each round calibrates its own"),
+        (["--gate", __file__], 2, "each round calibrates its own"),
         (["--first-seed", "30"], 2, "some of these people are among those of --calibration"),
         (["--first-seed", "1000000"], 2, "people from 1000000 on are trained on"),
         (["--camera", "crop"], 2, "--camera: rounds fit and evaluate in the image's own camera"),
         (["--regressor", "kinematic"], 2, "has no weights to train"),
-        (["--synthetic", "/nowhere"], 1, "--synthetic /nowhere: no such folder"),
+        (["--synthetic", "/nowhere"], 1, "--synthetic /nowhere: no such file or folder"),
         (["--photos", "."], 1, "no labels/*.png in ."),
-        (["--photos", "/nowhere"], 1, "--photos /nowhere: no such folder"),
+        (["--photos", "/nowhere"], 1, "--photos /nowhere: no such file or folder"),
     ],
 )
 @pytest.mark.usefixtures("nothing_is_set")

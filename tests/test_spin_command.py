@@ -211,7 +211,7 @@ def test_licensed_files_that_are_needed_are_named_with_their_source(tmp_path: Pa
         (["--every", "0"], UsageError, "--every 0: expected a positive number"),
         (["--focal", "-1"], UsageError, "--focal -1: expected pixels"),
         (["--out", "r.txt"], UsageError, "the suffix must be .json"),
-        (["--out", "no/r.json"], InputError, "there is no folder no; make it first"),
+        (["--out", "d.npz/r.json"], InputError, "d.npz is a file, not a folder"),
         (["--images", "no"], InputError, "--images no: no such folder"),
         (["--truth", "joints"], InputError, "holds no ground truth"),
         (["--truth", "bodies"], InputError, "lacks `pose` or `shape`"),
@@ -241,4 +241,4 @@ def test_the_command_line_knows_it(capfd: Capture) -> None:
     assert cli.main(["evaluate", "--help"]) == 0
     assert "  evaluate spin " in capfd.readouterr().out
     status = cli.main(["evaluate", "spin", "--data", "gone.npz", "--images", ".", "--out", "r.json"])
-    assert (status, capfd.readouterr().err[:17]) == (1, "dsr-fit: gone.npz")
+    assert (status, capfd.readouterr().err) == (1, "dsr-fit: --data gone.npz: no such file\n")

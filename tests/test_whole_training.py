@@ -165,12 +165,12 @@ REFUSALS = {
     "a share above one": (["--synthetic-share", "1.5"], 2, "--synthetic-share 1.5: a share lies between 0 and 1"),
     "a share below zero": (["--held-out", "-0.1"], 2, "--held-out -0.1: a share lies between 0 and 1"),
     "no rate": (["--learning-rate", "0"], 2, "--learning-rate 0: expected a positive number"),
-    "a negative seed": (["--seed", "-1"], 2, "--seed -1: 0 or more"),
+    "a negative seed": (["--seed", "-1"], 2, "--seed -1: 0 or more, and below 2^32"),
     "a negative weight": (["--weights.dsr-c", "-1"], 2, "weights.dsr_c is -1; a weight is 0 or more"),
     "infinite weight": (
         ["--synthetic-weights.shape", "inf"], 2, "synthetic_weights.shape is inf; a weight is 0 or more",
     ),
-    "no such labels": (["--labels", "none"], 1, "none: no such file or folder to train from"),
+    "no such labels": (["--labels", "none"], 1, "--labels none: no such file or folder"),
     "labels of nothing": (
         ["--labels", "empty"], 1, "empty: holds no results of `dsr-fit batch` (no manifest.json)",
     ),

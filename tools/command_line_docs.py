@@ -22,9 +22,9 @@ from dsr_fit.config import FitConfig
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "command_line.md"
 KINDS: dict[str, type] = {
     "configuration": FitConfig,
-    **{name: kind for name, kind in COMMANDS.items() if name not in ("evaluate ablation", "info")},
+    **{name: kind for name, kind in COMMANDS.items() if name not in ("evaluate ablation", "completion")},
 }
-"""`evaluate ablation` takes what `evaluate clothed` does, `info` nothing."""
+"""`evaluate ablation` takes what `evaluate clothed` does, `completion` no options."""
 
 
 def options(kind: type) -> dict[str, tuple[str, str]]:

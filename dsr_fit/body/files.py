@@ -40,7 +40,7 @@ def load_body(body: str | Path = "open", joint_regressor_extra: str | Path | Non
     path = shipped(OPEN_BODY) if str(body) == "open" else Path(body)
     if not path.is_file():
         raise InputError(f"{path}: no such body file; give an SMPL .pkl or .npz, or `open` for the one that ships")
-    arrays = read_pickle(path, _KEYS) if path.suffix == ".pkl" else _read_npz(path)
+    arrays = read_pickle(path, _KEYS) if path.suffix.lower() == ".pkl" else _read_npz(path)
     _check(path, arrays)
     regressor = _matrix(path, arrays, "J_regressor", 24)
     if "keypoint_regressor_row" in arrays:

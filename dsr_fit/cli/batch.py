@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from dsr_fit.cli.checks import check_folder
 from dsr_fit.cli.options import NO_GATE, DatasetArguments
 from dsr_fit.errors import UsageError
 
@@ -92,5 +93,4 @@ def check(arguments: BatchArguments) -> None:
         raise UsageError(f"--timeout {arguments.timeout:g}: a positive number of seconds")
     if arguments.address is not None and arguments.engine != "ray":
         raise UsageError("--address names a Ray cluster; it goes with --engine ray")
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise UsageError(f"--out {arguments.out}: is a file; name a folder")
+    check_folder("--out", arguments.out)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dsr_fit.cli.options import check_out
+from dsr_fit.cli.checks import check_out
+from dsr_fit.cli.progress import tracked
 from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import REPORTING_SEED, PerceptionKind
 from dsr_fit.model_files import ModelFiles
@@ -33,6 +34,8 @@ class ClothedArguments:
     """Noise of perfect keypoints: standard deviation an axis, over the keypoints' box."""
     config: str | None = None
     """A preset's name or a YAML file with the fit's configuration."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         from dsr_fit.config import load_config
@@ -81,6 +84,8 @@ class SpinArguments(ModelFiles):
     """A preset's name or a YAML file with the fit's configuration."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the fit runs; `auto` is the best that works."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         from dsr_fit.cli.evaluate_spin import evaluate_spin
@@ -92,7 +97,6 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
     """Fit the same people with each configuration, and report the errors."""
     _check(arguments)
     from rich.console import Console
-    from rich.progress import track
 
     from dsr_fit.body.files import load_body
     from dsr_fit.evaluate import tables
@@ -102,17 +106,15 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
     from dsr_fit.synthetic.dataset import write_cases
 
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.cases)
-    console = Console(stderr=True)
-    shown = {"console": console, "transient": True}
-    write_cases(arguments.cases_dir, track(seeds, "generating", **shown))
+    write_cases(arguments.cases_dir, tracked(seeds, "generating"))
     observed = observe_cases(arguments.cases_dir, seeds, arguments.perception, arguments.noise)
-    seen = list(track(observed, "looking", len(seeds), **shown))
+    seen = list(tracked(observed, "looking", len(seeds)))
     body = load_body()
     values = {}
     for name, config in configs.items():
         fitted = run(Fitter(body, config), arguments.cases_dir, seen)
         count = sum(item.observation is not None for item in seen)
-        values[name] = tables.columns(list(track(fitted, name, count, **shown)))
+        values[name] = tables.columns(list(tracked(fitted, name, count)))
     about = {name: getattr(arguments, name) for name in ("first_seed", "perception", "noise")}
     found = report(arguments.cases_dir, about, configs, seen, values)
     text = markdown(found)
@@ -125,4 +127,4 @@ def _check(arguments: ClothedArguments) -> None:
         raise UsageError(f"--cases {arguments.cases}: at least 1")
     if not 0 <= arguments.noise < 1:
         raise UsageError(f"--noise {arguments.noise}: a share of the keypoints' box, such as 0.005")
-    check_out(arguments.out, ".json")
+    check_out(arguments, [".json"], beside=[arguments.out.with_suffix(".md")])

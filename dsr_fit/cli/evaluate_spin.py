@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from dsr_fit.assets import required
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
-from dsr_fit.cli.options import check_focal, check_out
+from dsr_fit.cli.checks import check_focal, check_out
+from dsr_fit.cli.progress import tracked
 from dsr_fit.config import load_config, to_dict
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
@@ -41,9 +41,8 @@ def evaluate_spin(arguments: SpinArguments) -> None:
     fitter = Settings(config, device=choose_device(arguments.device), **arguments.named()).fitter()
     observer = RowPerception(file, arguments.images, Perception(), arguments.keypoints == "part", arguments.focal)
     rows = range(0, len(file), arguments.every)
-    console = Console(stderr=True)
     done = evaluate_rows(judge, rows, observer, fitter.fit)
-    outcomes = list(track(done, "fitting", len(rows), console=console, transient=True))
+    outcomes = list(tracked(done, "fitting", len(rows)))
     found = report(judge, body, outcomes)
     found |= {"every": arguments.every, "config": to_dict(config), "versions": versions()}
     text = markdown(found)
@@ -58,7 +57,7 @@ def _check(arguments: SpinArguments) -> None:
     if arguments.every < 1:
         raise UsageError(f"--every {arguments.every}: expected a positive number of rows")
     check_focal(arguments.focal)
-    check_out(arguments.out, ".json")
+    check_out(arguments, [".json"], beside=[arguments.out.with_suffix(".md")])
     if not arguments.images.is_dir():
         raise InputError(f"--images {arguments.images}: no such folder; the names in --data are relative to it")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import statistics
 import sys
 from collections import Counter
@@ -13,14 +14,17 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dsr_fit.cli.options import check_out
-from dsr_fit.errors import InputError
+from dsr_fit.cli.checks import check_folder, check_out, check_outside
+from dsr_fit.cli.progress import tracked
+from dsr_fit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.exports.labels import Label
     from dsr_fit.dataset.schema import Row
 
 Format = Literal["spin", "eft", "webdataset", "coco", "graphonomy"]
+Residual = tuple[str, int, tuple[float, float]]
+"""Image, person; mm of surface and of joints."""
 SUFFIXES: dict[Format, str] = {"spin": ".npz", "eft": ".json", "webdataset": ".tar", "coco": ".json", "graphonomy": ""}
 
 
@@ -43,7 +47,9 @@ class ExportArguments:
     joint_regressor_extra: Path | None = None
     """J_regressor_extra.npy, for that file's keypoints."""
     images: Path | None = None
-    """Folder of the images now; default: where they were when they were fitted."""
+    """Folder of the images now, for webdataset; default: where they were when they were fitted."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         run_export(self)
@@ -51,7 +57,7 @@ class ExportArguments:
 
 def run_export(arguments: ExportArguments) -> None:
     """Write one file (or folder), and say how many people are in it."""
-    check_out(arguments.out, SUFFIXES[arguments.format], f" for --format {arguments.format}")
+    _check(arguments)
     from dsr_fit.dataset.exports.labels import label_of
     from dsr_fit.dataset.run import open_results
 
@@ -65,15 +71,32 @@ def run_export(arguments: ExportArguments) -> None:
         others = [f"; --{name} takes the {statuses[name]} {name} ones" for name in optional if statuses[name]]
         raise InputError(f"{arguments.results}: no {' or '.join(sorted(chosen))} fits to export{''.join(others)}")
     rows = chain((first,), rows)
-    residuals: list[tuple[float, float]] = []
-    labels = map(label_of, rows) if arguments.to_body is None else _measured(_converted(arguments, rows), residuals)
+    residuals: list[Residual] = []
+    if arguments.to_body is None:
+        labels = map(label_of, rows)
+    else:
+        total = sum(status in chosen for table in store.tables() for status in table["status"].to_pylist())
+        labels = _measured(_converted(arguments, tracked(rows, "converting", total)), residuals)
     images = arguments.images or Path(manifest.images)
     count = _writer(arguments.format)(labels, arguments.out, images)
     left_out = {name: statuses[name] for name in optional if name not in chosen and statuses[name]}
     notes = [f"; {number} {name} left out, --{name} takes them too" for name, number in left_out.items()]
-    sys.stdout.write(f"{arguments.out}: {count} people{''.join(notes)}\n")
-    if residuals:
-        _write_residuals(arguments.out, residuals)
+    sys.stdout.write(f"{arguments.out}: {count} {'person' if count == 1 else 'people'}{''.join(notes)}\n")
+    if arguments.to_body is not None:
+        _write_residuals(_residuals_path(arguments.out), residuals)
+
+
+def _check(arguments: ExportArguments) -> None:
+    """What can be refused before anything is read. Raises InputError and UsageError."""
+    out, suffix = arguments.out, SUFFIXES[arguments.format]
+    check_outside(out, arguments.results, "results")
+    if suffix:
+        beside = [] if arguments.to_body is None else [_residuals_path(out)]
+        check_out(arguments, [suffix], f" for --format {arguments.format}", beside)
+    else:
+        check_folder("--out", out)
+    if arguments.images is not None and arguments.format != "webdataset":
+        raise UsageError("--images: only --format webdataset reads the images; leave it out")
 
 
 def _writer(name: Format) -> Callable[[Iterable[Label], Path, Path], int]:
@@ -107,20 +130,30 @@ def _counted(rows: Iterable[Row], statuses: Counter[str]) -> Iterator[Row]:
         yield row
 
 
-def _measured(labels: Iterable[Label], residuals: list[tuple[float, float]]) -> Iterator[Label]:
-    """The same labels; collects their residuals in passing."""
+def _measured(labels: Iterable[Label], residuals: list[Residual]) -> Iterator[Label]:
+    """The same labels; collects the residuals of those that were converted in passing."""
     for label in labels:
-        residuals.append((label.surface_residual_mm or 0.0, label.joint_residual_mm or 0.0))
+        if label.surface_residual_mm is not None and label.joint_residual_mm is not None:
+            row = label.row
+            residuals.append((row["imgname"], row["person"], (label.surface_residual_mm, label.joint_residual_mm)))
         yield label
 
 
-def _write_residuals(out: Path, residuals: list[tuple[float, float]]) -> None:
-    """`OUT.residuals.csv`: one line a person, in the export's order."""
+def _residuals_path(out: Path) -> Path:
+    return out.with_name(f"{out.name}.residuals.csv")
+
+
+def _write_residuals(path: Path, residuals: list[Residual]) -> None:
+    """One line for each converted person, in the export's order; those fitted with that body have no residual."""
     from dsr_fit.io.files import replacing
 
-    path = out.with_name(f"{out.name}.residuals.csv")
-    lines = ["surface_mm,joints_mm", *(f"{surface:.2f},{joints:.2f}" for surface, joints in residuals)]
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    medians = [statistics.median(column) for column in zip(*residuals, strict=True)]
-    sys.stdout.write(f"{path}: medians {medians[0]:.1f} mm of surface, {medians[1]:.1f} mm of joints\n")
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("imgname", "person", "surface_mm", "joints_mm"))
+        table.writerows((name, person, *(f"{value:.2f}" for value in values)) for name, person, values in residuals)
+    if residuals:
+        surface, joints = map(statistics.median, zip(*(values for *_, values in residuals), strict=True))
+        said = f"medians {surface:.1f} mm of surface, {joints:.1f} mm of joints"
+    else:
+        said = "nobody had to be converted"
+    sys.stdout.write(f"{path}: {said}\n")

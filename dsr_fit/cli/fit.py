@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dsr_fit.cli.options import NO_GATE, FitterArguments
+from dsr_fit.cli.checks import check_focal, check_out
+from dsr_fit.cli.options import FitterArguments
 from dsr_fit.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from dsr_fit.fitting.result import FitResult, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +40,8 @@ class FitArguments(FitterArguments):
     """Mesh frame: y up and the pelvis at the origin, or the image's camera frame."""
 
     def run(self) -> None:
-        _check_out(self.out, [self.image, self.keypoints, self.labels])
-        _check_labels(self)
+        _check(self)
         bbox = _parse_bbox(self.bbox)
-        self.check_focal()
 
         from dsr_fit.gate.gate import Gate
         from dsr_fit.observe.parser import load_parser
@@ -55,17 +56,27 @@ class FitArguments(FitterArguments):
         result = fitter.fit([observation])[0]
         result = replace(result, verdict=gate.judge(result))
         result.save(self.out, self.obj_frame)
-        _summarise(self.out, result.metrics, result.stop_reason, result.verdict.quality)
+        sys.stdout.write(f"{self.out}: {_summary(result, gate.unfit_for(result))}\n")
 
 
-def _summarise(out: Path, metrics: dict[str, dict[str, float]], stop_reason: str, quality: float | None) -> None:
-    after = {name: values["after"] for name, values in metrics.items()}
-    judged = f"no quality: {NO_GATE}" if quality is None else f"quality {quality:.2f}"
-    sys.stdout.write(
-        f"{out}: keypoint error {after['keypoint_error_px']:.1f} px "
-        f"({100 * after['keypoint_error_rel']:.2f} % of the person), "
-        f"containment {after['containment']:.3f}, {stop_reason}; {judged}\n"
-    )
+def _summary(result: FitResult, unfit_for: Sequence[str]) -> str:
+    """How good the fit is, the verdict and its first reason last."""
+    after = {name: values["after"] for name, values in result.metrics.items()}
+    measured = [
+        f"keypoint error {after['keypoint_error_px']:.1f} px",
+        f"({100 * after['keypoint_error_rel']:.2f} % of the person),",
+        f"containment {after['containment']:.3f}, {result.stop_reason};",
+    ]
+    return " ".join((*measured, verdict_line(result.verdict, unfit_for)))
+
+
+def verdict_line(verdict: Verdict, unfit_for: Sequence[str]) -> str:
+    """`accepted, quality 0.93`, `rejected, quality 0.01: ...`, or `not judged: ...`; `unfit_for` as the gate says."""
+    quality = "" if verdict.quality is None else f", quality {verdict.quality:.2f}"
+    if verdict.accepted is None:
+        differing = ", ".join(name.replace("_", " ") for name in unfit_for)
+        return f"not judged: the quality gate's calibration differs in {differing}"
+    return f"accepted{quality}" if verdict.accepted else f"rejected{quality}: {verdict.reasons[0]}"
 
 
 def _parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
@@ -80,30 +91,18 @@ def _parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
     return x, y, width, height
 
 
-def _check_labels(arguments: FitArguments) -> None:
-    """A label map's file and a parser's options exclude each other."""
+def _check(arguments: FitArguments) -> None:
+    """What can be refused before anything is loaded. Raises InputError and UsageError."""
+    from dsr_fit.io.files import BESIDE_MESH, MESH_SUFFIXES
+
+    image, out = arguments.image, arguments.out
+    if image.is_dir():
+        if not any(image.iterdir()):
+            raise InputError(f"{image} is an empty folder; name an image")
+        raise InputError(f"{image} is a folder; `dsr-fit batch {image} --out DIR` fits the images in it")
+    check_out(arguments, MESH_SUFFIXES, beside=[out.with_suffix(suffix) for suffix in BESIDE_MESH])
+    check_focal(arguments.focal)
     if arguments.labels is None and arguments.label_scheme != "lip":
         raise UsageError(f"--label-scheme {arguments.label_scheme} says what --labels holds; give that too")
     if arguments.labels is not None and (arguments.parser != "open" or arguments.parsing_protocol != "fast"):
         raise UsageError("--labels takes the place of a parser; leave --parser and --parsing-protocol out")
-
-
-def _check_out(out: Path, inputs: Sequence[Path | None] = ()) -> None:
-    """Find out before the work that its four files can be written, and that none replaces an input."""
-    from dsr_fit.io.files import BESIDE_MESH, check_mesh_path
-
-    check_mesh_path(out)
-    folder = next(folder for folder in out.parents if folder.exists())  # what lacks below it is made in the end
-    if not folder.is_dir():
-        raise InputError(f"--out {out}: {folder} is a file, not a folder; choose another")
-    for path in (out.with_suffix(suffix) for suffix in (out.suffix, *BESIDE_MESH)):
-        if path.is_dir():
-            raise InputError(f"--out {out}: {path} is a folder; choose another name")
-        if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
-            raise UsageError(f"--out {out}: would overwrite the input {path}; choose another name")
-    try:
-        # Root, read-only mounts and virtual file systems: only trying tells.
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"--out {out}: the folder {folder} can't be written ({reason}); choose another") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,31 +16,50 @@ from dsr_fit.assets import LICENSED, licensed_setting, shipped, user_file
 class InfoArguments:
     """Show versions, backends, and which assets are found and how to set the missing ones."""
 
+    json: bool = False
+    """The same as JSON: an object for each table, its keys in small letters with underscores."""
+
     def run(self) -> None:
-        print_info()
+        tables = _tables()
+        if self.json:
+            named = {_key(title): {_key(name): text for name, text in rows} for title, rows in tables.items()}
+            sys.stdout.write(json.dumps(named, indent=2) + "\n")
+        else:
+            _print(tables)
 
 
-def print_info() -> None:
-    """Print the tables to standard output."""
+Rows = list[tuple[str, str]]
+
+
+def _tables() -> dict[str, Rows]:
+    from dsr_fit.fitting.saving import versions
+
+    return {
+        "Versions": list(versions().items()),
+        "Backends": _backends(),
+        "Shipped assets": _shipped(),
+        "Licensed files": _licensed(),
+    }
+
+
+def _key(name: str) -> str:
+    """`--device auto` -> `device_auto`."""
+    return name.lower().strip("-").replace(" ", "_").replace("-", "_")
+
+
+def _print(tables: dict[str, Rows]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from dsr_fit.fitting.saving import versions
-
     console = Console(markup=False)  # an extra's brackets are no style
-    for title, rows in (
-        ("Versions", list(versions().items())),
-        ("Backends", _backends()),
-        ("Shipped assets", _shipped()),
-        ("Licensed files", _licensed()),
-    ):
+    for title, rows in tables.items():
         table = Table(title=title, title_justify="left", show_header=False)
         for row in rows:
             table.add_row(*row)
         console.print(table)
 
 
-def _backends() -> list[tuple[str, str]]:
+def _backends() -> Rows:
     import torch
 
     from dsr_fit.render.device import lacking_for_cuda
@@ -53,7 +74,7 @@ def _backends() -> list[tuple[str, str]]:
     ]
 
 
-def _shipped() -> list[tuple[str, str]]:
+def _shipped() -> Rows:
     assets = {
         "open body": "priors/open_body/body.npz",
         "regressor": "priors/regressor/regressor.safetensors",
@@ -65,7 +86,7 @@ def _shipped() -> list[tuple[str, str]]:
     return [(name, str(shipped(relative))) for name, relative in assets.items()]
 
 
-def _licensed() -> list[tuple[str, str]]:
+def _licensed() -> Rows:
     rows = []
     for entry in LICENSED.values():
         setting = licensed_setting(entry.flag)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
 
+from dsr_fit.cli.checks import check_focal
 from dsr_fit.config import FitConfig
-from dsr_fit.errors import InputError, UsageError
 from dsr_fit.model_files import ModelFiles
 
 if TYPE_CHECKING:
@@ -19,20 +18,6 @@ if TYPE_CHECKING:
 
 NO_GATE = "the quality gate was calibrated for other files, keypoints, labels or settings"
 """Why a fit has no quality."""
-
-
-def check_out(out: Path, suffix: str, why: str = "") -> None:
-    """Raises UsageError for a file to write of another suffix ("" is any), InputError where its folder is missing."""
-    if suffix and out.suffix != suffix:
-        raise UsageError(f"--out {out}: the suffix must be {suffix}{why}")
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: there is no folder {out.parent}; make it first")
-
-
-def check_focal(focal: float | None) -> None:
-    """Raises UsageError for a focal length that no camera has."""
-    if focal is not None and not 0 < focal < math.inf:
-        raise UsageError(f"--focal {focal:g}: expected pixels, a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +39,9 @@ class FitterArguments(ModelFiles):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the fit runs; `auto` is the best that works: a GPU needs torch's CUDA build and nvdiffrast."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
+
+    quiet: bool = False
+    """Print nothing but errors."""
 
     @classmethod
     def with_config(cls, config: FitConfig) -> Self:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsr_fit.cli.options import check_out
+from dsr_fit.cli.checks import check_out, check_outside
+from dsr_fit.cli.progress import tracked
 from dsr_fit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class BuildArguments:
     """Pictures taken around each scan."""
     resolution: int = 448
     """Pixels of the side of a scan's picture."""
+    quiet: bool = False
+    """Print nothing but errors."""
 
     def run(self) -> None:
         build(self)
@@ -36,15 +39,14 @@ class BuildArguments:
 
 def build(arguments: BuildArguments) -> None:
     """The work behind `dsr-fit prior build`."""
-    check_out(arguments.out, ".npz")
+    check_out(arguments, [".npz"])
     for name in ("views", "resolution"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"--{name} {getattr(arguments, name)}: expected a positive number")
     if not arguments.data.is_dir():
         raise InputError(f"--data {arguments.data}: no such folder")
+    check_outside(arguments.out, arguments.data, "data")
     import numpy as np
-    from rich.console import Console
-    from rich.progress import track
 
     from dsr_fit.assets import licensed
     from dsr_fit.body.files import load_body
@@ -54,12 +56,12 @@ def build(arguments: BuildArguments) -> None:
 
     body_path = None if arguments.body == "open" else licensed("body", arguments.body)
     body = load_body(body_path or "open")
-    paths = [path for path in scan_paths(arguments.data) if path.resolve() != arguments.out.resolve()]
+    paths = scan_paths(arguments.data)
     counted = 0
 
     def views() -> Iterator[View]:
         nonlocal counted
-        for path in track(paths, "counting", console=Console(stderr=True), transient=True):
+        for path in tracked(paths, "counting"):
             for view in read_views(path, body, arguments.views, arguments.resolution):
                 counted += 1
                 yield view

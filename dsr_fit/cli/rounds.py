@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsr_fit.cli.checks import check_folder
 from dsr_fit.cli.options import DatasetArguments
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.training.settings import LossWeights, TrainOptions, TrainSettings
@@ -178,8 +179,7 @@ def check(arguments: RoundsArguments) -> None:
         raise UsageError("--gate: each round calibrates its own; leave the option out")
     if arguments.photos is None and arguments.cases == 0:
         raise UsageError("nothing to evaluate a regressor on: give --photos, or --cases above 0")
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise UsageError(f"--out {arguments.out}: is a file; name a folder")
+    check_folder("--out", arguments.out)
     arguments.training()
     if find_spec("lightning") is None:
         raise InputError("training needs Lightning: pip install 'dsr-fit[train]'")

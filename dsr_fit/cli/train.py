@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 
+from dsr_fit.cli.checks import check_folder
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.training.settings import TrainSettings
 
@@ -14,8 +15,12 @@ from dsr_fit.training.settings import TrainSettings
 class TrainArguments(TrainSettings):
     __doc__ = TrainSettings.__doc__
 
+    quiet: bool = False
+    """Print nothing but errors."""
+
     def run(self) -> None:
-        run_train(self)
+        check_folder("--out", self.out)
+        run_train(TrainSettings(**{field.name: getattr(self, field.name) for field in fields(TrainSettings)}))
 
 
 def run_train(settings: TrainSettings) -> None:

@@ -95,13 +95,14 @@ def open_source(path: Path, images: Path | None = None, keypoints: Path | None =
             raise UsageError(f"--images {images}: {path} is a folder of images itself; leave the option out")
         source = _with_openpose(_folder(path), keypoints)
     else:
-        if path.suffix not in _FILES:
+        suffix = path.suffix.lower()
+        if suffix not in _FILES:
             known = ", ".join(_FILES)
             raise InputError(f"{path}: not a source; a folder of images, or a file that ends in {known} works")
-        if keypoints is not None and path.suffix != ".txt":
+        if keypoints is not None and suffix != ".txt":
             raise UsageError(f"--keypoints {keypoints}: {path} has its own keypoints; leave the option out")
-        source = _FILES[path.suffix](path, (images or path.parent).absolute())
-        if path.suffix == ".txt":
+        source = _FILES[suffix](path, (images or path.parent).absolute())
+        if suffix == ".txt":
             source = _with_openpose(source, keypoints)
     if not source.images.is_dir():
         raise InputError(f"{source.images}: no such folder of images; name it with --images")
@@ -127,7 +128,7 @@ def _folder(path: Path) -> Source:
 def _list(path: Path, images: Path) -> Source:
     """One image a line; empty lines and lines that start with # are skipped, duplicates are fitted once."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a list of images ({error}); a text file with one name a line works") from None
     names = dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
@@ -158,7 +159,7 @@ def read_coco(path: Path, images: Path) -> Source:
     Raises InputError when the file isn't COCO keypoint annotations.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         annotations = content["annotations"]
         if not isinstance(annotations, list):
@@ -201,7 +202,10 @@ def _coco_person(path: Path, number: int, annotation: Any) -> Person | None:
             x, y, width, height = (float(value) for value in bbox)
             box = (x, y, width, height)
         outline = _outline(annotation.get("segmentation"))
-        return Person(0, keypoints, box, outline, int(annotation.get("id", -1)), "coco")
+        identity = int(annotation.get("id", -1))
+        if not -(2**63) <= identity < 2**63:
+            raise ValueError(f"id {identity}: at most 64 bits")
+        return Person(0, keypoints, box, outline, identity, "coco")
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: annotation {number} can't be read ({error})") from None
 

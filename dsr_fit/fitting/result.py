@@ -99,7 +99,7 @@ class FitResult:
         from dsr_fit.fitting.saving import write_beside, write_result
 
         out = Path(out)
-        if out.suffix in BESIDE_MESH:
+        if out.suffix.lower() in BESIDE_MESH:
             write_beside(out, self)
         else:
             write_result(out, self, obj_frame)

@@ -46,9 +46,9 @@ def write_beside(out: Path, result: FitResult) -> None:
 def _written(out: Path, result: FitResult) -> Iterator[None]:
     """A file of `BESIDE_MESH`, written at once and given its name at the block's end."""
     with replacing(out) as path:
-        if out.suffix == ".npz":
+        if path.suffix == ".npz":
             np.savez_compressed(path, **arrays(result))
-        elif out.suffix == ".png":
+        elif path.suffix == ".png":
             started = time.perf_counter()
             Image.fromarray(result.overlay()).save(path, compress_level=1)
             result.timings_s["export"] = time.perf_counter() - started

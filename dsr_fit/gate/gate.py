@@ -61,7 +61,7 @@ class Gate:
     costs: Mapping[str, Cost]
     keypoints_source: str  # the detector it was calibrated with
     labels_source: str  # the parser it was calibrated with
-    holds: bool = True  # whether body, priors, parser, regressor and settings are those it was calibrated with
+    mismatches: tuple[str, ...] = ()  # which of body, priors, parser, regressor and settings are others
 
     @classmethod
     def of(cls, fitter: Fitter, path: Path | None = None) -> Gate:
@@ -80,14 +80,23 @@ class Gate:
             raise UsageError(
                 f"{path}: was calibrated for another {', '.join(others)}; give the gate that goes with these"
             )
-        return cls(found["bias"], found["threshold"], costs, *sources, not others)
+        return cls(found["bias"], found["threshold"], costs, *sources, tuple(others))
+
+    @property
+    def holds(self) -> bool:
+        """Whether body, priors, parser, regressor and settings are those it was calibrated with."""
+        return not self.mismatches
+
+    def unfit_for(self, result: FitResult) -> tuple[str, ...]:
+        """What keeps it from judging a fit: names of files, settings and observations it was not calibrated with."""
+        observed = result.observation
+        keypoints = ("keypoints",) if observed.detection.source != self.keypoints_source else ()
+        return (*self.mismatches, *keypoints, *(("labels",) if observed.labels_source != self.labels_source else ()))
 
     def judge(self, result: FitResult) -> Verdict:
         """Quality, acceptance and the reasons against the fit; quality is None where the gate doesn't hold."""
         diverged = ("the fit diverged",) if result.stop_reason == "diverged" else ()
-        observed = result.observation
-        known = (observed.detection.source, observed.labels_source) == (self.keypoints_source, self.labels_source)
-        if not self.holds or not known:
+        if self.unfit_for(result):
             return Verdict(None, False if diverged else None, diverged)
         values = evidence(FitSummary.of_result(result))
         costs = {name: cost(values[name]) for name, cost in self.costs.items()}
@@ -107,7 +116,7 @@ class Gate:
 def read_gate(path: Path) -> dict[str, Any]:
     """A gate file's content. Raises InputError if it is not a gate, or uses evidence unknown to this version."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
         costs = found["costs"]
         unknown = [name for name in costs if name not in EVIDENCE]
         if unknown:

@@ -22,12 +22,13 @@ BESIDE_MESH = (".npz", ".json", ".png")
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A hidden path beside `path`, with the same suffix, renamed to it when the block succeeds.
+    """A hidden path beside `path`, with the same suffix in small letters, renamed to it when the block succeeds.
 
     The folder is made if need be. `durable` has the file and its name on the disk before the block's end, against a
     loss of power. Raises InputError when it can't be written.
     """
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.tmp{path.suffix}")
+    # Without the stem: a name may be as long as the file system takes.
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp{path.suffix.lower()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Made by `open`, so that it has the permissions of the user's umask, which can't be read without a race.
@@ -55,7 +56,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
-        remedy = "choose another --out"
+        remedy = "choose another place"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "make room, and run the same command again"
         raise InputError(f"{path}: can't write there ({reason}); {remedy}") from None
@@ -71,7 +72,7 @@ def _sync(path: Path) -> None:
 
 def check_mesh_path(out: Path) -> None:
     """Raises UsageError where `out` has no suffix of `MESH_SUFFIXES`."""
-    if out.suffix not in MESH_SUFFIXES:
+    if out.suffix.lower() not in MESH_SUFFIXES:
         raise UsageError(f"--out {out}: the suffix must be one of {', '.join(MESH_SUFFIXES)}")
 
 

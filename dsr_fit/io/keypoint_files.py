@@ -73,10 +73,10 @@ def read_keypoints(path: str | Path, image_size: tuple[int, int], image_name: st
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no such keypoint file: {path}")
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return [_detection(path, _own_keypoints(path), None, image_size, {})]
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # covers bad JSON and bad UTF-8
         raise InputError(f"{path} is not a JSON keypoint file ({error}); .json and .npz files work") from None
     return [

@@ -42,7 +42,7 @@ def read_labels(
         path, labels = "array", _from_array("the label map array", source, scheme)
     else:
         path = Path(source)
-        labels = _read_npy(path, scheme) if path.suffix == ".npy" else _read_picture(path, scheme)
+        labels = _read_npy(path, scheme) if path.suffix.lower() == ".npy" else _read_picture(path, scheme)
     if image_size is not None and labels.shape != image_size[::-1]:
         raise InputError(
             f"the label map {path} is {labels.shape[1]} x {labels.shape[0]} pixels, "

@@ -73,7 +73,7 @@ class _SparseRows(_SparseColumns):
 def _reconstruct_object(kind: Any, base: Any, state: Any) -> Any:
     """Python 2's copy_reg._reconstructor for plain objects."""
     if not (isinstance(kind, type) and issubclass(kind, _Inert)) or base is not object:
-        raise pickle.UnpicklingError(f"an object of {kind!r}")
+        raise _Foreign(f"an object of {kind!r}")
     return kind()
 
 
@@ -105,12 +105,16 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+class _Foreign(pickle.UnpicklingError):
+    """A name that the file has no business with."""
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name}") from None
+            raise _Foreign(f"{module}.{name}") from None
 
 
 def to_array(value: Any) -> np.ndarray:
@@ -125,12 +129,15 @@ def load_pickle(file: IO[bytes], path: Path) -> Any:
     """
     try:
         return _Unpickler(file, encoding="latin1").load()
-    except pickle.UnpicklingError as error:
+    except _Foreign as error:
         raise InputError(
             f"{path}: refused, the pickle wants {error}; only numpy, scipy.sparse and chumpy arrays are read"
         ) from None
-    except Exception as error:
-        raise InputError(f"{path}: not a readable pickle ({error or type(error).__name__})") from None
+    except Exception as error:  # whatever the bytes of another file, or of half a file, make of it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: not a readable pickle: damaged, cut short, or another kind of file ({reason})"
+        ) from None
 
 
 def read_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -136,8 +136,8 @@ class TrainSettings(TrainOptions, ModelFiles):
                 raise UsageError(f"{_option(name)} {getattr(self, name):g}: a share lies between 0 and 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(f"{_option('learning_rate')} {self.learning_rate:g}: expected a positive number")
-        if self.seed < 0:
-            raise UsageError(f"{_option('seed')} {self.seed}: 0 or more")
+        if not 0 <= self.seed < 2**32:  # multiplied by the step's number, it stays in torch's 64 bits
+            raise UsageError(f"{_option('seed')} {self.seed}: 0 or more, and below 2^32")
 
     @property
     def epochs(self) -> int:
