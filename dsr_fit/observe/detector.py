@@ -111,7 +111,8 @@ class MediaPipeDetector:
         crop_height, crop_width = crop.shape[:2]
         shrink = min(1.0, MAX_SIDE / max(crop_height, crop_width))
         if shrink < 1:
-            crop = cv2.resize(crop, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+            small = max(1, round(shrink * crop_width)), max(1, round(shrink * crop_height))
+            crop = cv2.resize(crop, small, interpolation=cv2.INTER_AREA)
         with quiet_stderr():
             result = self._pose.process(np.ascontiguousarray(crop))
         if result.pose_landmarks is None:
