@@ -173,6 +173,10 @@ class FitConfig:
     seed: int = 0
     """Of random numbers, where there are any: trainings draw some, a fit draws none and is the same for every seed."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed is {self.seed}; a whole number from 0 to {2**32 - 1} works")
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dictionaries and lists, fit for YAML and JSON."""

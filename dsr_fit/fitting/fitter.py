@@ -30,8 +30,6 @@ from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.threads import one_torch_thread
 
-NOT_FINITE = "the fit has values that are not finite"
-
 OnIteration = Callable[[int, Tensor], None] | None
 
 
@@ -115,14 +113,15 @@ class Fitter:
         return self._results(batch, estimate, anchor, course, timings)
 
     def fit_each(self, observations: list[Observation]) -> list[FitResult | Exception]:
-        """The same, and an exception in the place of those who can't be fitted: nobody costs the others their fit."""
+        """The same, and an exception in the place of those who can't be fitted, or whose fit has a flaw
+        (`FitResult.flaw`): nobody costs the others their fit."""
         try:
             results = self.fit(observations)
         except Exception as error:
             if len(observations) == 1:
                 return [error]
             return [outcome for observation in observations for outcome in self.fit_each([observation])]
-        return [result if result.is_finite() else InputError(NOT_FINITE) for result in results]
+        return [InputError(flaw) if (flaw := result.flaw()) else result for result in results]
 
     @one_torch_thread()
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> Course:

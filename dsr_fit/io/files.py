@@ -111,7 +111,7 @@ def read_json(path: Path) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except (OSError, ValueError) as error:  # covers bad JSON, bad UTF-8 and numbers of thousands of digits
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(" ".join(str(error).split(";")[0].split())) from None  # behind it is advice for programmers
 
 
 def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:

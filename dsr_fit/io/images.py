@@ -6,14 +6,15 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import check_file
+from dsr_fit.io.quiet import quiet_stderr
 
 ImageSource = str | Path | np.ndarray | Image.Image
 
@@ -141,7 +142,8 @@ def open_image(path: Path, *, decode: bool = True) -> Image.Image:
         formats = [name for name in FORMATS if name != "HEIF" or _knows_heif(path)]
         picture = on_failure.enter_context(Image.open(path, formats=formats))
         if decode:
-            picture.load()
+            with quiet_stderr() if picture.format == "TIFF" else nullcontext():
+                picture.load()
         on_failure.pop_all()
     return picture
 
@@ -191,12 +193,10 @@ def _refusals(name: str | Path) -> Iterator[None]:
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a decoded Pillow image of any mode that becomes RGB; alpha is composited on white.
-
-    Raises InputError for another mode (LAB).
-    """
-    if picture.mode == "LAB":
-        raise InputError("the image has CIELAB colours, which are not read; save it as RGB")
+    """(H, W, 3) uint8 RGB of a decoded Pillow image of any mode; alpha is composited on white."""
+    if picture.mode == "LAB":  # the one mode that `convert` does not know
+        profiles = (ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"))
+        picture = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB") or picture
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         return np.repeat(_eight_bits(picture)[..., None], 3, axis=2)
     if "A" in picture.getbands() or "transparency" in picture.info:

@@ -51,9 +51,8 @@ def check_person(who: str, person: Detection, image_size: tuple[int, int]) -> No
         )
     width, height = np.ptp(usable, axis=0)
     if max(width, height) < MIN_SIDE:
-        raise InputError(
-            f"{who} has all keypoints within {width:.3g} x {height:.3g} pixels, a fit needs {MIN_SIDE:g} along one side"
-        )
+        remedy = "are they shares of its size? pixels work" if usable.max() <= 2 else f"a fit needs {MIN_SIDE:g}"
+        raise InputError(f"{who} has all keypoints within {width:.3g} x {height:.3g} pixels of the image; {remedy}")
     across = np.linalg.svd(usable - usable.mean(0), full_matrices=False)[2][1]
     if np.ptp(usable @ across) < MIN_BREADTH / SPIN_RESOLUTION * CROP_MARGIN * max(width, height):
         raise InputError(f"{who} has all keypoints on one line, which tell no pose; keypoints of a person work")
