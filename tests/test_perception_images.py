@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from dsr_fit.errors import InputError
-from dsr_fit.io.images import image_size, read_image
+from dsr_fit.io.images import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    OTHER_PICTURES,
+    image_of,
+    image_size,
+    is_image,
+    is_other_picture,
+    read_image,
+)
 
 # A picture whose corners differ, so that any flip or rotation shows.
 CORNERS = np.zeros((40, 60, 3), dtype=np.uint8)
@@ -182,3 +192,200 @@ def test_refusals_are_one_line_naming_the_file(tmp_path: Path, kind: str, words:
     if kind != "truncated":  # its header is whole
         with pytest.raises(InputError, match=words):
             image_size(path)
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in IMAGE_SUFFIXES if suffix not in FORMATS["HEIF"]])
+@pytest.mark.parametrize("upper", [False, True])
+def test_every_listed_format_is_read(tmp_path: Path, suffix: str, upper: bool) -> None:
+    name = next(name for name, suffixes in FORMATS.items() if suffix in suffixes)
+    path = tmp_path / f"a{suffix.upper() if upper else suffix}"
+    lossless = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}.get(name, {})
+    Image.fromarray(CORNERS).convert("1" if suffix == ".pbm" else "RGB").save(path, format=name, **lossless)
+    image, _ = read_image(path)
+    assert is_image(path)
+    assert image_size(path) == (60, 40)
+    if suffix != ".pbm":
+        # Within what lossy formats change in the middle of a patch of one colour: a few of 255 levels.
+        np.testing.assert_allclose(image[5::20, 5::30].astype(int), CORNERS[5::20, 5::30].astype(int), atol=24)
+
+
+def test_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
+    Image.fromarray(CORNERS).save(tmp_path / "a.jpg", format="PNG")
+    Image.fromarray(CORNERS).save(tmp_path / "without", format="PNG")
+    for name in ("a.jpg", "without"):
+        np.testing.assert_array_equal(read_image(tmp_path / name)[0], CORNERS)
+    Image.fromarray(CORNERS).save(tmp_path / "a.png", format="EPS")  # Pillow would start Ghostscript
+    with pytest.raises(InputError, match=r"a\.png is not an image that can be read"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", sorted(OTHER_PICTURES))
+def test_other_pictures_are_named_with_a_remedy(tmp_path: Path, suffix: str) -> None:
+    """A raw file is a TIFF whose first image is a thumbnail: it would be read, and the fit be of 160 pixels."""
+    path = tmp_path / f"a{suffix.upper()}"
+    Image.fromarray(CORNERS).save(path, format="TIFF")
+    assert is_other_picture(path.name)
+    assert not is_image(path.name)
+    with pytest.raises(InputError, match="which is not read; (develop|export|save) "):
+        read_image(path)
+
+
+def test_sidecars_are_no_pictures() -> None:
+    assert not any(is_image(name) or is_other_picture(name) for name in ("a.json", "a.txt", "a", ".jpg", "a.npz"))
+
+
+def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (9, 9), (255, 0, 0)), Image.new("RGB", (9, 9), (0, 0, 255))
+    for suffix in ("gif", "webp", "png", "tif", "avif"):
+        path = tmp_path / f"a.{suffix}"
+        first.save(path, save_all=True, append_images=[second])
+        assert (read_image(path)[0].mean((0, 1)) > 128).tolist() == [True, False, False], suffix
+
+
+HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf"
+
+
+@pytest.mark.parametrize("name", ["photo.heic", "photo.JPG"])
+def test_heic_without_its_reader_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Phones' photos, also under another suffix."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / name).write_bytes(HEIC + bytes(100))
+    with pytest.raises(InputError, match=rf'{name} is a HEIC image, .* `pip install "dsr-fit\[heif\]"`'):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(("bits", "turned"), [(8, False), (10, False), (8, True)])
+def test_heic_is_read_with_its_extra(tmp_path: Path, bits: int, turned: bool) -> None:
+    heif = pytest.importorskip("pillow_heif", reason='needs the extra "heif"')
+    stored = np.ascontiguousarray(np.rot90(CORNERS, 1)) if turned else CORNERS
+    wide = bits > 8
+    data = (stored.astype(np.uint16) * 257 if wide else stored).tobytes()
+    picture = heif.from_bytes("RGB;16" if wide else "RGB", stored.shape[1::-1], data)
+    if turned:
+        picture.info["exif"] = _with_exif(6).tobytes()
+    picture.save(tmp_path / "a.heic", quality=100, chroma=444, bit_depth=bits)
+    image, _ = read_image(tmp_path / "a.heic")
+    assert image_size(tmp_path / "a.heic") == image.shape[1::-1]
+    assert image.shape == CORNERS.shape
+    # The middle of each patch, within what the codec changes of 255 levels.
+    np.testing.assert_allclose(image[10::20, 15::30].astype(int), CORNERS[10::20, 15::30].astype(int), atol=8)
+    assert (heif.open_heif(tmp_path / "a.heic", convert_hdr_to_8bit=False).info["bit_depth"] == 10) == wide
+
+
+def test_too_many_pixels_are_told_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (20_000, 12_000)).save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match=r"a\.png has 240 megapixels, more than the 179 that are read"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1), (3, 2)])
+def test_thin_images_are_read(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (9, 8, 7)).save(tmp_path / "a.png")
+    image, _ = read_image(tmp_path / "a.png")
+    assert image.shape[1::-1] == image_size(tmp_path / "a.png") == size
+    assert (image == (9, 8, 7)).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0, 51, 255]], np.float32), [0, 51, 255]),
+        (np.array([[0, 51, 255]], np.int32), [0, 51, 255]),
+        (np.array([[0, 32768, 65535]], np.int32), [0, 128, 255]),
+        (np.array([[-(2**31), 0, 2**31 - 1]], np.int32), [0, 128, 255]),
+        (np.array([[np.nan, np.inf, 1]], np.float32), [0, 0, 255]),
+    ],
+)
+def test_wide_greyscale_is_scaled_to_eight_bits(tmp_path: Path, values: np.ndarray, expected: list[int]) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[0][0, :, 0], expected)
+
+
+def test_lab_colours_come_back(tmp_path: Path) -> None:
+    picture = ImageCms.profileToProfile(
+        Image.fromarray(CORNERS), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    assert picture is not None
+    picture.save(tmp_path / "a.tif")
+    # Whole steps of L, a and b are up to 13 levels of these saturated colours; an offset of a or b would be 100 more.
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif")[0].astype(int), CORNERS.astype(int), atol=14)
+
+
+SIX_AS_TEXT = b"Exif\0\0II*\0\x08\0\0\0" + b"\x01\0" + b"\x12\x01\x02\0\x04\0\0\0six\0" + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [*(_with_exif(value).tobytes() for value in (0, 9, 65535)), SIX_AS_TEXT, b"Exif\0\0II*\0\xff\xff\xff\xff", b"junk"],
+)
+def test_orientations_that_are_none_leave_the_image_as_it_is(tmp_path: Path, content: bytes) -> None:
+    for suffix in ("png", "webp"):
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(CORNERS).save(path, exif=content, lossless=True)
+        np.testing.assert_array_equal(read_image(path)[0], CORNERS)
+        assert image_size(path) == (60, 40)
+
+
+@pytest.mark.parametrize("compression", ["tiff_adobe_deflate", None])
+def test_a_damaged_tiff_prints_and_logs_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, compression: str | None
+) -> None:
+    """libtiff prints what it makes of one, and Pillow logs it, beside the one line."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.tif", compression=compression)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    if compression:
+        content[2000:2100] = bytes(100)
+    else:  # 2,048 samples a pixel
+        entry = content.index(b"\x15\x01\x03\0")
+        content[entry + 8 : entry + 10] = b"\0\x08"
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.tif is "):
+        read_image(tmp_path / "a.tif")
+    assert capfd.readouterr().err == ""
+    assert not caplog.records
+
+
+def test_damage_in_one_chunk_of_a_png_is_told_and_junk_behind_a_jpeg_is_none(tmp_path: Path) -> None:
+    Image.fromarray(CORNERS).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[content.index(b"IDAT") + 6] ^= 255
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.png is damaged or truncated"):
+        read_image(tmp_path / "a.png")
+    Image.fromarray(CORNERS).save(tmp_path / "a.jpg")
+    clean = read_image(tmp_path / "a.jpg")[0]
+    with (tmp_path / "a.jpg").open("ab") as file:
+        file.write(b"junk" * 1000)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg")[0], clean)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device file")
+def test_a_device_is_refused_without_reading_it() -> None:
+    with pytest.raises(InputError, match="/dev/zero is a device or a pipe"):
+        read_image("/dev/zero")
+
+
+@pytest.mark.parametrize("name", [f"{'n' * 300}.jpg", "a\0b.jpg", f"{'d/' * 3000}a.jpg"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match="no such image: ") as caught:
+            read(Path(name))
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("source", [None, 5, b"bytes", [1, 2]])
+def test_what_is_no_image_is_named_by_its_type(source: Any) -> None:
+    with pytest.raises(InputError, match=f"of type {type(source).__name__}; a path, an array or a Pillow image works"):
+        image_of(source)
+
+
+def test_a_pillow_image_that_fails_is_one_line(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:3000])
+    with Image.open(tmp_path / "a.jpg") as picture, pytest.raises(InputError, match="the image is damaged or trunc"):
+        image_of(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import warnings
@@ -166,7 +167,10 @@ def _knows_heif(path: Path) -> bool:
 
 @contextmanager
 def _refusals(name: str | Path) -> Iterator[None]:
-    """Whatever Pillow raises on an image that it can't read, as an InputError; its warnings are nobody's business."""
+    """Whatever Pillow raises on an image that it can't read, as an InputError; its warnings and logs are left out."""
+    log = logging.getLogger("PIL")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on and refuses from 179, and photos of that size exist; it also warns
@@ -190,6 +194,8 @@ def _refusals(name: str | Path) -> Iterator[None]:
     except Exception as error:  # of damaged content, for which Pillow's readers raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name} is damaged or truncated ({reason}); save or download it again") from None
+    finally:
+        log.setLevel(level)
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
