@@ -249,6 +249,8 @@ class Way:
 
     files: st.SearchStrategy[tuple[str, bytes]]
     """Suffix and content."""
+    whole: list[tuple[str, bytes]]
+    """The files before the damage."""
     read: Callable[[Path], None]
     """Raises AssertionError where what was read can't be used, DsrFitError where it is refused."""
 
@@ -264,8 +266,10 @@ def _read_image(path: Path) -> None:
 
 
 def _observe_keypoints(path: Path) -> None:
-    black = Image.new("RGB", SIZE)
-    found = Perception(_Nobody(), _Nobody()).observe(black, Inputs(path)).detection
+    photo = path.with_name("photo.png")  # as the files name it
+    if not photo.exists():
+        Image.new("RGB", SIZE).save(photo)
+    found = Perception(_Nobody(), _Nobody()).observe(photo, Inputs(path)).detection
     assert found.keypoints.shape == empty_keypoints().shape
     assert np.isfinite(found.keypoints).all()
     assert np.abs(found.keypoints[:, :2]).max() <= 2 * max(SIZE)
@@ -288,21 +292,23 @@ def _read_spin(path: Path) -> None:
 def ways() -> dict[str, Way]:
     """Every way in, by name."""
 
-    def bytewise(files: list[tuple[str, bytes]]) -> st.SearchStrategy[tuple[str, bytes]]:
-        return st.tuples(st.sampled_from(files), EDITS).map(lambda one: (one[0][0], damaged(one[0][1], one[1])))
-
     json_files = [(".json", json.dumps(content).encode()) for content in people()]
+    own, spin = ((".npz", content) for content in archives())
     structured = st.tuples(st.sampled_from(people()), MUTATIONS).map(
         lambda one: (".json", json.dumps(mutated(*one)).encode())
     )
-    own, spin = archives()
     return {
-        "images": Way(bytewise(images()), _read_image),
-        "keypoint files": Way(structured, _observe_keypoints),
-        "bytes of keypoint files": Way(bytewise([*json_files, (".npz", own)]), _observe_keypoints),
-        "label maps": Way(bytewise(label_maps()), _read_labels),
-        "SPIN files": Way(bytewise([(".npz", spin)]), _read_spin),
+        "images": _bytewise(images(), _read_image),
+        "keypoint files": Way(structured, json_files, _observe_keypoints),
+        "bytes of keypoint files": _bytewise([*json_files, own], _observe_keypoints),
+        "label maps": _bytewise(label_maps(), _read_labels),
+        "SPIN files": _bytewise([spin], _read_spin),
     }
+
+
+def _bytewise(files: list[tuple[str, bytes]], read: Callable[[Path], None]) -> Way:
+    hurt = st.tuples(st.sampled_from(files), EDITS).map(lambda one: (one[0][0], damaged(one[0][1], one[1])))
+    return Way(hurt, files, read)
 
 
 def _check_line(text: str) -> None:
@@ -320,7 +326,7 @@ def run(way: Way, folder: Path, examples: int, derandomize: bool = False) -> Cou
     )  # fmt: skip
     @given(way.files)
     def one(file: tuple[str, bytes]) -> None:
-        path = folder / f"photo{file[0]}"
+        path = folder / f"damaged{file[0]}"
         path.write_bytes(file[1])
         try:
             way.read(path)

@@ -138,7 +138,7 @@ def _entries_of_image(path: Path, entries: list[Any], images: list[Any], image_n
     if len({str(entry.get("image_id")) for entry in entries}) <= 1 and len(images) <= 1:
         return entries
     if image_name is None:
-        raise InputError(f"{path} holds keypoints of several images; the image's file name is needed to choose one")
+        raise InputError(f"{path} holds keypoints of several images; give the image as a file, whose name chooses")
     name, stem = Path(image_name).name, Path(image_name).stem
     ids = {str(image.get("id")) for image in images if Path(str(image.get("file_name", ""))).name == name}
     # Results files name no images: their ids are COCO's numbers (000000000139.jpg is 139) or the names

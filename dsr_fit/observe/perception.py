@@ -22,6 +22,9 @@ from dsr_fit.observe.checks import check_person
 from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
 from dsr_fit.observe.parser import HumanParser, load_parser
 
+UNNAMED = "the image"
+"""What messages call an image that is no file."""
+
 SAME_PERSON = 0.6
 """Overlap (IoU) of the boxes of given and detected keypoints that makes them one person."""
 
@@ -75,7 +78,7 @@ class Perception:
         """
         inputs = inputs or Inputs()
         image, exif_focal = image_of(source)
-        name = str(source) if isinstance(source, (str, Path)) else "the image"
+        name = str(source) if isinstance(source, (str, Path)) else UNNAMED
         size = (image.shape[1], image.shape[0])
         focal = _focal_length(name, size, inputs.focal, exif_focal)
         started = time.perf_counter()
@@ -123,7 +126,7 @@ class Perception:
         if inputs.bbox is not None:
             raise UsageError("--bbox tells the detector where to look; with --keypoints choose by --person")
         if isinstance(keypoints, str | Path):
-            return read_keypoints(keypoints, size, Path(name).name), str(keypoints)
+            return read_keypoints(keypoints, size, Path(name).name if name != UNNAMED else None), str(keypoints)
         return [keypoints.detection(size) if isinstance(keypoints, Keypoints) else keypoints], name
 
     def _completed(self, image: np.ndarray, given: Detection) -> Detection:
