@@ -239,12 +239,12 @@ def _changed(value: Any, place: int = 5) -> list[Any]:
 @pytest.mark.parametrize(
     ("points", "words"),
     [
-        (_changed("12"), "person 1 of .* has keypoints that aren't numbers"),
+        (_changed("12"), "person 1 of .* has keypoints that aren't numbers x, y, confidence, but '12'$"),
         (_changed(True), "person 1 of .* has keypoints that aren't numbers"),
         (_changed({"x": 1}), "person 1 of .* has keypoints that aren't numbers"),
-        (_changed(10**400), "person 1 of .* or too large"),
-        (_changed([1, 2, 3]), "person 1 of .* has keypoints that aren't all x, y, confidence"),
-        ([[1, 2, 3], [1, 2]], "person 1 of .* has keypoints that aren't all x, y, confidence"),
+        (_changed(10**400), "person 1 of .* has a keypoint with a number too large"),
+        (_changed([1, 2, 3]), "person 1 of .* has keypoints of different lengths; each is x, y, confidence"),
+        ([[1, 2, 3], [1, 2]], "person 1 of .* has keypoints of different lengths"),
         ("text", "person 1 of .* has keypoints that aren't numbers"),
         (None, "person 1 of .* has keypoints that aren't numbers"),
         ([1.0] * 42, r"person 1 of .* has 14 keypoints; 17 \(COCO\), 18 or 25 \(OpenPose\), 33 .* or 49"),

@@ -202,12 +202,16 @@ def _table(who: str, points: Any) -> np.ndarray:
         points = [
             [point.get("x"), point.get("y"), point.get("z", 0.0), point.get("visibility", 1.0)] for point in points
         ]
-    if not isinstance(points, list) or not all(map(_is_number_or_null, _flat(points))):
-        raise InputError(f"{who} has keypoints that aren't numbers x, y, confidence")
+    flat = _flat(points) if isinstance(points, list) else [points]
+    wrong = next((value for value in flat if not _is_number_or_null(value)), None)
+    if wrong is not None or not isinstance(points, list):
+        raise InputError(f"{who} has keypoints that aren't numbers x, y, confidence, but {repr(wrong):.20}")
     try:
         table = np.array(points, dtype=np.float64)
-    except (ValueError, OverflowError):  # rows of different lengths; whole numbers beyond a float's range
-        raise InputError(f"{who} has keypoints that aren't all x, y, confidence, or too large") from None
+    except OverflowError:
+        raise InputError(f"{who} has a keypoint with a number too large for any image") from None
+    except ValueError:
+        raise InputError(f"{who} has keypoints of different lengths; each is x, y, confidence") from None
     if table.ndim == 1:
         columns = 4 if table.size == 33 * 4 else 3
         if table.size % columns == 0:

@@ -81,18 +81,21 @@ class Perception:
         name = str(source) if isinstance(source, (str, Path)) else UNNAMED
         size = (image.shape[1], image.shape[0])
         focal = _focal_length(name, size, inputs.focal, exif_focal)
+        labels = None if inputs.labels is None else read_labels(inputs.labels, size, inputs.label_scheme)
         started = time.perf_counter()
         detection = self._detect(name, image, inputs)
         detected = time.perf_counter()
-        if inputs.labels is None:
+        if labels is None:
             self.parser = self.parser or load_parser()
             labels, labels_source = self.parser.parse(image, detection), self.parser.name
         else:
-            labels = read_labels(inputs.labels, size, inputs.label_scheme)
-            labels_source = "array" if isinstance(inputs.labels, np.ndarray) else Path(inputs.labels).name
+            labels_source = "array" if isinstance(inputs.labels, np.ndarray) else Path(str(inputs.labels)).name
         labels = keep_own_labels(labels, detection.keypoints, Crop.around(detection.keypoints).side)
         if inputs.labels is not None and not labels.any():
-            raise InputError(f"the label map {labels_source} shows background alone where the keypoints are")
+            raise InputError(
+                f"the label map {labels_source} shows background alone where the keypoints are; "
+                "255 stands for pixels of which nothing is known"
+            )
         timings = {"detect": detected - started, "parse": time.perf_counter() - detected}
         return Observation(image, detection, labels, labels_source, focal, timings)
 
