@@ -322,7 +322,7 @@ def run(way: Way, folder: Path, examples: int, derandomize: bool = False) -> Cou
 
     @settings(
         max_examples=examples, deadline=None, database=None, derandomize=derandomize,
-        suppress_health_check=list(HealthCheck), print_blob=False,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], print_blob=False,
     )  # fmt: skip
     @given(way.files)
     def one(file: tuple[str, bytes]) -> None:
