@@ -20,9 +20,13 @@ import dsr_fit
 from dsr_fit.camera import FOCAL_RANGE
 from dsr_fit.cli import main as cli
 from dsr_fit.config import FitConfig, Stage
+from dsr_fit.dataset.observing import Observer
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.sources import Entry, Person
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.io.keypoint_files import Keypoints
+from dsr_fit.io.spin_file import read_spin
 from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
 from dsr_fit.observation import Detection
 from dsr_fit.observe.checks import check_person
@@ -124,6 +128,18 @@ def test_keypoints_that_are_nobodys_are_refused_whatever_brings_them(damage: Any
             _observed(Inputs(Detection(given)))
 
 
+def test_people_of_a_data_set_pass_the_same_check(tmp_path: Path) -> None:
+    """COCO's and SPIN's entries: a row with its reason, beside that of the other person."""
+    Image.new("RGB", SIZE).save(tmp_path / "a.png")
+    far = _keypoints()
+    far[:25, :2] = 1e9
+    people = (Person(0, _keypoints(), origin="coco"), Person(1, far, origin="coco"))
+    good, bad = Observer(Settings(), tmp_path, Perception(_StandIn(), _StandIn()))(Entry("a.png", people))
+    assert good.found is not None
+    assert bad.found is None
+    assert bad.reason.startswith("the person given for a.png has its Nose at 1e+09, 1e+09, too far outside")
+
+
 def test_a_detectors_people_pass_the_same_check() -> None:
     keypoints = _keypoints()
     keypoints[:25, :2] = 60
@@ -191,6 +207,7 @@ def test_arrays_of_the_wrong_shape_or_unit_are_refused(change: dict[str, Any], w
         ({"bbox": ("1", 2, 3, 4)}, "bbox is "),
         ({"person": 1.5}, "person is 1.5; a whole number from 0 works"),
         ({"person": None}, "person is None"),
+        ({"person": True}, "person is True"),
         ({"focal": "500"}, "focal is '500'; a number of pixels works"),
         ({"focal": True}, "focal is True"),
     ],
@@ -259,6 +276,19 @@ def test_keypoints_of_an_image_of_another_size_name_both(tmp_path: Path, size: t
         words = rf"{name} is of an image of {size[0]} x {size[1]} pixels, this one has 120 x 160"
         with pytest.raises(InputError, match=words):
             _observed(Inputs(tmp_path / name))
+
+
+def test_keypoints_of_a_spin_file_beyond_single_precision_are_refused_when_they_are_observed(tmp_path: Path) -> None:
+    part = np.tile(_keypoints()[:24].astype(float), (2, 1, 1))
+    part[0, 3, 0], part[1, 3, 0] = 1e300, np.inf
+    np.savez(tmp_path / "a.npz", imgname=np.array(["a.png"] * 2), center=np.ones((2, 2)), scale=np.ones(2), part=part)
+    read = read_spin(tmp_path / "a.npz").part
+    assert read is not None
+    keypoints = empty_keypoints()
+    keypoints[25:] = read[0]  # a warning of an overflow would be an error here
+    with pytest.raises(InputError, match=r"at 1e\+09, [\d.]+, too far outside"):
+        _observed(Inputs(Detection(keypoints)))
+    assert np.isfinite(read[1]).all(1).tolist() == [row != 3 for row in range(24)]
 
 
 def test_a_label_map_of_background_alone_is_refused() -> None:

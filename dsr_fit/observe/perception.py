@@ -47,14 +47,12 @@ class Inputs:
     """Pixels; 0.1 to 100 times the image's diagonal."""
 
     def __post_init__(self) -> None:
-        box = self.bbox
         for name, fits, works in (
             ("keypoints", isinstance(self.keypoints, str | Path | Keypoints | Detection | None),
              "a file, or `Keypoints(array, layout)`"),
             ("labels", isinstance(self.labels, str | Path | np.ndarray | None), "a file, or an array of indices"),
-            ("bbox", box is None or isinstance(box, Sequence) and len(box) == 4 and all(map(_is_number, box)),
-             "x, y, width, height in pixels"),
-            ("person", isinstance(self.person, int), "a whole number from 0"),
+            ("bbox", self.bbox is None or _is_box(self.bbox), "x, y, width, height in pixels"),
+            ("person", _is_number(self.person) and isinstance(self.person, int | np.integer), "a whole number from 0"),
             ("focal", self.focal is None or _is_number(self.focal), "a number of pixels"),
         ):  # fmt: skip
             if not fits:
@@ -106,7 +104,7 @@ class Perception:
         if not people and given:
             raise InputError(f"{source}: holds nobody's keypoints; without --keypoints the detector looks for people")
         if not people:
-            where, other = ("in the given --bbox", "another") if inputs.bbox else ("in the image", "a")
+            where, other = ("in the given --bbox", "another") if inputs.bbox is not None else ("in the image", "a")
             raise InputError(f"{source}: nobody was found {where}; try {other} --bbox, or give --keypoints")
         if not 0 <= inputs.person < len(people):
             count = "1 person" if len(people) == 1 else f"{len(people)} people"
@@ -153,6 +151,11 @@ class Perception:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _is_box(value: object) -> bool:
+    row = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    return row and len(value) == 4 and all(map(_is_number, value))  # type: ignore[arg-type]
 
 
 def _focal_length(name: str, size: tuple[int, int], given: float | None, exif: float | None) -> float:
