@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import PERSON, Capture, refused
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
@@ -264,6 +265,15 @@ def test_an_absurd_focal_length_in_exif_is_left_out_with_a_warning(
 # --- Keypoint files and their image ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("side", [10**400, 1e300, math.nan, math.inf])
+def test_absurd_sizes_of_the_image_are_another_size(tmp_path: Path, side: float) -> None:
+    flat = _keypoints()[:17].astype(float).ravel().tolist()
+    content = {"images": [{"id": 1, "width": side, "height": 160}], "annotations": [{"image_id": 1, "keypoints": flat}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"coco\.json is of an image of (too many|nan) x 160 pixels"):
+        _observed(Inputs(tmp_path / "coco.json"))
+
+
 @pytest.mark.parametrize("size", [(160, 120), (240, 320)])
 def test_keypoints_of_an_image_of_another_size_name_both(tmp_path: Path, size: tuple[int, int]) -> None:
     flat = _keypoints()[:17].astype(float).ravel().tolist()
@@ -343,3 +353,13 @@ def test_slots_of_the_messages_are_the_names_of_the_layout() -> None:
     keypoints[KEYPOINT_INDEX["Nose (COCO)"]] = (60, 1e6, 0.9)
     with pytest.raises(InputError, match=r"its Nose \(COCO\) at"):
         check_person("somebody", Detection(keypoints), SIZE)
+
+
+@pytest.mark.parametrize("option", ["--out", "--body", "--regressor", "--semantic-prior", "--gate"])
+def test_names_longer_than_file_systems_take_are_one_line_wherever_they_stand(
+    option: str, capfd: Capture, tmp_path: Path
+) -> None:
+    words = {"--out": str(tmp_path / "mesh.obj"), option: f"{'n' * 300}.obj"}
+    status, line = refused(capfd, [str(PERSON), *(word for pair in words.items() for word in pair)])
+    assert status in (1, 2)
+    assert "nnnnnn" in line

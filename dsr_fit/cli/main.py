@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -49,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DsrFitError as error:
         sys.stderr.write(f"dsr-fit: {error}\n")
         return error.exit_status
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # which any path may be; all else is told where files are opened
+            raise
+        sys.stderr.write(f"dsr-fit: {str(error.filename):.60}...: the file system takes no name so long\n")
+        return 1
     except SystemExit as finished:  # tyro ends the process itself, after --help and on unknown options
         return int(finished.code or 0)
     except KeyboardInterrupt:

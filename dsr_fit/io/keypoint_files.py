@@ -126,9 +126,10 @@ def _check_size(path: Path, images: list[Any], chosen: list[Any], image_size: tu
 
 def _check_said_size(path: Path, said: tuple[Any, ...], image_size: tuple[int, int]) -> None:
     if len(said) == 2 and all(map(_is_number, said)) and said != image_size:
+        shown = " x ".join(f"{side:.6g}" if abs(side) < _FARTHEST else "too many" for side in said)
         raise InputError(
-            f"{path} is of an image of {said[0]:.6g} x {said[1]:.6g} pixels, this one has {image_size[0]} x "
-            f"{image_size[1]}; keypoints of this very image work, upright as its EXIF says"
+            f"{path} is of an image of {shown} pixels, this one has {image_size[0]} x {image_size[1]}; "
+            "keypoints of this very image work, upright as its EXIF says"
         )
 
 
