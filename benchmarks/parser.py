@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 import torch
 from annotated import AnnotatedPhotos
+from confusion import Confusion
 from machine import describe_machine
 from parser_training.augment import OCCLUDER_CLASS, Sample, paste_person, paste_thing, plain
 from parser_training.photos import Photo, load_photos
 
 from dsr_fit.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.evaluate import ccp
-from dsr_fit.evaluate.metrics import Confusion
 from dsr_fit.io.images import read_image
 from dsr_fit.io.label_files import colour_labels
 from dsr_fit.labels import LABEL_SETS, LABELS

@@ -11,9 +11,10 @@ from PIL import Image
 from scenes import FOCAL, HEIGHT, WIDTH, observe, open_body, person
 
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop, project
+from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop, project, ray_rotation
 from dsr_fit.dataset.records import pack_labels
 from dsr_fit.labels import COLOURS
+from dsr_fit.observation import Detection, Observation
 from dsr_fit.training.pseudo_labels import PseudoLabels
 
 
@@ -25,6 +26,18 @@ def known_people(folder: Path, seeds: Sequence[int] = (0, 1, 2)) -> PseudoLabels
         Image.fromarray(COLOURS[one.labels]).save(folder / f"{seed}.png")
     intrinsics = np.tile(np.array([[FOCAL, WIDTH / 2, HEIGHT / 2]], np.float32), (len(seeds), 1))
     return _labels(folder, [f"{seed}.png" for seed in seeds], truths, intrinsics, [one.labels for one in seen])
+
+
+def observation_of(people: PseudoLabels, row: int, *, with_image: bool = False) -> Observation:
+    """What a fit would be given of a person, landmarks along the ray to the crop's centre; the image black, unless it
+    is asked for."""
+    width, height = people.image_size[row]
+    image = people.image(row) if with_image else np.zeros((height, width, 3), np.uint8)
+    focal, x, y = (float(value) for value in people.intrinsics[row])
+    world = people.world[row].copy()
+    world[:, :3] = world[:, :3] @ ray_rotation(people.crop(row), focal, (x, y)).numpy().T
+    detection = Detection(people.keypoints[row], world if world[:, 3].any() else None, None, "pseudo-labels")
+    return Observation(image, detection, people.labels(row), "pseudo-labels", focal)
 
 
 def by_the_crops_camera(people: PseudoLabels) -> PseudoLabels:
@@ -56,7 +69,6 @@ def _labels(
     return PseudoLabels(
         images=folder,
         imgname=tuple(names),
-        person=np.zeros(len(truths), int),
         keypoints=np.concatenate([pixels, ones], 2),
         world=np.concatenate([(keypoints - keypoints[:, 8:9]).numpy(), ones], 2),
         full_pose=together.full_pose.numpy(),

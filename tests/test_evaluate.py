@@ -13,7 +13,7 @@ from scenes import open_body
 
 from dsr_fit.cli.main import main as cli
 from dsr_fit.config import FitConfig
-from dsr_fit.evaluate import tables
+from dsr_fit.evaluate import metrics, tables
 from dsr_fit.evaluate.benchmark import METRICS, ObservedCase, at_focal, case_metrics, observe_cases, observe_truth, run
 from dsr_fit.evaluate.clothed_report import REFERENCES, variants
 from dsr_fit.fitting.fitter import Fitter
@@ -111,6 +111,17 @@ def test_tables_are_means_of_their_columns() -> None:
     assert "cropped" not in found
     thirds = [group for group in found if group.startswith(("tight", "medium", "loose"))]
     assert sum(found[group]["pve"]["count"] for group in thirds) == 4
+
+
+def test_a_difference_of_few_people_is_not_marked() -> None:
+    """It has its interval all the same."""
+    for count, marked in ((5, False), (29, False), (30, True)):
+        values = 1 + 0.01 * np.arange(count)
+        found = tables.as_dict(metrics.paired_difference(values, np.zeros(count)))
+        assert found["low"] > 0
+        assert tables.is_significant(found) == marked
+    assert not tables.is_significant({"mean": 1, "low": -1, "high": 3, "count": 100})
+    assert not tables.is_significant({"mean": 1, "low": None, "high": None, "count": 1})
 
 
 def test_variants_differ_in_their_terms_alone() -> None:

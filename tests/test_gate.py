@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import calibrate_quality
 import numpy as np
 import pytest
 from scenes import observe, open_body, person
@@ -150,7 +151,7 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     quality = np.array([0.9, 0.8, 0.8, 0.1])
     right = np.array([True, False, True, False])
     assert calibration.auc(quality, right) == pytest.approx((2 + 1 + 0.5) / 4)
-    false, true = calibration.roc(np.array([0.9, 0.7, 0.6, 0.1]), right)
+    false, true = calibrate_quality.roc(np.array([0.9, 0.7, 0.6, 0.1]), right)
     np.testing.assert_allclose(false, [0, 0.5, 0.5, 1])
     np.testing.assert_allclose(true, [0.5, 0.5, 1, 1])
 
@@ -182,3 +183,18 @@ def test_what_is_learnt_is_monotone_and_finds_what_matters() -> None:
     honest = calibration.held_out(table, 1.0)
     assert calibration.auc(honest, right) > 0.8
     assert abs(honest.mean() - right.mean()) < 0.03  # calibrated: as many are right as it says
+
+
+def test_a_gate_is_reported_on_other_fits() -> None:
+    """Evidence that decides: every right fit is above every wrong one."""
+    rng = np.random.default_rng(2)
+    values = rng.random((400, len(EVIDENCE)))
+    errors = np.where(values[:, 0] < 0.5, 50.0, 150.0)
+    gate = calibration.calibrate(calibration.Table(values[:200], errors[:200], 0), {})
+    found = calibrate_quality.report(gate, calibration.Table(values[200:], errors[200:], 3))
+    assert (found["fits"], found["missed"]) == (200, 3)
+    assert found["auc"] > 0.95
+    low, high = found["auc_interval"]
+    assert low <= found["auc"] <= high
+    assert found["at_threshold"]["precision"] > 0.8
+    assert found["median_pve"] == np.median(errors[200:])

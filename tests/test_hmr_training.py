@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from label_people import known_people
+from label_people import known_people, observation_of
 from PIL import Image
 from scenes import open_body
 from synthetic_smpl import synthetic_smpl
 from torch import Tensor, nn
+from training_parts import settings_of
 
 pytest.importorskip("lightning")
 
@@ -26,10 +27,9 @@ from lightning.pytorch.loggers import CSVLogger
 from dsr_fit.body.files import load_body
 from dsr_fit.camera import fit_crop_camera
 from dsr_fit.config import FitConfig, Semantics
-from dsr_fit.errors import UsageError
+from dsr_fit.errors import InputError
 from dsr_fit.observe.batch import Batch
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.regressor.checkpoints import save_hmr_checkpoint
 from dsr_fit.regressor.hmr import CropEstimate, Hmr, mean_estimate
 from dsr_fit.regressor.hmr_regressor import Cameras, HmrRegressor, to_full_image
 from dsr_fit.regressor.load import load_regressor
@@ -37,14 +37,16 @@ from dsr_fit.regressor.resnet import FEATURES
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_sixd
 from dsr_fit.synthetic import generate
 from dsr_fit.synthetic.dataset import write_case
-from dsr_fit.training.hmr_crops import CropAugmentation, CropBatch, CropChange, sample, stacked
-from dsr_fit.training.hmr_module import RELEASED, HmrOptions, HmrTraining
-from dsr_fit.training.hmr_setup import read_rendered_people
-from dsr_fit.training.losses import HmrWeights
+from dsr_fit.training import hmr_data
+from dsr_fit.training.hmr_crops import CropBatch, CropChange, sample, stacked
+from dsr_fit.training.hmr_data import HmrData, read_rendered_people
+from dsr_fit.training.hmr_module import RELEASED, HmrTraining
+from dsr_fit.training.pictures import PANEL
 from dsr_fit.training.pseudo_labels import PseudoLabels
+from dsr_fit.training.settings import LossWeights, TrainSettings
+from dsr_fit.training.train import EpochReport
 
-STILL = CropAugmentation(noise=0, turned=0, scale=0, mirrored=0)
-QUICK = HmrOptions(steps=6, steps_per_epoch=3, batch=2, learning_rate=3e-5, resolution=56, pictures=2, seed=5)
+QUICK = settings_of(steps=6, epoch=3, batch=2, seed=5, dsr_after=0.1)
 
 
 class Small(nn.Module):
@@ -70,15 +72,12 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> PseudoLabels:
     return known_people(tmp_path_factory.mktemp("people"))
 
 
-def _training(people: PseudoLabels | list[PseudoLabels], options: HmrOptions = QUICK, **others: Any) -> HmrTraining:
-    labels = people if isinstance(people, list) else [people]
-    network = others.pop("network", None) or _network()
-    prior = load_semantic_prior(open_body())
-    return HmrTraining(open_body(), network, labels, options, semantic_prior=prior, **others)
+def _training(settings: TrainSettings = QUICK, network: Any = None) -> HmrTraining:
+    return HmrTraining(network or _network(), open_body(), load_semantic_prior(open_body()), settings)
 
 
 def _crops(people: PseudoLabels, change: CropChange | None = None) -> CropBatch:
-    return stacked([sample(people, row, change or CropChange(), 112) for row in range(len(people))])
+    return stacked([sample(people, row, change or CropChange()) for row in range(len(people))])
 
 
 def _truth(crops: CropBatch) -> CropEstimate:
@@ -97,8 +96,8 @@ def _truth(crops: CropBatch) -> CropEstimate:
 def test_the_truth_costs_next_to_nothing(people: PseudoLabels, change: CropChange) -> None:
     """What is left in the image is what separates SPIN's camera from the image's: some pixels of 224."""
     crops = _crops(people, change)
-    options = replace(QUICK, dsr_after=0.0, resolution=112)
-    total, means = _training(people, options).losses(_truth(crops), crops)
+    options = replace(QUICK, dsr_after=0.0)
+    total, means = _training(options).losses(_truth(crops), crops)
     assert means["pose"] < 1e-10
     assert means["betas"] == 0
     assert means["keypoints_3d"] < 1e-10
@@ -107,7 +106,7 @@ def test_the_truth_costs_next_to_nothing(people: PseudoLabels, change: CropChang
     # Labels are the body's own most likely ones. A body that is moved by a tenth of the crop costs more.
     moved = _truth(crops)
     moved.crop_cam[:, 1] += 0.1 / moved.crop_cam[:, 0]
-    _, others = _training(people, options).losses(moved, crops)
+    _, others = _training(options).losses(moved, crops)
     assert means["dsr_c"] < 0.3 * others["dsr_c"]
     assert means["dsr_mc"] < 0.7 * others["dsr_mc"]
 
@@ -120,7 +119,7 @@ def test_each_loss_pulls_the_network(people: PseudoLabels) -> None:
         "silhouette": "pose betas crop_cam",
     }  # fmt: skip
     crops = _crops(people)
-    training = _training(people, replace(QUICK, dsr_after=0.0, resolution=112, weights=HmrWeights(silhouette=1.0)))
+    training = _training(replace(QUICK, dsr_after=0.0, weights=LossWeights(silhouette=1.0)))
     start = mean_estimate()
     for name, outputs in about.items():
         seen = CropEstimate(*(value.expand(3, -1).clone().requires_grad_() for value in start))
@@ -140,7 +139,7 @@ def test_people_without_a_body_teach_their_keypoints_alone(people: PseudoLabels)
     stranger = replace(people, has_body=np.zeros(3, bool), full_pose=0 * people.full_pose, betas=0 * people.betas)
     crops = _crops(stranger)
     truth = _truth(_crops(people))
-    training = _training(stranger, replace(QUICK, weights=HmrWeights(dsr_mc=0, dsr_c=0)))
+    training = _training(replace(QUICK, weights=LossWeights(dsr_mc=0, dsr_c=0)))
     _, means = training.losses(truth, crops)
     assert means["pose"] == means["betas"] == 0
     assert means["keypoints_3d"] < 1e-10
@@ -152,7 +151,7 @@ def test_people_without_a_body_teach_their_keypoints_alone(people: PseudoLabels)
 
 def test_rendered_losses_start_late(people: PseudoLabels, monkeypatch: pytest.MonkeyPatch) -> None:
     crops = _crops(people)
-    training = _training(people, replace(QUICK, steps=10, dsr_after=0.5))
+    training = _training(replace(QUICK, steps=10, dsr_after=0.5))
     seen = CropEstimate(*(value.expand(3, -1) for value in mean_estimate()))
     begun = []
     for step in range(10):
@@ -169,26 +168,9 @@ def test_the_released_form_skips_pictures_without_minimal_clothing(people: Pseud
         small_labels=torch.where(crops.small_labels > 0, torch.tensor(5, dtype=torch.uint8), crops.small_labels),
     )
     for semantics, skipped in ((RELEASED, True), (Semantics(), False)):
-        training = _training(people, replace(QUICK, dsr_after=0.0, resolution=112, semantics=semantics))
+        training = _training(replace(QUICK, dsr_after=0.0, semantics=semantics))
         assert (training.losses(seen, bare)[1]["dsr_c"] == 0) == skipped
         assert training.losses(seen, crops)[1]["dsr_c"] > 0
-
-
-def test_without_anybody_there_is_nothing_to_learn(people: PseudoLabels) -> None:
-    with pytest.raises(UsageError, match="no one to train on"):
-        _training(people.rows(np.zeros(3, bool)))
-
-
-def test_dsr_needs_a_prior(people: PseudoLabels) -> None:
-    with pytest.raises(UsageError, match="need a semantic prior"):
-        HmrTraining(open_body(), _network(), [people], QUICK)
-    HmrTraining(open_body(), _network(), [people], replace(QUICK, weights=HmrWeights(dsr_mc=0, dsr_c=0)))
-
-
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 0.0}, {"dsr_after": 1.5}, {"rendered_share": -0.1}])
-def test_options_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=next(iter(wrong))):
-        replace(QUICK, **wrong)
 
 
 # --- Training -------------------------------------------------------------------------------------
@@ -212,10 +194,13 @@ class _Killed(Callback):
             raise KeyboardInterrupt
 
 
-def _fit(work: Path, training: HmrTraining, *callbacks: Callback, resume: bool = False) -> list[float]:
+def _fit(
+    work: Path, training: HmrTraining, people: PseudoLabels, *callbacks: Callback, resume: bool = False
+) -> list[float]:
     losses = _Losses()
     trainer = lightning.Trainer(
-        max_epochs=training.options.epochs, accelerator="cpu", devices=1, num_sanity_val_steps=0,
+        max_epochs=training.settings.epochs, reload_dataloaders_every_n_epochs=1,
+        accelerator="cpu", devices=1, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, logger=CSVLogger(work, name="log", version=0),
         callbacks=[
             losses,
@@ -225,7 +210,8 @@ def _fit(work: Path, training: HmrTraining, *callbacks: Callback, resume: bool =
         ],
         log_every_n_steps=1, gradient_clip_val=1.0,
     )  # fmt: skip
-    trainer.fit(training, ckpt_path=str(work / "last.ckpt") if resume else None)
+    data = HmrData(people, None, training.settings)
+    trainer.fit(training, datamodule=data, ckpt_path=str(work / "last.ckpt") if resume else None)
     return losses.values
 
 
@@ -242,21 +228,22 @@ def quiet() -> Iterator[None]:
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(people: PseudoLabels, tmp_path: Path) -> None:
     """Bit for bit; the last epoch is a short one, and the rendered losses begin on the way."""
     options = replace(QUICK, steps=8, dsr_after=0.5)
-    whole = _training(people, options)
-    losses = _fit(tmp_path / "whole", whole)
+    whole = _training(options)
+    losses = _fit(tmp_path / "whole", whole, people)
     assert len(losses) == 8
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        _fit(tmp_path / "killed", _training(people, options), _Killed())
-    resumed = _training(people, options, network=_network(seed=9))  # its weights come from the checkpoint
-    again = _fit(tmp_path / "killed", resumed, resume=True)
+        _fit(tmp_path / "killed", _training(options), people, _Killed())
+    resumed = _training(options, network=_network(seed=9))  # its weights come from the checkpoint
+    again = _fit(tmp_path / "killed", resumed, people, resume=True)
     assert again == losses[3:]
     for (name, value), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
 
 
-def test_it_learns_two_people_by_heart(people: PseudoLabels, tmp_path: Path) -> None:
-    options = replace(QUICK, steps=40, steps_per_epoch=40, augmentation=STILL, pictures=0, dsr_after=1.0)
-    losses = _fit(tmp_path, _training(people.rows([0, 1]), options))
+def test_it_learns_two_people_by_heart(people: PseudoLabels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hmr_data, "draw", lambda rng: CropChange())
+    options = replace(QUICK, steps=40, epoch=40, dsr_after=1.0)
+    losses = _fit(tmp_path, _training(options), people.rows([0, 1]))
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
 
 
@@ -264,15 +251,18 @@ def test_every_epoch_leaves_a_picture(people: PseudoLabels, tmp_path: Path) -> N
     tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    training = _training(people, pictures=tmp_path / "pictures")
+    settings = replace(QUICK, out=tmp_path)
+    training, data = _training(settings), HmrData(people, None, settings)
     trainer = lightning.Trainer(
         max_epochs=2, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, logger=TensorBoardLogger(tmp_path, name="log", version=0), log_every_n_steps=1,
+        callbacks=[EpochReport(settings, data, None)],
     )  # fmt: skip
-    trainer.fit(training)
+    trainer.fit(training, datamodule=data)
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert names == ["epoch-0001.png", "epoch-0002.png"]
-    assert np.asarray(Image.open(tmp_path / "pictures" / names[1])).shape == (448, 448, 3)
+    with Image.open(tmp_path / "pictures" / names[1]) as picture:
+        assert picture.size == (6 * PANEL, 2 * PANEL)
     events = tensorboard.EventAccumulator(str(tmp_path / "log" / "version_0"))
     events.Reload()
     assert len(events.Images("people")) == 2
@@ -281,14 +271,14 @@ def test_every_epoch_leaves_a_picture(people: PseudoLabels, tmp_path: Path) -> N
 
 def test_the_picture_shows_bodies_where_they_are(people: PseudoLabels) -> None:
     """Of the truth: the body's colour on the person, and the crop everywhere else."""
-    from dsr_fit.training.pictures import drawn_crops
-
     crops = _crops(people)
-    picture = drawn_crops(crops.images, _truth(crops), open_body())
-    assert picture.shape == (448, 3 * 224, 3)
-    changed = (picture[224:].astype(int) - picture[:224] != 0).any(-1)
-    person = np.concatenate([((labels > 0) & (labels < 20)).numpy() for labels in crops.labels], 1)
-    assert (changed & person).sum() / (changed | person).sum() > 0.85
+    picture = HmrData(people, None, QUICK).picture(_training(network=_Knowing(_truth(crops))))
+    assert picture.shape == (2 * PANEL, 6 * PANEL, 3)
+    for row, labels in enumerate(crops.labels.numpy()):
+        y, x = PANEL * (row // 2), 3 * PANEL * (row % 2)
+        crop, _, over = (picture[y : y + PANEL, x + k * PANEL : x + (k + 1) * PANEL].astype(int) for k in range(3))
+        changed, person = (crop != over).any(-1), (labels > 0) & (labels < 20)
+        assert (changed & person).sum() / (changed | person).sum() > 0.85
 
 
 class _Knowing(nn.Module):
@@ -302,20 +292,20 @@ class _Knowing(nn.Module):
         return CropEstimate(*(value + self.weight for value in self.seen))
 
 
-def test_people_who_are_watched_judge_the_training_and_teach_nothing(people: PseudoLabels, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_people_who_are_watched_judge_the_training_and_teach_nothing(people: PseudoLabels, precision: Any) -> None:
     """The truth has next to no error; a person whose body isn't known counts by the keypoints alone."""
     learnt, watched = people.rows([0]), people.rows([1, 2])
-    training = _training(learnt, validation=watched)
-    assert [len(batch.images) for batch in training.val_dataloader()] == [2]
-    assert {row for number in range(4) for _, row in training._batches().people(number)} == {0}
-    shown = training.examples()
-    torch.testing.assert_close(shown.betas, torch.from_numpy(watched.betas))
+    data = HmrData(learnt, None, QUICK, watched)
+    assert [len(batch.images) for batch in data.val_dataloader()] == [2]
+    assert all(source is learnt for number in range(4) for source, _ in data.people(number))
+    torch.testing.assert_close(data.pictured().betas, torch.from_numpy(watched.betas))
     truth = _truth(_crops(watched))
 
     def scores(seen: CropEstimate, watched: PseudoLabels) -> dict[str, float]:
-        training = _training(learnt, replace(QUICK, batch=8), validation=watched, network=_Knowing(seen))
-        trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-        return trainer.validate(training, verbose=False)[0]  # type: ignore[return-value]
+        trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, precision=precision)
+        data = HmrData(learnt, None, QUICK, watched)
+        return trainer.validate(_training(network=_Knowing(seen)), data, verbose=False)[0]  # type: ignore[return-value]
 
     right = scores(truth, watched)
     assert right["keypoint_error_rel_photos"] < 0.02  # what separates SPIN's camera from the image's
@@ -329,7 +319,7 @@ def test_people_who_are_watched_judge_the_training_and_teach_nothing(people: Pse
     assert scores(truth, half)["mpjpe_photos"] == pytest.approx(right["mpjpe_photos"], abs=0.1)
     nobody = scores(truth, replace(watched, has_body=np.zeros(2, bool)))
     assert set(nobody) == {"keypoint_error_rel_photos"}
-    assert _training(learnt).val_dataloader() == []
+    assert not list(HmrData(learnt, None, QUICK).val_dataloader())
 
 
 # --- Rendered people ------------------------------------------------------------------------------
@@ -361,6 +351,12 @@ def test_rendered_people_hold_the_open_bodys_truth(cases: Path) -> None:
         assert (labels > 0).sum() > 0.85 * (case.labels > 0).sum()
 
 
+def test_rendered_people_of_whom_nothing_is_seen_are_an_error(tmp_path: Path) -> None:
+    write_case(tmp_path, replace(generate(0, painted=False), keypoint_visibility=np.zeros(49, bool)))
+    with pytest.raises(InputError, match="nobody in it has 4 visible keypoints"):
+        read_rendered_people(tmp_path, open_body())
+
+
 def test_rendered_people_teach_other_bodies_no_parameters(cases: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "smpl.npz", **synthetic_smpl())
     people = read_rendered_people(cases, load_body(tmp_path / "smpl.npz"))
@@ -378,11 +374,10 @@ def test_what_was_learnt_is_a_regressor(people: PseudoLabels, tmp_path: Path) ->
     np.savez(tmp_path / "smpl.npz", **synthetic_smpl())
     body = load_body(tmp_path / "smpl.npz")
     torch.manual_seed(0)
-    weights = HmrWeights(dsr_mc=0, dsr_c=0)
-    options = replace(QUICK, steps=1, steps_per_epoch=1, learning_rate=1e-4, weights=weights, pictures=0)
-    training = HmrTraining(body, Hmr(), [people.rows([0, 1])], options)
+    weights = LossWeights(dsr_mc=0, dsr_c=0)
+    training = HmrTraining(Hmr(), body, None, replace(QUICK, steps=1, epoch=1, learning_rate=1e-4, weights=weights))
     before = {name: value.clone() for name, value in training.network.state_dict().items()}
-    _fit(tmp_path / "work", training)
+    _fit(tmp_path / "work", training, people.rows([0, 1]))
     network = training.network
     moved = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
     assert {name.split(".")[0] for name in moved} == {"backbone", "head"}
@@ -390,7 +385,7 @@ def test_what_was_learnt_is_a_regressor(people: PseudoLabels, tmp_path: Path) ->
     assert not [name for name in moved if ".init_" in name]
 
     path = tmp_path / "regressor.pt"
-    save_hmr_checkpoint(path, network)
+    training.write(path)
     stored = torch.load(path, weights_only=True)["model"]
     assert {"conv1.weight", "layer1.0.downsample.0.weight", "fc1.weight", "decpose.bias", "init_cam"} <= set(stored)
     regressor = load_regressor(str(path), body, FitConfig())
@@ -400,7 +395,9 @@ def test_what_was_learnt_is_a_regressor(people: PseudoLabels, tmp_path: Path) ->
             assert torch.equal(value, network.state_dict()[name]), name
 
     batch = Batch(
-        [people.observation(row, with_image=True) for row in (0, 1)], crop_camera=False, keypoint_valid=torch.ones(49)
+        [observation_of(people, row, with_image=True) for row in (0, 1)],
+        crop_camera=False,
+        keypoint_valid=torch.ones(49),
     )
     found = regressor(batch).parameters
     with torch.no_grad():
@@ -414,7 +411,7 @@ def test_the_truth_in_the_crop_is_the_truth_in_the_image(people: PseudoLabels) -
     """What is learnt from a label is, as an estimate in a fit, the label again."""
     crops = _crops(people)
     batch = Batch(
-        [people.observation(row) for row in range(len(people))], crop_camera=False, keypoint_valid=torch.ones(49)
+        [observation_of(people, row) for row in range(len(people))], crop_camera=False, keypoint_valid=torch.ones(49)
     )
     skeleton = open_body().skeleton.to(dtype=torch.float64)
     found = to_full_image(_truth(crops), Cameras.of(batch, torch.device("cpu")), skeleton)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsr_fit.errors import UsageError
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.training import losses
-from dsr_fit.training.losses import HmrWeights, combine, weighted_mean
+from dsr_fit.training.losses import combine, weighted_mean, weights_of
+from dsr_fit.training.settings import LossWeights
 
 
 def _observed(people: int = 2) -> Tensor:
@@ -70,7 +70,7 @@ def test_the_sum_is_that_of_the_released_code() -> None:
     """Values of 1, 2, 4 ... and the weights as they are known."""
     names = ("keypoints_2d", "keypoints_3d", "pose", "betas", "camera", "dsr_mc", "dsr_c")
     values = {name: torch.full((3,), 2.0**k) for k, name in enumerate(names)}
-    total, means = combine(values, torch.ones(3), {}, HmrWeights())
+    total, means = combine(values, torch.ones(3), {}, weights_of(LossWeights()))
     assert float(total) == pytest.approx(60 * (5 * 1 + 5 * 2 + 4 + 0.001 * 8 + 16 + 0.1 * 32 + 0.1 * 64))
     assert {name: float(value) for name, value in means.items()} == {name: 2.0**k for k, name in enumerate(names)}
 
@@ -78,13 +78,15 @@ def test_the_sum_is_that_of_the_released_code() -> None:
 def test_people_count_by_their_quality_and_parameters_only_where_known() -> None:
     values = {"pose": torch.tensor([1.0, 5.0]), "keypoints_2d": torch.tensor([1.0, 5.0])}
     people, body = torch.tensor([0.25, 0.75]), torch.tensor([1.0, 0.0])
-    total, means = combine(values, people, {"pose": body}, HmrWeights(keypoints_2d=1, pose=1, everything=1))
+    total, means = combine(values, people, {"pose": body}, {"keypoints_2d": 1.0, "pose": 1.0})
     assert float(means["pose"]) == pytest.approx(1.0)
     assert float(means["keypoints_2d"]) == pytest.approx(4.0)
-    assert float(total) == pytest.approx(5.0)
+    assert float(total) == pytest.approx(60 * 5.0)
 
 
-@pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
-def test_a_weight_that_cannot_be_is_refused(weight: float) -> None:
-    with pytest.raises(UsageError, match="weights.dsr_mc is .*; a weight is 0 or more"):
-        HmrWeights(dsr_mc=weight)
+def test_given_weights_are_multiples_of_the_released_ones() -> None:
+    found = weights_of(LossWeights(keypoints=2, parameters=3, dsr_mc=0, dsr_c=0.5, silhouette=4))
+    assert found == pytest.approx({
+        "keypoints_2d": 10, "keypoints_3d": 15, "pose": 3, "betas": 0.003, "camera": 1, "dsr_mc": 0, "dsr_c": 0.05,
+        "silhouette": 0.4,
+    })  # fmt: skip

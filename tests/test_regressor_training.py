@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from scenes import open_body
 
 pytest.importorskip("lightning")
 
+import synthetic_people
 import train_regressor
 
 from dsr_fit.camera import Crop, ray_rotation
@@ -25,22 +25,12 @@ from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorNetwork, Sight, Size, in_crop
 from dsr_fit.regressor.open_regressor import write_network
 from dsr_fit.synthetic import ClothedCase, generate
-from dsr_fit.training.open_data import EpochBatches
-from dsr_fit.training.open_module import TrainingBatch, shape_metric
+from dsr_fit.training.open_module import shape_metric
 from dsr_fit.training.settings import TrainSettings
 from dsr_fit.training.synthetic import detector_errors, samples
-from dsr_fit.training.synthetic import people as shards
 from dsr_fit.training.synthetic.augment import CONFUSIONS, corrupt_labels
 from dsr_fit.training.synthetic.detector_errors import DetectorErrorBank
-from dsr_fit.training.synthetic.people import (
-    HELD_OUT_SEED,
-    LABELLED_SEED,
-    People,
-    casting,
-    read_people,
-    record,
-    write_shard,
-)
+from dsr_fit.training.synthetic.people import HELD_OUT_SEED, LABELLED_SEED, People, read_people
 from dsr_fit.training.synthetic.samples import Mix, Sampler, Truth, finish, scene_of
 from dsr_fit.training.train import train
 
@@ -50,13 +40,13 @@ ARRAYS = ("points", "world", "place", "labels", "labels_seen")
 
 @pytest.fixture(scope="module")
 def cases() -> list[ClothedCase]:
-    return [generate(3_900_000 + seed, casting(), painted=False) for seed in range(6)]
+    return [generate(3_900_000 + seed, synthetic_people.casting(), painted=False) for seed in range(6)]
 
 
 @pytest.fixture(scope="module")
 def people(cases: list[ClothedCase]) -> People:
     """As a detector without fault sees them."""
-    rows = [record(case, None) for case in cases]
+    rows = [synthetic_people.record(case, None) for case in cases]
     recorded = People(**{field.name: np.stack([row[field.name] for row in rows]) for field in fields(People)})
     keypoints, world = np.ones((len(cases), 49, 3), np.float32), np.ones((len(cases), 49, 4), np.float32)
     for row, case in enumerate(cases):
@@ -256,16 +246,19 @@ def test_the_shapes_metric_is_the_distance_of_vertices() -> None:
 
 
 def test_people_survive_their_shard_which_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD", 2)
-    assert write_shard(tmp_path, LABELLED_SEED)
-    assert write_shard(tmp_path, LABELLED_SEED + 2)
+    monkeypatch.setattr(synthetic_people, "SHARD", 2)
+    assert synthetic_people.write_shard(tmp_path, LABELLED_SEED)
+    assert synthetic_people.write_shard(tmp_path, LABELLED_SEED + 2)
     (first, second), held_out = sorted(tmp_path.iterdir()), tmp_path / f"{HELD_OUT_SEED:07d}.npz"
     content, moment = first.read_bytes(), first.stat().st_mtime_ns
-    assert not write_shard(tmp_path, LABELLED_SEED)
+    assert not synthetic_people.write_shard(tmp_path, LABELLED_SEED)
     assert (first.read_bytes(), first.stat().st_mtime_ns) == (content, moment)
     shutil.copy(second, held_out)
     found = read_people(tmp_path, held_out=False)
-    rows = [record(generate(LABELLED_SEED + k, casting(), painted=False), None) for k in range(4)]
+    rows = [
+        synthetic_people.record(generate(LABELLED_SEED + k, synthetic_people.casting(), painted=False), None)
+        for k in range(4)
+    ]
     assert len(found) == 4
     for field in fields(People):
         stored = getattr(found, field.name)
@@ -276,10 +269,8 @@ def test_people_survive_their_shard_which_is_made_once(tmp_path: Path, monkeypat
 
 
 @pytest.mark.filterwarnings("ignore:::lightning")
-def test_an_interrupted_training_ends_as_the_uninterrupted_one(
-    tmp_path: Path, people: People, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Weights, Adam's and the average's, batches and dropout all go on where they were."""
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, people: People) -> None:
+    """Of synthetic people from a folder, with others held out."""
     folder, start = tmp_path / "people", tmp_path / "small.safetensors"
     folder.mkdir()
     for seed in (LABELLED_SEED, HELD_OUT_SEED):
@@ -300,21 +291,6 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     assert all("mpjpe" in line for line in lines)  # of those held out
     assert run("again") == whole
     assert run("other", seed=1) != whole
-    original = EpochBatches.__iter__
-
-    def batches(self: EpochBatches) -> Iterator[TrainingBatch]:
-        for step, batch in enumerate(original(self)):
-            if (self.epoch, step) == (1, 1):
-                raise RuntimeError("interrupted")
-            yield batch
-
-    with monkeypatch.context() as interrupted:
-        interrupted.setattr(EpochBatches, "__iter__", batches)
-        with pytest.raises(RuntimeError, match="interrupted"):
-            run("parts")
-    assert (tmp_path / "parts" / "last.ckpt").exists()
-    assert not (tmp_path / "parts" / "regressor.safetensors").exists()
-    assert run("parts") == whole
 
 
 def test_the_average_of_checkpoints_is_the_mean_of_their_weights(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from label_people import known_people
+from label_people import known_people, observation_of
 from scenes import open_body
 from torch import Tensor
 from training_parts import placed_truth, settings_of, small_training
@@ -26,12 +26,12 @@ from dsr_fit.optimise.objective import Objective
 from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.regressor.open_network import Placed, in_crop
 from dsr_fit.training import open_photos, splits
-from dsr_fit.training.open_data import BatchSource, EpochBatches
+from dsr_fit.training.open_data import OpenData
 from dsr_fit.training.open_module import RECIPE, OpenTraining
-from dsr_fit.training.open_photos import RESOLUTION, PhotoAugmentation, PhotoBatch, Photos, mirrored
+from dsr_fit.training.open_photos import PhotoAugmentation, PhotoBatch, Photos, mirrored
 from dsr_fit.training.pictures import PANEL, crop_window
 from dsr_fit.training.pseudo_labels import PseudoLabels
-from dsr_fit.training.settings import LossWeights
+from dsr_fit.training.settings import RESOLUTION, LossWeights
 from dsr_fit.training.splits import concatenated, is_held_out, read_splits
 from dsr_fit.training.synthetic.detector_errors import NOISE, RandomDetectorErrors
 from dsr_fit.training.synthetic.samples import Mix, Sampler, finish
@@ -130,7 +130,7 @@ def test_the_rendered_terms_are_those_of_a_fit(photos: Photos, people: PseudoLab
     """Label maps that were cut and packed once cost a body what those of the full images do."""
     body, rows = open_body(), [0, 1, 2, 3, 4]
     batch = photos.whole(np.array(rows))
-    observed = Batch([people.observation(row) for row in rows], crop_camera=False, keypoint_valid=torch.ones(49))
+    observed = Batch([observation_of(people, row) for row in rows], crop_camera=False, keypoint_valid=torch.ones(49))
     parameters = people.parameters(rows)
     wide = replace(parameters, betas=parameters.betas + 1)
     # Whose top is just long enough is told at 112 px here, and at 224 px there: everybody wears the average.
@@ -211,7 +211,7 @@ def test_bodies_of_others_are_not_learnt_from_but_what_was_observed(
 
     def changed(rows: Tensor) -> float:
         betas = batch.truth.betas + 1.0 * rows[:, None]
-        return _loss(training, replace(batch, truth=replace(batch.truth, betas=betas)), monkeypatch)[0]
+        return _loss(training, replace(batch, truth=batch.truth._replace(betas=betas)), monkeypatch)[0]
 
     as_it_is = changed(torch.zeros(5))
     assert changed(~known) == pytest.approx(as_it_is, rel=1e-5)
@@ -338,28 +338,28 @@ def test_several_sets_are_one_with_each_its_own_photos(folder: Path, tmp_path: P
 def test_a_batch_has_its_share_of_each(photos: Photos) -> None:
     sampler = Sampler(None, load_poses().part(held_out=False), open_body().skeleton, Mix())
 
-    def counts(source: BatchSource, share: float) -> tuple[int, int]:
-        batch = source.batch(20, share, (0, 1))
+    def counts(sampler: Sampler | None, photos: Photos | None, share: float) -> tuple[int, int]:
+        batch = OpenData(sampler, photos, settings_of(batch=20, synthetic_share=share)).batch(0, 1)
         return (
             len(batch.synthetic[0]) if batch.synthetic is not None else 0,
             len(batch.photos) if batch.photos is not None else 0,
         )
 
-    assert counts(BatchSource(sampler, photos), 0.75) == (15, 5)
-    assert counts(BatchSource(sampler, photos), 0.0) == (0, 20)
-    assert counts(BatchSource(None, photos), 0.75) == (0, 20)
-    assert counts(BatchSource(sampler, None), 0.75) == (20, 0)
-    first, second = (BatchSource(sampler, photos).batch(20, 0.5, key) for key in ((0, 1), (0, 2)))
+    assert counts(sampler, photos, 0.75) == (15, 5)
+    assert counts(sampler, photos, 0.0) == (0, 20)
+    assert counts(None, photos, 0.75) == (0, 20)
+    assert counts(sampler, None, 0.75) == (20, 0)
+    data = OpenData(sampler, photos, settings_of(batch=20, synthetic_share=0.5))
+    first, second = (data.batch(0, step) for step in (1, 2))
     assert first.synthetic is not None
     assert second.synthetic is not None
     assert not torch.equal(first.synthetic[0].points, second.synthetic[0].points)
 
 
-def test_an_epoch_ends_where_the_steps_do(photos: Photos) -> None:
-    settings = settings_of(steps=7, epoch=3, batch=4, synthetic_share=0.0)
+def test_an_epoch_ends_where_the_steps_do() -> None:
+    settings = settings_of(steps=7, epoch=3)
     assert settings.epochs == 3
-    lengths = [len(list(EpochBatches(BatchSource(None, photos), settings, epoch))) for epoch in range(3)]
-    assert lengths == [3, 3, 1]
+    assert [settings.steps_of(epoch) for epoch in range(3)] == [3, 3, 1]
 
 
 # --- Bare bodies --------------------------------------------------------------------------------------

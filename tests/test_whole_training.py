@@ -6,7 +6,6 @@ import csv
 import os
 import pickle
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from dsr_fit.errors import UsageError
 from dsr_fit.regressor.open_network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import write_network
 from dsr_fit.training import splits
-from dsr_fit.training.open_data import EpochBatches
+from dsr_fit.training.open_data import OpenData
 from dsr_fit.training.open_module import TrainingBatch
 from dsr_fit.training.pictures import PANEL
 from dsr_fit.training.pseudo_labels import PseudoLabels
@@ -95,16 +94,15 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     assert whole.keys() == begun.keys()
     assert all(whole[name] != begun[name] for name in whole if name.endswith("weight") and "norm" not in name)
     assert run("other", seed=1) != whole
-    original = EpochBatches.__iter__
+    original = OpenData.batch
 
-    def batches(self: EpochBatches) -> Iterator[TrainingBatch]:
-        for step, batch in enumerate(original(self)):
-            if (self.epoch, step) == (2, 1):
-                raise RuntimeError("killed")
-            yield batch
+    def batch(self: OpenData, epoch: int, step: int, *ranks: int) -> TrainingBatch:
+        if (epoch, step) == (2, 1):
+            raise RuntimeError("killed")
+        return original(self, epoch, step, *ranks)
 
     with monkeypatch.context() as killed:
-        killed.setattr(EpochBatches, "__iter__", batches)
+        killed.setattr(OpenData, "batch", batch)
         state = _random_state()
         with pytest.raises(RuntimeError, match="killed"):
             run("parts")
@@ -130,7 +128,7 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     moment = finished.stat().st_mtime_ns
     assert run("moved", threads=2) == whole
     assert finished.stat().st_mtime_ns == moment
-    with pytest.raises(UsageError, match=r"holds a training with other settings \(batch: 6, now 7\); choose another$"):
+    with pytest.raises(UsageError, match=r"was begun with other settings \(batch: 6, now 7\); choose another --out$"):
         run("moved", batch=7)
 
 

@@ -19,11 +19,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import tyro
+from synthetic_people import SHARD, write_shard
 
 from dsr_fit.body.files import load_body
 from dsr_fit.regressor.open_network import RegressorNetwork
 from dsr_fit.regressor.open_regressor import read_network, write_network
-from dsr_fit.training.synthetic.people import HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, SHARD, write_shard
+from dsr_fit.training.synthetic.people import HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED
 
 
 @dataclass(frozen=True)

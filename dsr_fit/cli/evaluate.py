@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dsr_fit.cli.options import check_out
 from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import REPORTING_SEED, PerceptionKind
+from dsr_fit.model_files import ModelFiles
 
 if TYPE_CHECKING:
     from dsr_fit.config import FitConfig
@@ -51,7 +52,7 @@ class AblationArguments(ClothedArguments):
 
 
 @dataclass(frozen=True)
-class SpinArguments:
+class SpinArguments(ModelFiles):
     """Fit the people of a dataset in SPIN's .npz format and compare them with its ground truth."""
 
     data: Path
@@ -70,22 +71,12 @@ class SpinArguments:
     """Evaluate only every so many rows."""
     focal: float | None = None
     """Focal length of all images in pixels; default: from EXIF, else each image's diagonal."""
-    body: str | None = None
-    """Body to fit: `open`, or an official SMPL .pkl or .npz; default: the one set, else `open`."""
     body_male: Path | None = None
     """Official male SMPL, for ground truth with genders."""
     body_female: Path | None = None
     """Official female SMPL, for ground truth with genders."""
     joint_regressor_h36m: Path | None = None
     """J_regressor_h36m.npy, which gives the protocol's joints of SMPL's vertices."""
-    joint_regressor_extra: Path | None = None
-    """J_regressor_extra.npy, for fits of official SMPL."""
-    regressor: str | None = None
-    """The regressor of the initial estimate, as in `dsr-fit fit`."""
-    smpl_mean_params: Path | None = None
-    """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
-    semantic_prior: Path | None = None
-    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
     config: str | None = None
     """A preset's name or a YAML file with the fit's configuration."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -100,8 +91,6 @@ class SpinArguments:
 def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> None:
     """Fit the same people with each configuration, and report the errors."""
     _check(arguments)
-    import json
-
     from rich.console import Console
     from rich.progress import track
 
@@ -110,7 +99,6 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
     from dsr_fit.evaluate.benchmark import observe_cases, run
     from dsr_fit.evaluate.clothed_report import markdown, report
     from dsr_fit.fitting.fitter import Fitter
-    from dsr_fit.io.files import replacing
     from dsr_fit.synthetic.dataset import write_cases
 
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.cases)
@@ -127,11 +115,8 @@ def _evaluate(arguments: ClothedArguments, configs: dict[str, FitConfig]) -> Non
         values[name] = tables.columns(list(track(fitted, name, count, **shown)))
     about = {name: getattr(arguments, name) for name in ("first_seed", "perception", "noise")}
     found = report(arguments.cases_dir, about, configs, seen, values)
-    with replacing(arguments.out) as temporary:
-        temporary.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
     text = markdown(found)
-    with replacing(arguments.out.with_suffix(".md")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    tables.write_report(arguments.out, found, text)
     Console(width=160, soft_wrap=True, markup=False, highlight=False).print(text, end="")
 
 

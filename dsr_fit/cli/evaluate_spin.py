@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,17 +10,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from dsr_fit.assets import licensed, required
+from dsr_fit.assets import required
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.cli.options import check_focal, check_out
 from dsr_fit.config import load_config, to_dict
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
+from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.spin import SMPL_VERTICES, RowEvaluator, RowPerception, evaluate_rows
 from dsr_fit.evaluate.spin_report import markdown, report
 from dsr_fit.fitting.saving import versions
-from dsr_fit.io.files import read_arrays, replacing
+from dsr_fit.io.files import read_arrays
 from dsr_fit.io.spin_file import SpinFile, read_spin
 from dsr_fit.observe.perception import Perception
 from dsr_fit.render.device import choose_device
@@ -31,19 +31,14 @@ if TYPE_CHECKING:
 
 
 def evaluate_spin(arguments: SpinArguments) -> None:
-    """The work behind the command."""
+    """Evaluate, write the report and print its table."""
     _check(arguments)
     file = read_spin(arguments.data)
-    body_path = None if arguments.body == "open" else licensed("body", arguments.body)
-    body = load_body(body_path or "open", arguments.joint_regressor_extra)
-    is_smpl = body_path is not None and body.num_vertices == SMPL_VERTICES
+    body = load_body(arguments.body_path() or "open", arguments.joint_regressor_extra)
+    is_smpl = arguments.body_path() is not None and body.num_vertices == SMPL_VERTICES
     judge = _judge(arguments, file, body, is_smpl)
     config = load_config(arguments.config)
-    shared = ("body", "regressor", "joint_regressor_extra", "smpl_mean_params", "semantic_prior")
-    settings = Settings(
-        config, device=choose_device(arguments.device), **{name: getattr(arguments, name) for name in shared}
-    )
-    fitter = settings.fitter()
+    fitter = Settings(config, device=choose_device(arguments.device), **arguments.named()).fitter()
     observer = RowPerception(file, arguments.images, Perception(), arguments.keypoints == "part", arguments.focal)
     rows = range(0, len(file), arguments.every)
     console = Console(stderr=True)
@@ -52,17 +47,14 @@ def evaluate_spin(arguments: SpinArguments) -> None:
     found = report(judge, body, outcomes)
     found |= {"every": arguments.every, "config": to_dict(config), "versions": versions()}
     text = markdown(found)
-    with replacing(arguments.out) as temporary:
-        temporary.write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
-    with replacing(arguments.out.with_suffix(".md")) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    tables.write_report(arguments.out, found, text)
     Console(width=120, soft_wrap=True, markup=False, highlight=False).print(text, end="")
     if not found["evaluated"]:
         raise InputError(f"{arguments.data}: none of {len(rows)} rows could be evaluated, see {arguments.out}")
 
 
 def _check(arguments: SpinArguments) -> None:
-    """What can be refused before anything is read."""
+    """What can be rejected before anything is read."""
     if arguments.every < 1:
         raise UsageError(f"--every {arguments.every}: expected a positive number of rows")
     check_focal(arguments.focal)
@@ -84,19 +76,18 @@ def _judge(arguments: SpinArguments, file: SpinFile, body: Body, is_smpl: bool) 
     if not from_bodies and file.joints is None:
         raise InputError(f"{file.path}: holds no ground truth, neither `S` nor `pose` and `shape`")
     why = f"{file.path}: the ground truth from pose and shape" if from_bodies else "judging fits of official SMPL"
-    regressor = None
-    if from_bodies or is_smpl:
-        flag = "joint_regressor_h36m"
-        regressor = _read_regressor(required(flag, _text(arguments.joint_regressor_h36m), why))
+
+    def licensed_file(flag: str) -> Path:
+        given = getattr(arguments, flag)
+        return required(flag, None if given is None else str(given), why)
+
+    regressor = _read_regressor(licensed_file("joint_regressor_h36m")) if from_bodies or is_smpl else None
     bodies: dict[str, Body] = {}
     if has_genders and from_bodies:
         genders = {gender[:1].lower() for gender in file.gender or ()}
-        for key, flag, given in (
-            ("m", "body_male", arguments.body_male),
-            ("f", "body_female", arguments.body_female),
-        ):
+        for key, flag in (("m", "body_male"), ("f", "body_female")):
             if key in genders:
-                bodies[key] = _smpl(required(flag, _text(given), why), arguments.joint_regressor_extra)
+                bodies[key] = _smpl(licensed_file(flag), arguments.joint_regressor_extra)
     elif has_bodies and file.gender is None and is_smpl:
         bodies[""] = body
     elif from_bodies:
@@ -117,11 +108,7 @@ def _read_regressor(path: Path) -> torch.Tensor:
         loaded = read_arrays(path)
     except ValueError as error:
         raise InputError(f"{path}: not a readable .npy file ({error})") from None
-    if not isinstance(loaded, np.ndarray) or loaded.shape != (17, SMPL_VERTICES):
-        shape = loaded.shape if isinstance(loaded, np.ndarray) else f"of {len(loaded)} arrays"
+    shape = np.shape(loaded) if isinstance(loaded, np.ndarray) else f"of {len(loaded)} arrays"
+    if not isinstance(loaded, np.ndarray) or shape != (17, SMPL_VERTICES):
         raise InputError(f"{path}: has shape {shape}, expected (17, {SMPL_VERTICES})")
     return torch.from_numpy(loaded.astype(np.float64))
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -11,6 +11,7 @@ import tyro
 
 from dsr_fit.config import FitConfig
 from dsr_fit.errors import InputError, UsageError
+from dsr_fit.model_files import ModelFiles
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.settings import Settings
@@ -35,7 +36,7 @@ def check_focal(focal: float | None) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitterArguments:
+class FitterArguments(ModelFiles):
     """What decides a fit, apart from the image."""
 
     parser: str = "open"
@@ -46,18 +47,6 @@ class FitterArguments:
     """Focal length in pixels; default: from EXIF, else the image's diagonal."""
     camera: Literal["full", "crop"] = "full"
     """The full image's perspective camera, or SPIN's (f = 5000 on the 224 px crop) for exact exports."""
-    body: str | None = None
-    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
-    regressor: str | None = None
-    """The regressor of the initial estimate: `open` (ours, for the open body), `kinematic`, our .safetensors file, or a
-    checkpoint of DSR, SPIN or EFT; default: `open` for the open body, for others the one that is set, else
-    `kinematic`."""
-    joint_regressor_extra: Path | None = None
-    """J_regressor_extra.npy, for official SMPL."""
-    smpl_mean_params: Path | None = None
-    """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
-    semantic_prior: Path | None = None
-    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
     gate: Path | None = None
     """A quality gate calibrated for these files, as `dsr-fit rounds` writes them; default: the one that ships."""
     config: str | None = None
@@ -83,9 +72,8 @@ class FitterArguments:
         from dsr_fit.dataset.settings import Settings
         from dsr_fit.render.device import choose_device
 
-        shared = ("parser", "parsing_protocol", "focal", "camera", "body", "regressor", "joint_regressor_extra")
-        named = {name: getattr(self, name) for name in (*shared, "smpl_mean_params", "semantic_prior", "gate")}
-        return Settings(config=self.fit, device=choose_device(self.device), **named)
+        shared = {name: getattr(self, name) for name in ("parser", "parsing_protocol", "focal", "camera", "gate")}
+        return Settings(config=self.fit, device=choose_device(self.device), **shared, **self.named())
 
 
 @dataclass(frozen=True, kw_only=True)

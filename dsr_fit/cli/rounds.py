@@ -6,15 +6,15 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dsr_fit.cli.options import DatasetArguments
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.training.settings import LossWeights, TrainSettings
+from dsr_fit.training.settings import LossWeights, TrainOptions, TrainSettings
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.settings import Settings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundsArguments(DatasetArguments):
+class RoundsArguments(DatasetArguments, TrainOptions):
     """Improve a regressor by training it on its own fits, round by round; the same command resumes."""
 
     rounds: int = 1
@@ -45,49 +45,17 @@ class RoundsArguments(DatasetArguments):
     trained on alike."""
     cache: Path | None = None
     """Folder of detector and parser results, which several runs can share; default: OUT/cache."""
-    steps: int = 2000
-    """Steps of each training, one batch each."""
     train_batch: int | None = None
     """People per batch of the training; default: the regressor's own."""
-    learning_rate: float | None = None
-    """Highest learning rate; default: the regressor's own."""
-    schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    """Learning rate up and down in one cycle, or constant after a warm-up."""
-    synthetic: Path | None = None
-    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: none)."""
-    synthetic_share: float = 0.75
-    """Share of synthetic people in each batch."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses on photos."""
-    dsr_after: float = 0.2
-    """Share of the steps before the rendered losses start."""
-    precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
-    """Precision of the network's layers in training."""
-    threads: int | None = None
-    """Torch's CPU threads in training; default: torch's own choice."""
 
     def training(self) -> TrainSettings:
         """The settings of every training. Raises UsageError for values out of range."""
+        ours, theirs = ({entry.name for entry in fields(each)} for each in (self, TrainSettings))
+        shared = {name: getattr(self, name) for name in (ours & theirs) - {"images", "gate"}}
         return TrainSettings(
-            out=self.out,
-            regressor=self.regressor,
-            smpl_mean_params=self.smpl_mean_params,
-            body=self.body,
-            joint_regressor_extra=self.joint_regressor_extra,
-            semantic_prior=self.semantic_prior,
-            synthetic=self.synthetic,
-            synthetic_share=self.synthetic_share,
-            steps=self.steps,
-            batch=self.train_batch,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            weights=self.losses,
-            semantics=self.fit.semantics,
-            dsr_after=self.dsr_after,
-            seed=self.fit.seed,
-            precision=self.precision,
-            device=self.device,
-            threads=self.threads,
+            **shared, batch=self.train_batch, weights=self.losses, semantics=self.fit.semantics, seed=self.fit.seed
         )
 
     def run(self) -> None:

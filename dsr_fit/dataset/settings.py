@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dsr_fit.assets import licensed, sha256, shipped
 from dsr_fit.config import FitConfig, to_dict
+from dsr_fit.model_files import ModelFiles
 from dsr_fit.observe.parser import ParsingProtocol
 
 if TYPE_CHECKING:
@@ -22,17 +23,10 @@ SHARD_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ModelFiles):
     """Options of a run that change its results."""
 
     config: FitConfig = field(default_factory=FitConfig)
-    body: str | None = None
-    """`open`, or an official SMPL file; None: the one set in the environment, else `open`."""
-    regressor: str | None = None
-    """As `load_regressor` takes it; None: the one set for the licensed body, else the body's default."""
-    joint_regressor_extra: Path | None = None
-    smpl_mean_params: Path | None = None
-    semantic_prior: Path | None = None
     parser: str = "open"
     """As `dsr_fit.observe.parser` takes it."""
     parsing_protocol: ParsingProtocol = "fast"
@@ -45,21 +39,6 @@ class Settings:
     batch_size: int = BATCH_SIZE
     overlays: bool = False
     """Also write a picture of each fit; doesn't change the results."""
-
-    def body_path(self) -> Path | None:
-        """The licensed body's file; None for the open body."""
-        return None if self.body == "open" else licensed("body", self.body)
-
-    def prior_path(self) -> Path | None:
-        """The semantic prior's file; None for the one that ships. One set in the environment is for official SMPL."""
-        own = self.semantic_prior is not None or self.body_path() is not None
-        return licensed("semantic_prior", _text(self.semantic_prior)) if own else None
-
-    def regressor_name(self) -> str | None:
-        """As `load_regressor` takes it. One set in the environment is for the licensed body."""
-        if self.regressor is not None or self.body_path() is None:
-            return self.regressor
-        return _text(licensed("regressor", None))
 
     def fitter(self) -> Fitter:
         """A fitter with the files that these settings name. Raises InputError and UsageError where they don't fit."""

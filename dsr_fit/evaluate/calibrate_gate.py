@@ -37,28 +37,22 @@ def calibrate_gate(
     work: Path,
     resources: Resources | None = None,
     report: Report | None = None,
-    reported: CachedSource | None = None,
 ) -> dict[str, Any]:
-    """The content of a gate's file for the fitter of these settings; fits are kept in `work` and resumed.
+    """The content of a gate's file for the fitter of these settings; fits are stored in `work`, and resumed.
 
-    Args:
-        people: rendered people to learn from (`dsr_fit.evaluate.cached_source.case_source`).
-        reported: others, to evaluate the gate on.
-
-    Raises InputError where nobody is found, or all fits are right, or all wrong.
+    `people` are rendered (`dsr_fit.evaluate.cached_source.case_source`). Raises InputError where nobody is found, or
+    all fits are right, or all wrong.
     """
     fitter = settings.fitter()
     rows = list(people.fit(settings, work / "learnt", resources, report))
-    learnt = _table(fitter, people, rows)
+    learnt = table_of(fitter, people, rows)
     fitted = next(row for row in rows if row["status"] != "failed")
     bound_to = binding(fitter, fitted["keypoints_source"], fitted["labels_source"])
-    tested = None
-    if reported is not None:
-        tested = _table(fitter, reported, list(reported.fit(settings, work / "reported", resources, report)))
-    return {**calibrate(learnt, bound_to, tested), "versions": versions()}
+    return {**calibrate(learnt, bound_to), "versions": versions()}
 
 
-def _table(fitter: Fitter, people: CachedSource, rows: Sequence[Row]) -> Table:
+def table_of(fitter: Fitter, people: CachedSource, rows: Sequence[Row]) -> Table:
+    """Evidence and true errors of the fits of rendered people. Raises InputError where there is no fit."""
     pairs = [(row, body) for row in rows if (body := row_parameters(row)) is not None]
     if not pairs:
         raise InputError(f"{people.source.images}: none of its {len(rows)} rendered people was fitted")

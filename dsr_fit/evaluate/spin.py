@@ -8,9 +8,10 @@ protocols share the first 14 of the 17.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -43,8 +44,6 @@ PELVIS_TOLERANCE = 0.3
 
 Protocol = Literal[14, 17]
 Kind = Literal["missing image", "not observed", "no ground truth", "fit failed"]
-
-
 Fit = Callable[[list[Observation]], list[FitResult]]
 
 
@@ -90,14 +89,6 @@ class CentredBody:
         return cls(torch.where(known[:, None], joints - pelvis, torch.nan)[list(J17_OF_24)])
 
 
-class Errors(NamedTuple):
-    """Millimetres."""
-
-    mpjpe: float
-    pa_mpjpe: float
-    pve: float | None  # None where one of them has no SMPL vertices
-
-
 @dataclass(frozen=True)
 class EvaluatedRow:
     """A row's errors in millimetres."""
@@ -108,7 +99,7 @@ class EvaluatedRow:
     stop_reason: str
     mpjpe: float
     pa_mpjpe: float
-    pve: float | None
+    pve: float | None  # None where the fit or the truth has no SMPL vertices
 
 
 @dataclass(frozen=True)
@@ -121,15 +112,14 @@ class FailedRow:
     reason: str
 
 
-def errors(found: CentredBody, true: CentredBody, protocol: Protocol) -> Errors:
-    """Errors of one person: MPJPE and PVE about the pelvis, PA-MPJPE after Procrustes alignment."""
+def errors(found: CentredBody, true: CentredBody, protocol: Protocol) -> tuple[float, float, float | None]:
+    """One person's MPJPE and PA-MPJPE, and PVE about the pelvis where both have vertices; millimetres."""
     joints, true_joints = found.joints[None, :protocol], true.joints[None, :protocol]
     surface = None
     if found.vertices is not None and true.vertices is not None:
         origin = torch.zeros(1, 3, dtype=found.vertices.dtype)
         surface = float(pve(found.vertices[None], true.vertices[None], origin, origin))
-    posed, aligned = mpjpe(joints, true_joints, root=None), pa_mpjpe(joints, true_joints)
-    return Errors(float(posed), float(aligned), surface)
+    return float(mpjpe(joints, true_joints, root=None)), float(pa_mpjpe(joints, true_joints)), surface
 
 
 @dataclass(frozen=True)
@@ -145,16 +135,14 @@ class RowEvaluator:
 
     def truth(self, row: int) -> CentredBody:
         """Raises RowError where the file lacks any of the protocol's joints."""
-        surface = self._true_surface(row)
         if self.from_bodies:
-            if surface is None:
-                raise RowError("no ground truth", self._why_no_body(row))
-            figure = surface
+            figure = self._posed(row)
         else:
             assert self.file.joints is not None
             stored = torch.from_numpy(self.file.joints[row])
             figure = CentredBody.from_spin_24(stored[:, :3], (stored[:, 3] > 0) & stored.isfinite().all(1))
-            figure = CentredBody(figure.joints, None if surface is None else surface.vertices)
+            with suppress(RowError):
+                figure = replace(figure, vertices=self._posed(row).vertices)
         unknown = (~figure.joints[: self.protocol].isfinite().all(1)).nonzero()[:, 0].tolist()
         if unknown:
             names = ", ".join(SPIN_24[J17_OF_24[joint]] for joint in unknown)
@@ -169,25 +157,22 @@ class RowEvaluator:
         joints = torch.from_numpy(result.joints[-len(SPIN_24) :]).double()
         return CentredBody.from_spin_24(joints, torch.ones(len(joints), dtype=torch.bool))
 
-    def _true_surface(self, row: int) -> CentredBody | None:
-        file = self.file
-        gender = file.gender[row] if file.gender is not None else ""
-        body = self.bodies.get(gender[:1].lower())
+    def _posed(self, row: int) -> CentredBody:
+        """The true SMPL body. Raises RowError where it is unknown."""
+        file, gender = self.file, ""
+        if not file.has_smpl[row]:
+            raise RowError("no ground truth", "its pose and shape are unknown (has_smpl is 0)")
+        if file.gender is not None:
+            gender = file.gender[row][:1].lower()
+        body = self.bodies.get(gender)
         if body is None or self.regressor is None or file.pose is None or file.betas is None:
-            return None
+            raise RowError("no ground truth", f"its gender is {file.gender and file.gender[row]!r}, not m or f")
         pose, betas = (torch.from_numpy(each[row]).float()[None] for each in (file.pose, file.betas))
-        if not (file.has_smpl[row] and bool(pose.isfinite().all() and betas.isfinite().all())):
-            return None
+        if not bool(pose.isfinite().all() and betas.isfinite().all()):
+            raise RowError("no ground truth", "its pose or shape isn't finite")
         with torch.no_grad():
             posed = body(pose[:, :3], pose[:, 3:], betas, torch.zeros(1, 3))
             return CentredBody.from_vertices(posed.vertices()[0].double(), self.regressor)
-
-    def _why_no_body(self, row: int) -> str:
-        if not self.file.has_smpl[row]:
-            return "its pose and shape are unknown (has_smpl is 0)"
-        if self.file.gender is not None and self.file.gender[row][:1].lower() not in self.bodies:
-            return f"its gender is {self.file.gender[row]!r}, not m or f"
-        return "its pose or shape isn't finite"
 
 
 _Waiting = tuple[int, CentredBody, Observation]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dsr_fit.body.body import Body
+from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.metrics import bootstrap
 from dsr_fit.evaluate.spin import EvaluatedRow, FailedRow, RowEvaluator
 
@@ -51,18 +52,16 @@ def report(judge: RowEvaluator, body: Body, outcomes: Sequence[EvaluatedRow | Fa
 
 def markdown(found: dict[str, Any]) -> str:
     """The report as a table, with what a reader must know beside it."""
-    lines = [
-        f"# {found['data']}: {found['evaluated']} of {found['rows']} rows, {found['protocol']} joints",
-        "",
-        "| metric | mean, mm | 95 % interval | people |",
-        "| --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, title in METRICS.items():
         value = found["metrics_mm"][name]
         if value is not None:
             span = "-" if value["low"] is None else f"{value['low']:.1f} .. {value['high']:.1f}"
-            lines.append(f"| {title} | {value['mean']:.1f} | {span} | {value['people']} |")
-    lines += [
+            rows.append([title, f"{value['mean']:.1f}", span, str(value["people"])])
+    lines = [
+        f"# {found['data']}: {found['evaluated']} of {found['rows']} rows, {found['protocol']} joints",
+        "",
+        tables.table(["metric", "mean, mm", "95 % interval", "people"], rows),
         "",
         f"- Fitted body `{found['body']['name']}`, joints: {found['joints']}; true joints: {found['truth']}. "
         f"{found['alignment']}.",

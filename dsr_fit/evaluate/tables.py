@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsr_fit.evaluate.benchmark import METRICS
 from dsr_fit.evaluate.metrics import Interval, bootstrap, paired_difference
+from dsr_fit.io.files import replacing
 
 SPLIT_METRICS = ("area_inflation", "t_pose_pve_sc", "pve", "mask_iou")
+MIN_PEOPLE = 30
+"""Fewer people have intervals, but no difference of theirs is marked: bootstrap intervals of few are too narrow."""
+
 Columns = Mapping[str, Sequence[float]]
 
 
@@ -63,14 +69,32 @@ def as_dict(interval: Interval) -> dict[str, Any]:
     return {"mean": round(interval.mean, 3), "low": low, "high": high, "count": interval.count}
 
 
-def cell(value: Mapping[str, Any]) -> str:
-    """`mean [low, high]`."""
-    if value["low"] is None:
-        return f"{value['mean']:.1f}"
-    return f"{value['mean']:.1f} [{value['low']:.1f}, {value['high']:.1f}]"
+def cell(value: Mapping[str, Any] | None, digits: int = 1) -> str:
+    """`mean [low, high]`; empty for None."""
+    if value is None:
+        return ""
+    mean, low, high = (None if value[name] is None else f"{value[name]:.{digits}f}" for name in ("mean", "low", "high"))
+    return str(mean) if low is None else f"{mean} [{low}, {high}]"
+
+
+def is_significant(difference: Mapping[str, Any]) -> bool:
+    """Whether 0 lies outside the interval of a paired difference, of people enough for a bootstrap interval."""
+    if difference["low"] is None or difference["count"] < MIN_PEOPLE:
+        return False
+    return not difference["low"] <= 0 <= difference["high"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_report(out: Path, found: Mapping[str, Any], markdown: str) -> None:
+    """Write `out` (.json), and the tables beside it (.md). Raises InputError if they can't be written."""
+    for path, text in (
+        (out, json.dumps(found, indent=1, allow_nan=False) + "\n"),
+        (out.with_suffix(".md"), markdown),
+    ):
+        with replacing(path, durable=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")

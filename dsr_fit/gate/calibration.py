@@ -1,7 +1,7 @@
 """Calibration of the quality gate: evidence and true errors of fits in, the content of `gate.json` out.
 
 Logistic regression of "the mean vertex error is under 80 mm" with non-decreasing costs (`dsr_fit.gate.gate`), validated
-by cross-validation and, if given, on a separate set of fits.
+by cross-validation.
 """
 
 from __future__ import annotations
@@ -87,24 +87,10 @@ def held_out(table: Table, ridge: float) -> np.ndarray:
     return quality
 
 
-def roc(quality: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates of every threshold, the strictest first."""
-    order = np.argsort(-quality, kind="stable")
-    return np.cumsum(~right[order]) / (~right).sum(), np.cumsum(right[order]) / right.sum()
-
-
 def auc(quality: np.ndarray, right: np.ndarray) -> float:
     """Area under the ROC curve; ties count half."""
     good, bad = quality[right][:, None], quality[~right]
     return float((good > bad).mean() + 0.5 * (good == bad).mean())
-
-
-def interval(quality: np.ndarray, right: np.ndarray, draws: int = 1000) -> list[float]:
-    """95 % bootstrap interval of the AUC."""
-    rng = np.random.default_rng(0)
-    picks = (rng.integers(0, len(right), len(right)) for _ in range(draws))
-    values = [auc(quality[pick], right[pick]) for pick in picks if 0 < right[pick].sum() < len(pick)]
-    return [float(value) for value in np.quantile(values, (0.025, 0.975))]
 
 
 def threshold_for(quality: np.ndarray, right: np.ndarray, precision: float) -> tuple[float, bool]:
@@ -130,8 +116,8 @@ def at(quality: np.ndarray, right: np.ndarray, threshold: float) -> dict[str, fl
     }
 
 
-def calibrate(learnt: Table, bound_to: Mapping[str, Any], reported: Table | None = None) -> dict[str, Any]:
-    """The content of `gate.json`, learnt from one table of fits and, if given, `reported` on another.
+def calibrate(learnt: Table, bound_to: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `gate.json`, learnt from a table of fits.
 
     `bound_to` is what it holds for (`dsr_fit.gate.gate.binding`). Raises InputError where all fits or none are right.
     """
@@ -147,7 +133,7 @@ def calibrate(learnt: Table, bound_to: Mapping[str, Any], reported: Table | None
     threshold, reached = threshold_for(quality, learnt.right, PRECISION)
     costs = np.einsum("nek,ek->ne", model.features(learnt.values), model.rises)
     usual = costs[learnt.right].mean(0)
-    found = {
+    return {
         "limit_mm": LIMIT_MM,
         "bias": model.bias,
         "threshold": threshold,
@@ -166,27 +152,4 @@ def calibrate(learnt: Table, bound_to: Mapping[str, Any], reported: Table | None
             "precision_reached": reached,
             "at_threshold_held_out": at(quality, learnt.right, threshold),
         },
-    }
-    return found if reported is None else {**found, "report": report(model, threshold, reported)}
-
-
-def report(model: Model, threshold: float, table: Table) -> dict[str, Any]:
-    """Evaluate a model on fits that it was neither trained nor tuned on."""
-    quality, right = model.quality(table.values), table.right
-    false, true = roc(quality, right)
-    steps = np.linspace(0, len(false) - 1, 51).astype(int)
-    return {
-        "fits": len(table.pve),
-        "missed": table.missed,
-        "right": float(right.mean()),
-        "auc": auc(quality, right),
-        "auc_interval": interval(quality, right),
-        "at_threshold": at(quality, right, threshold),
-        "auc_at_other_limits": {
-            f"{limit} mm": auc(quality, table.pve < limit)
-            for limit in (60, 100, 120, 150, 200)
-            if 0 < (table.pve < limit).sum() < len(table.pve)
-        },
-        "median_pve": float(np.median(table.pve)),
-        "roc": {"false": false[steps].tolist(), "true": true[steps].tolist()},
     }

@@ -203,28 +203,27 @@ def learn(views: Iterable[View], body: Body) -> dict[str, np.ndarray]:
     renderer = Renderer(body.faces, body.num_vertices, device="cpu", outline="none")
     faces = body.faces.cpu().numpy()
     everyone = np.zeros((body.num_vertices, len(LABELS)))
-    trunks = np.zeros((len(TRUNKS), *everyone.shape))
-    sleeves = np.zeros((len(SLEEVES), *everyone.shape))
-    trunk_views, sleeve_views = np.zeros(len(TRUNKS), np.int64), np.zeros(len(SLEEVES), np.int64)
+    classes = {"trunk": len(TRUNKS), "sleeves": len(SLEEVES)}
+    counts = {kind: np.zeros((count, *everyone.shape)) for kind, count in classes.items()}
+    seen_views = {kind: np.zeros(count, np.int64) for kind, count in classes.items()}
     for view in views:
         observed = observations_of(count_labels(view.rasterise(renderer), view.labels, faces, body.num_vertices))
-        outfit = outfit_of(view.labels)
         everyone += observed
-        if outfit.trunk is not None:
-            trunks[outfit.trunk] += observed
-            trunk_views[outfit.trunk] += 1
-        if outfit.sleeves is not None:
-            sleeves[outfit.sleeves] += observed
-            sleeve_views[outfit.sleeves] += 1
+        for kind, worn in vars(outfit_of(view.labels)).items():
+            if worn is not None:
+                counts[kind][worn] += observed
+                seen_views[kind][worn] += 1
     average = prior_from(everyone, body)
     shared = {"towards": average, "strength": TOWARDS_AVERAGE}
     return {
         "probabilities": _rounded(average),
-        "trunks": np.stack([_rounded(prior_from(seen, body, **shared)) for seen in trunks]),
-        "sleeves": np.stack([_rounded(prior_from(seen, body, **shared)) for seen in sleeves])[:, on_arms(body)],
+        "trunks": np.stack([_rounded(prior_from(seen, body, **shared)) for seen in counts["trunk"]]),
+        "sleeves": np.stack([_rounded(prior_from(seen, body, **shared)) for seen in counts["sleeves"]])[
+            :, on_arms(body)
+        ],
         "observations": everyone.sum(1).astype(np.float32),
-        "trunk_views": trunk_views,
-        "sleeve_views": sleeve_views,
+        "trunk_views": seen_views["trunk"],
+        "sleeve_views": seen_views["sleeves"],
         "labels": np.array(LABELS),
         "body_sha256": np.array(body.sha256),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from dsr_fit.synthetic.cloth import AROUND, Sheet, hull_ring, settle, support
 from dsr_fit.synthetic.garments import ARMS, JOINT, Piece, shell
 from dsr_fit.synthetic.regions import ramp
 from dsr_fit.synthetic.surface import Wearer, open_surface, vertex_normals
-from dsr_fit.synthetic.wardrobe import Hair, Outfit, Top
+from dsr_fit.synthetic.wardrobe import Hair, Outfit
 
 HAT_BAND = {"beanie": 0.700, "cap": 0.715, "brim": 0.715}
 BURIED = 0.03  # metres inside a garment's outline, beyond which the skin below is never visible
@@ -91,10 +91,7 @@ def _curtain(wearer: Wearer, spec: Hair, rng: np.random.Generator) -> Piece:
     settled = settle(sheet, posed, pinned, obstacle, normals, wearer.down, 0.006)
     place = points.copy()
     place[..., 1] = 0.7
-    return Piece(
-        "curtain", "hair", LABEL_INDEX["hair"], settled.reshape(-1, 3), sheet.faces, place.reshape(-1, 3),
-        sheet.coordinates(),
-    )  # fmt: skip
+    return Piece.of_sheet("curtain", "hair", "hair", sheet, settled, place)
 
 
 def _ponytail(wearer: Wearer, spec: Hair) -> Piece:
@@ -117,23 +114,18 @@ def _ponytail(wearer: Wearer, spec: Hair) -> Piece:
     angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     ring = np.cos(angle)[None, :, None] * first[:, None] + np.sin(angle)[None, :, None] * second[:, None]
     sheet = Sheet(spine[:, None] + width[:, None, None] * ring, closed=True)
-    points = sheet.points.reshape(-1, 3)
-    place = np.tile([0.0, 0.7, -0.1], (len(points), 1))
-    return Piece("ponytail", "hair", LABEL_INDEX["hair"], points, sheet.faces, place, sheet.coordinates())
+    place = np.broadcast_to([0.0, 0.7, -0.1], sheet.points.shape)
+    return Piece.of_sheet("ponytail", "hair", "hair", sheet, sheet.points, place)
 
 
 def hat(wearer: Wearer, style: str, over_hair: float, rng: np.random.Generator) -> list[Piece]:
     """A beanie, a cap or a hat with a brim all around."""
     surface = wearer.surface
-
-    def inside(rest: np.ndarray) -> np.ndarray:
-        return hat_inside(rest, style)
-
-    within = inside(surface.rest)
+    within = hat_inside(surface.rest, style)
     rise = {"beanie": 0.012, "cap": 0.012, "brim": 0.035}[style]
     offset = over_hair + 0.006 + rise * ramp(within, 0.05)
     crown = shell(
-        wearer, inside, offset, 0.9 * ramp(within + 0.03, 0.02), 0.0, np.zeros(len(surface.fine_rest)),
+        wearer, partial(hat_inside, style=style), offset, 0.9 * ramp(within + 0.03, 0.02),
         name="hat", material="hat", label=LABEL_INDEX["hat"],
     )  # fmt: skip
     if style == "beanie":
@@ -152,8 +144,7 @@ def hat(wearer: Wearer, style: str, over_hair: float, rng: np.random.Generator) 
     points = np.stack([rings[..., 0], level - sag, rings[..., 1]], -1)
     sheet = Sheet(points, closed=True)
     posed = wearer.posed(points.reshape(-1, 3), _head_weights(points.size // 3))
-    brim = Piece("brim", "hat", LABEL_INDEX["hat"], posed, sheet.faces, points.reshape(-1, 3), sheet.coordinates())
-    return [crown, brim]
+    return [crown, Piece.of_sheet("brim", "hat", "hat", sheet, posed, points)]
 
 
 @cache
@@ -184,32 +175,22 @@ def shoes(wearer: Wearer, outfit: Outfit) -> Piece:
     surface = wearer.surface
     target = wearer.vertices + wearer.carried(_shoe_offsets())
     bare = wearer.vertices
-
-    def inside(rest: np.ndarray) -> np.ndarray:
-        return regions.shoes(rest, outfit.shoe_height)
-
+    inside = partial(regions.shoes, height=outfit.shoe_height)
     on_foot = (surface.rest[:, 1] < -0.78)[:, None]
     wearer.vertices = np.where(on_foot, target, bare)
     wearer.outer = np.where(on_foot & (inside(surface.rest) > 0)[:, None], target, wearer.outer)
     offset = np.where(on_foot[:, 0], 0.0, 0.012)
-    piece = shell(
-        wearer, inside, offset, np.zeros(len(bare)), 0.0, np.zeros(len(surface.fine_rest)),
-        name="shoes", material="shoes", label=None,
-    )  # fmt: skip
+    piece = shell(wearer, inside, offset, name="shoes", material="shoes", label=None)
     wearer.vertices = bare
     return piece
 
 
 def socks(wearer: Wearer, height: float, shoe_height: float) -> Piece:
-    surface = wearer.surface
-
     def inside(rest: np.ndarray) -> np.ndarray:
         return np.minimum(height - rest[:, 1], rest[:, 1] - shoe_height + 0.02)
 
-    return shell(
-        wearer, inside, np.full(len(surface.rest), 0.003), np.zeros(len(surface.rest)), 0.0,
-        np.zeros(len(surface.fine_rest)), name="socks", material="socks", label=LABEL_INDEX["socks"],
-    )  # fmt: skip
+    offset = np.full(len(wearer.surface.rest), 0.003)
+    return shell(wearer, inside, offset, name="socks", material="socks", label=LABEL_INDEX["socks"])
 
 
 def dress(wearer: Wearer, outfit: Outfit, rng: np.random.Generator) -> list[Piece]:
@@ -249,12 +230,8 @@ def dress(wearer: Wearer, outfit: Outfit, rng: np.random.Generator) -> list[Piec
 
 def _buried(rest: np.ndarray, outfit: Outfit) -> np.ndarray:
     """(V,) bool: skin deep under a closed garment, never visible."""
-
-    def under(spec: Top) -> np.ndarray:
-        return regions.top(rest, spec.sleeve_end, spec.hem, spec.neck)
-
-    depth = under(outfit.top)
+    depth = outfit.top.inside(rest)
     if outfit.trousers is not None:
-        depth = np.maximum(depth, regions.trousers(rest, outfit.trousers.waist, outfit.trousers.hem))
+        depth = np.maximum(depth, outfit.trousers.inside(rest))
     depth = np.maximum(depth, regions.shoes(rest, outfit.shoe_height) + BURIED - 0.02)
     return depth > BURIED

@@ -33,13 +33,21 @@ class Piece:
     rest: np.ndarray  # (N, 3) position on the T-posed mean body
     uv: np.ndarray  # (N, 2) metres
 
+    @classmethod
+    def of_sheet(
+        cls, name: str, material: str, label: str, sheet: Sheet, vertices: np.ndarray, rest: np.ndarray
+    ) -> Piece:
+        """A sheet whose points lie at `vertices`, on the T-pose at `rest`, in any shape of (N, 3)."""
+        points, rest = vertices.reshape(-1, 3), rest.reshape(-1, 3)
+        return cls(name, material, LABEL_INDEX[label], points, sheet.faces, rest, sheet.coordinates())
+
 
 Inside = Callable[[np.ndarray], np.ndarray]
 
 
 def shell(
-    wearer: Wearer, inside: Inside, offset: np.ndarray, smooth: np.ndarray, droop: float, folds: np.ndarray,
-    *, name: str, material: str, label: int | None, opening: Inside | None = None,
+    wearer: Wearer, inside: Inside, offset: np.ndarray, smooth: np.ndarray | None = None, droop: float = 0.0,
+    folds: np.ndarray | None = None, *, name: str, material: str, label: int | None, opening: Inside | None = None,
 ) -> Piece:  # fmt: skip
     """The body's surface where `inside` > 0, offset by `offset` (V,) metres over the clothes already worn.
 
@@ -47,7 +55,9 @@ def shell(
     the finer mesh. The garment becomes the wearer's outer surface; then it is cut open where `opening` < 0.
     """
     surface = wearer.surface
-    bridged = surface.smoothed(wearer.vertices, smooth, 25)
+    if folds is None:
+        folds = np.zeros(len(surface.fine_rest))
+    bridged = wearer.vertices if smooth is None else surface.smoothed(wearer.vertices, smooth, 25)
     normal = vertex_normals(bridged, surface.faces)
     # Only outward smoothing: sideways it would warp hems and patterns, inwards it would sink into bulges.
     lift = np.einsum("vc,vc->v", bridged - wearer.vertices, normal).clip(0)
@@ -93,9 +103,6 @@ def cloth_folds(rest: np.ndarray, offset: np.ndarray, rng: np.random.Generator) 
 def top(wearer: Wearer, spec: Top, rng: np.random.Generator, name: str = "top") -> Piece:
     surface = wearer.surface
 
-    def inside(rest: np.ndarray) -> np.ndarray:
-        return regions.top(rest, spec.sleeve_end, spec.hem, spec.neck)
-
     def looseness(rest: np.ndarray) -> np.ndarray:
         x, y = np.abs(rest[:, 0]), rest[:, 1]
         sleeve = ramp(regions.arm(rest) + 0.05, 0.12)
@@ -107,7 +114,7 @@ def top(wearer: Wearer, spec: Top, rng: np.random.Generator, name: str = "top") 
         cuff = 0.55 + 0.45 * ramp(0.655 - x, 0.06)
         return MIN_GAP + (body * (1 - sleeve) + spec.sleeve_looseness * cuff * sleeve) * (0.15 + 0.85 * seat)
 
-    within = inside(surface.rest)
+    within = spec.inside(surface.rest)
     loose = spec.looseness > 0.018
     band = 0.06 if spec.gathered else 0.005
     smooth = ramp(within - band, 0.05) * (0.9 if loose else 0.75) * ramp(0.62 - np.abs(surface.rest[:, 0]), 0.1)
@@ -117,7 +124,7 @@ def top(wearer: Wearer, spec: Top, rng: np.random.Generator, name: str = "top") 
         return np.where(rest[:, 2] > -0.02, np.abs(rest[:, 0]) - spec.open_front / 2, 1.0)
 
     return shell(
-        wearer, inside, offset, smooth, 0.8 if loose else 0.2,
+        wearer, spec.inside, offset, smooth, 0.8 if loose else 0.2,
         cloth_folds(surface.fine_rest, looseness(surface.fine_rest), rng),
         name=name, material=spec.material, label=LABEL_INDEX[spec.label],
         opening=opening if spec.open_front > 0 else None,
@@ -134,14 +141,11 @@ def trousers(wearer: Wearer, spec: Trousers, rng: np.random.Generator) -> Piece:
         inner = 0.4 + 0.6 * ramp(np.abs(rest[:, 0]) - 0.02, 0.08)
         return (hips + spec.flare * ramp(KNEE - y, 0.4)) * np.where(y > -0.3, inner, 1)
 
-    def inside(rest: np.ndarray) -> np.ndarray:
-        return regions.trousers(rest, spec.waist, spec.hem)
-
-    within = inside(surface.rest)
+    within = spec.inside(surface.rest)
     loose = spec.looseness > 0.018
     smooth = ramp(within - 0.005, 0.05) * (0.6 if loose else 0.3)
     return shell(
-        wearer, inside, looseness(surface.rest), smooth, 0.9 if loose else 0.1,
+        wearer, spec.inside, looseness(surface.rest), smooth, 0.9 if loose else 0.1,
         cloth_folds(surface.fine_rest, looseness(surface.fine_rest), rng),
         name="trousers", material=spec.material, label=LABEL_INDEX["pants"],
     )  # fmt: skip
@@ -198,10 +202,7 @@ def skirt(wearer: Wearer, spec: Skirt, rng: np.random.Generator, name: str = "sk
     flat = settled.reshape(-1, 3)
     wearer.hanging = np.concatenate([wearer.hanging, np.hstack([flat, vertex_normals(flat, sheet.faces)])])
     place = np.stack([points[..., 0], np.broadcast_to(levels[:, None], points.shape[:2]), points[..., 2]], -1)
-    return Piece(
-        name, spec.material, LABEL_INDEX[spec.label], flat, sheet.faces, place.reshape(-1, 3),
-        sheet.coordinates(),
-    )  # fmt: skip
+    return Piece.of_sheet(name, spec.material, spec.label, sheet, flat, place)
 
 
 def _hugging(points: np.ndarray, obstacle: np.ndarray, normals: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dsr_fit.synthetic import regions
 from dsr_fit.synthetic.regions import ANKLE, ELBOW, WRIST
 
 KINDS: tuple[str, ...] = (
@@ -29,6 +30,10 @@ class Top:
     open_front: float = 0.0  # width of the gap in metres
     gathered: bool = False  # at the hem, under a waistband
 
+    def inside(self, rest: np.ndarray) -> np.ndarray:
+        """(N,) signed distance inside the outline, see `regions`."""
+        return regions.top(rest, self.sleeve_end, self.hem, self.neck)
+
 
 @dataclass(frozen=True)
 class Trousers:
@@ -37,6 +42,10 @@ class Trousers:
     hem: float
     looseness: float  # at the thigh
     flare: float  # additional looseness at the hem
+
+    def inside(self, rest: np.ndarray) -> np.ndarray:
+        """(N,) signed distance inside the outline, see `regions`."""
+        return regions.trousers(rest, self.waist, self.hem)
 
 
 @dataclass(frozen=True)

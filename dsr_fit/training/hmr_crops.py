@@ -9,45 +9,33 @@ crop's centre, in which HMR predicts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dsr_fit.camera import SPIN_RESOLUTION, Crop, ray_rotation
-from dsr_fit.errors import UsageError
 from dsr_fit.joints import MIRRORED_KEYPOINTS, mirrored_pose
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
 from dsr_fit.observe.crop import warp
 from dsr_fit.regressor.hmr_regressor import normalised
 from dsr_fit.training.pseudo_labels import PseudoLabels
+from dsr_fit.training.settings import RESOLUTION
 
-
-@dataclass(frozen=True)
-class CropAugmentation:
-    """How crops are augmented, with the values of SPIN and DSR."""
-
-    noise: float = 0.4
-    """Each colour channel is brightened or darkened by up to this share."""
-    rotation: float = 30.0
-    """Degrees, standard deviation; at most twice that."""
-    turned: float = 0.4
-    """Share of the crops that are rotated."""
-    scale: float = 0.25
-    """Standard deviation of the crop's side, as a share of it; and at most that."""
-    mirrored: float = 0.5
-    """Share of the crops that are mirrored."""
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            most = 180.0 if name == "rotation" else 1.0
-            if not 0 <= value <= most or (name == "scale" and value == most):
-                raise UsageError(f"augmentation.{name} is {value:g}; it lies between 0 and {most:g}")
+# The augmentation of SPIN and DSR.
+NOISE = 0.4
+"""Each colour channel is brightened or darkened by up to this share."""
+ROTATION = 30.0
+"""Degrees, standard deviation; at most twice that."""
+TURNED = 0.4
+"""Share of the crops that are rotated."""
+SCALE = 0.25
+"""Standard deviation of the crop's side, as a share of it; and at most that."""
+MIRRORED = 0.5
+"""Share of the crops that are mirrored."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +50,12 @@ class CropChange:
     mirrored: bool = False
 
 
-def draw(augmentation: CropAugmentation, rng: np.random.Generator) -> CropChange:
+def draw(rng: np.random.Generator) -> CropChange:
     """Always takes the same numbers from `rng`."""
-    gains = 1 + rng.uniform(-augmentation.noise, augmentation.noise, 3)
-    angle = augmentation.rotation * float(np.clip(rng.normal(), -2, 2))
-    scale = 1 + augmentation.scale * float(np.clip(rng.normal(), -1, 1))
-    turned, mirrored = rng.uniform(size=2) < (augmentation.turned, augmentation.mirrored)
+    gains = 1 + rng.uniform(-NOISE, NOISE, 3)
+    angle = ROTATION * float(np.clip(rng.normal(), -2, 2))
+    scale = 1 + SCALE * float(np.clip(rng.normal(), -1, 1))
+    turned, mirrored = rng.uniform(size=2) < (TURNED, MIRRORED)
     return CropChange((gains[0], gains[1], gains[2]), np.radians(angle) if turned else 0.0, scale, bool(mirrored))
 
 
@@ -87,7 +75,7 @@ class CropBatch(NamedTuple):
     turns: Tensor  # (B, 3, 3) from that camera's frame to the view along the crop's ray
 
 
-def sample(people: PseudoLabels, row: int, change: CropChange, resolution: int, weight: float = 1.0) -> CropBatch:
+def sample(people: PseudoLabels, row: int, change: CropChange = CropChange(), weight: float = 1.0) -> CropBatch:
     """One person as a batch of 1. Raises InputError where the image or the label map can't be read."""
     crop = people.crop(row)
     window = Crop(crop.center, crop.side * change.scale)
@@ -125,7 +113,7 @@ def sample(people: PseudoLabels, row: int, change: CropChange, resolution: int, 
         has_body=_single(people.has_body[row]),
         weight=_single(weight),
         labels=torch.from_numpy(cut_labels(labels, window, change, SPIN_RESOLUTION)[None]),
-        small_labels=torch.from_numpy(cut_labels(labels, window, change, resolution)[None]),
+        small_labels=torch.from_numpy(cut_labels(labels, window, change, RESOLUTION)[None]),
         cameras=_single(camera),
         turns=_single(turn),
     )
@@ -149,63 +137,3 @@ def _single(value: np.ndarray | float) -> Tensor:
 
 def stacked(samples: Sequence[CropBatch]) -> CropBatch:
     return CropBatch(*(torch.cat(values) for values in zip(*samples, strict=True)))
-
-
-class CropBatches(Dataset[CropBatch]):
-    """Batch number -> batch: everyone once per pass, in a new order each pass. A function of the number alone, so that
-    a resumed run sees the same batches."""
-
-    def __init__(
-        self,
-        labels: Sequence[PseudoLabels],
-        rendered: PseudoLabels | None,
-        *,
-        batch: int,
-        rendered_share: float,
-        augmentation: CropAugmentation,
-        by_quality: bool,
-        resolution: int,
-        seed: int,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        """`rendered_share` of each batch comes from `rendered`; `rank` of `ranks` processes takes its own batches."""
-        self.sources = [*labels, *([] if rendered is None else [rendered])]
-        self.augmentation, self.by_quality, self.resolution = augmentation, by_quality, resolution
-        self.seed, self.rank, self.ranks = seed, rank, ranks
-        real = _everybody(labels, 0)
-        drawn = _everybody([] if rendered is None else [rendered], len(labels))
-        count = round(batch * rendered_share) if len(drawn) else 0
-        self._groups = [(real, batch - count if len(real) else 0), (drawn, count if len(real) else batch)]
-        if not len(real) and not len(drawn):
-            raise UsageError("no one to train on: no labels, and no rendered people")
-
-    def __getitem__(self, number: int) -> CropBatch:
-        return stacked([self._sample(*who, number, place) for place, who in enumerate(self.people(number))])
-
-    def people(self, number: int) -> list[tuple[int, int]]:
-        """(source, row) of everyone in a batch."""
-        chosen = []
-        for group, (everybody, count) in enumerate(self._groups):
-            first = (number * self.ranks + self.rank) * count
-            for position in range(first, first + count):
-                turn, place = divmod(position, len(everybody))
-                source, row = everybody[_order(self.seed, group, turn, len(everybody))[place]]
-                chosen.append((int(source), int(row)))
-        return chosen
-
-    def _sample(self, source: int, row: int, number: int, place: int) -> CropBatch:
-        people = self.sources[source]
-        change = draw(self.augmentation, np.random.default_rng([self.seed, number, self.rank, place]))
-        return sample(people, row, change, self.resolution, float(people.quality[row]) if self.by_quality else 1.0)
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, group: int, turn: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, group, turn]).permutation(count)
-
-
-def _everybody(sources: Sequence[PseudoLabels], first: int) -> np.ndarray:
-    """(N, 2) source and row of each person; sources are counted from `first`."""
-    pairs = [(first + number, row) for number, people in enumerate(sources) for row in range(len(people))]
-    return np.array(pairs, int).reshape(-1, 2)

@@ -5,50 +5,31 @@ The rendered losses are the fit's own terms (`dsr_fit.terms`). B people, 49 keyp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import KEYPOINT_INDEX
+from dsr_fit.training.settings import LossWeights
 
 MID_HIP = KEYPOINT_INDEX["MidHip"]
 
 
-def diverged(step: int) -> InputError:
-    """The error for a loss that isn't finite."""
-    return InputError(
-        f"training diverged at step {step}; choose a smaller learning rate, or another start, and an empty folder"
-    )
+DSR_WEIGHTS = {
+    "keypoints_2d": 5.0, "keypoints_3d": 5.0, "pose": 1.0, "betas": 0.001, "camera": 1.0, "dsr_mc": 0.1, "dsr_c": 0.1,
+    "silhouette": 0.1,
+}  # fmt: skip
+"""DSR's weight of each loss; `camera` is against bodies behind the camera, `silhouette` is off there."""
+
+FACTOR = 60.0
+"""Of the weighted sum."""
 
 
-@dataclass(frozen=True)
-class HmrWeights:
-    """Weight of each loss, with DSR's defaults; 0 switches it off."""
-
-    keypoints_2d: float = 5.0
-    """Reprojection in the crop."""
-    keypoints_3d: float = 5.0
-    """Keypoints in space, about the mid-hip."""
-    pose: float = 1.0
-    """Rotation matrices."""
-    betas: float = 0.001
-    camera: float = 1.0
-    """Against a body behind the camera."""
-    dsr_mc: float = 0.1
-    dsr_c: float = 0.1
-    silhouette: float = 0.0
-    """The baseline that the paper improves on."""
-    everything: float = 60.0
-    """Factor of the sum."""
-
-    def __post_init__(self) -> None:
-        for name, weight in asdict(self).items():
-            if not 0 <= weight < math.inf:
-                raise UsageError(f"weights.{name} is {weight:g}; a weight is 0 or more")
+def weights_of(given: LossWeights) -> dict[str, float]:
+    """DSR's weights times the given ones."""
+    factors = {**vars(given), "keypoints_2d": given.keypoints, "camera": 1.0}
+    return {name: weight * factors.get(name, given.parameters) for name, weight in DSR_WEIGHTS.items()}
 
 
 def keypoints_2d(
@@ -91,7 +72,7 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def combine(
-    values: Mapping[str, Tensor], people: Tensor, known: Mapping[str, Tensor], weights: HmrWeights
+    values: Mapping[str, Tensor], people: Tensor, known: Mapping[str, Tensor], weights: Mapping[str, float]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The total loss, and each loss's unweighted mean.
 
@@ -99,8 +80,9 @@ def combine(
         values: loss name -> (B,) of each person.
         people: (B,) each person's weight, such as the quality of its label.
         known: loss name -> (B,) 1 if the person has this loss's label; all ones by default.
+        weights: loss name -> weight.
     """
     everybody = torch.ones_like(people)
     means = {name: weighted_mean(value, people * known.get(name, everybody)) for name, value in values.items()}
-    total = torch.stack([getattr(weights, name) * mean for name, mean in means.items()]).sum()
-    return weights.everything * total, means
+    total = torch.stack([weights[name] * mean for name, mean in means.items()]).sum()
+    return FACTOR * total, means

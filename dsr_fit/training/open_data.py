@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import OPEN_BODY
-from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.observe.crop import cut
 from dsr_fit.priors.recorded_poses import load_poses
@@ -23,7 +18,8 @@ from dsr_fit.regressor.open_network import RegressorNetwork, Sight
 from dsr_fit.regressor.open_regressor import OpenRegressor, parameters_of
 from dsr_fit.training.open_module import OpenTraining, TrainingBatch
 from dsr_fit.training.open_photos import PhotoAugmentation, Photos
-from dsr_fit.training.pictures import PANEL, crop_window, drawn_people
+from dsr_fit.training.pictures import PANEL, PICTURED, crop_window, drawn_people
+from dsr_fit.training.regressor_training import TrainingData
 from dsr_fit.training.settings import SCRATCH, TrainSettings
 from dsr_fit.training.splits import MAX_VALIDATION, Report, read_splits
 from dsr_fit.training.synthetic.people import HELD_OUT_SEED, People, read_people
@@ -32,83 +28,58 @@ from dsr_fit.view.overlay import PAPER
 
 BATCH = 512
 VALIDATION_BATCH = 64
-PICTURED = 6
-"""Synthetic people, and people in photos, drawn after each epoch."""
 
 
-@dataclass(frozen=True)
-class BatchSource:
-    """The sources of people, and batches drawn from them."""
+class OpenData(TrainingData):
+    """Synthetic people and people in photos; either may be missing."""
 
-    sampler: Sampler | None
-    photos: Photos | None
-    held_out: People | None = None
-    """Synthetic people for validation."""
-    held_out_photos: Photos | None = None
-    augmentation: PhotoAugmentation = field(default_factory=PhotoAugmentation)
+    def __init__(
+        self,
+        sampler: Sampler | None,
+        photos: Photos | None,
+        settings: TrainSettings,
+        held_out: People | None = None,
+        held_out_photos: Photos | None = None,
+    ) -> None:
+        """`held_out` and `held_out_photos` are for validation, with all observations."""
+        super().__init__(settings)
+        self.sampler, self.photos, self.held_out, self.held_out_photos = sampler, photos, held_out, held_out_photos
+        count = 0 if held_out_photos is None else min(len(held_out_photos), MAX_VALIDATION)
+        self.validation = [
+            *([None] if held_out is not None and len(held_out) else []),
+            *(np.arange(start, min(start + VALIDATION_BATCH, count)) for start in range(0, count, VALIDATION_BATCH)),
+        ]
 
-    def batch(self, size: int, share: float, key: tuple[int, ...]) -> TrainingBatch:
-        """`size` people, this share of them synthetic if there are photos too; the same key gives the same batch."""
-        synthetic = size if self.photos is None else round(share * size) if self.sampler is not None else 0
-        rng, photo_rng = (np.random.default_rng([*key, kind]) for kind in (0, 1))
+    def batch(self, epoch: int, step: int, rank: int = 0, ranks: int = 1) -> TrainingBatch:
+        """`synthetic_share` of the people are synthetic if there are photos too."""
+        size, sampler, photos = self.settings.batch or BATCH, self.sampler, self.photos
+        synthetic = size if photos is None else round(self.settings.synthetic_share * size) if sampler else 0
+        rng, photo_rng = (np.random.default_rng([self.settings.seed, epoch, step, rank, kind]) for kind in (0, 1))
         return TrainingBatch(
-            self.sampler.batch(synthetic, rng) if self.sampler is not None and synthetic else None,
-            self.photos.batch(size - synthetic, self.augmentation, photo_rng)
-            if self.photos is not None and size > synthetic
+            sampler.batch(synthetic, rng) if sampler is not None and synthetic else None,
+            photos.batch(size - synthetic, PhotoAugmentation(), photo_rng)
+            if photos is not None and size > synthetic
             else None,
         )
 
-
-class EpochBatches(IterableDataset[TrainingBatch]):
-    """The batches of one epoch."""
-
-    def __init__(self, source: BatchSource, settings: TrainSettings, epoch: int, rank: int = 0) -> None:
-        self.source, self.settings, self.epoch, self.rank = source, settings, epoch, rank
-
-    def __iter__(self) -> Iterator[TrainingBatch]:
-        settings = self.settings
-        for step in range(settings.steps_of(self.epoch)):
-            key = (settings.seed, self.epoch, step, self.rank)
-            yield self.source.batch(settings.batch or BATCH, settings.synthetic_share, key)
-
-
-class OpenData(lightning.LightningDataModule):
-    """Apart from the module, which is copied to average its weights."""
-
-    def __init__(self, source: BatchSource, settings: TrainSettings) -> None:
-        super().__init__()
-        self.source, self.settings = source, settings
-
-    def train_dataloader(self) -> DataLoader[TrainingBatch]:
-        assert self.trainer is not None
-        batches = EpochBatches(self.source, self.settings, self.trainer.current_epoch, self.trainer.global_rank)
-        return DataLoader(batches, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[TrainingBatch]:
-        return DataLoader(self.validation_batches(), batch_size=None)  # type: ignore[arg-type]
-
-    def validation_batches(self) -> list[TrainingBatch]:
-        """Everyone held out, with all observations."""
-        steps, photos = [], self.source.held_out_photos
-        if self.source.held_out is not None and len(self.source.held_out):
-            steps.append(TrainingBatch(_all_seen(self.source.held_out), None))
-        if photos is not None:
-            starts = range(0, min(len(photos), MAX_VALIDATION), VALIDATION_BATCH)
-            chosen = [np.arange(start, min(start + VALIDATION_BATCH, len(photos))) for start in starts]
-            steps += [TrainingBatch(None, photos.whole(rows)) for rows in chosen]
-        return steps
+    def validation_batch(self, key: np.ndarray | None) -> TrainingBatch:
+        """Photos of these rows, or all synthetic people for None."""
+        if key is None:
+            assert self.held_out is not None
+            return TrainingBatch(_all_seen(self.held_out), None)
+        assert self.held_out_photos is not None
+        return TrainingBatch(None, self.held_out_photos.whole(key))
 
     @torch.no_grad()
     def picture(self, module: OpenTraining) -> np.ndarray:
-        """(H, W, 3) uint8 RGB: the estimates for the same few people each time, held-out ones if there are any."""
-        source, pictures = self.source, []
-        if source.sampler is not None:
-            if source.held_out is not None and len(source.held_out):
-                sight, _ = _all_seen(source.held_out.rows(np.arange(min(len(source.held_out), PICTURED))))
+        pictures = []
+        if self.sampler is not None:
+            if self.held_out is not None and len(self.held_out):
+                sight, _ = _all_seen(self.held_out.rows(np.arange(min(len(self.held_out), PICTURED))))
             else:
-                sight, _ = source.sampler.batch(PICTURED, np.random.default_rng(self.settings.seed))
+                sight, _ = self.sampler.batch(PICTURED, np.random.default_rng(self.settings.seed))
             pictures.append(_drawn(module, sight, [None] * len(sight)))
-        photos = source.held_out_photos or source.photos
+        photos = self.held_out_photos or self.photos
         if photos is not None:
             rows = np.arange(min(len(photos), PICTURED))
             pictures.append(_drawn(module, photos.whole(rows).sight, [_photo(photos, int(row)) for row in rows]))
@@ -129,26 +100,22 @@ def _photo(photos: Photos, row: int) -> np.ndarray | None:
 
 
 def _drawn(module: OpenTraining, sight: Sight, photos: list[np.ndarray | None]) -> np.ndarray:
-    learning = module.training
-    placed = module.eval().estimate(sight.to(module.device))
-    module.train(learning)
+    placed = module.estimate(sight.to(module.device))
     return drawn_people(
         module.body, parameters_of(placed), crop_window(sight.place), photos, sight.points, list(sight.labels.numpy())
     )
 
 
-def prepare(settings: TrainSettings, files: Settings, body: Body, report: Report) -> tuple[OpenTraining, OpenData]:
+def prepare(settings: TrainSettings, body: Body, report: Report) -> tuple[OpenTraining, OpenData]:
     """The module and its data. Raises InputError and UsageError for settings or files that can't be used."""
-    network = _network(files.regressor_name(), body).train().requires_grad_(True)
+    network = _network(settings.regressor_name(), body).train().requires_grad_(True)
     photos, validation = _photos(settings, body, report)
     sampler = held_out = None
     if photos is None or settings.synthetic_share > 0:
         sampler, held_out = _synthetic(settings.synthetic, body)
     rendered = photos is not None and settings.weights.rendered
-    prior = load_semantic_prior(body, files.prior_path()) if rendered else None
-    return OpenTraining(network, body, prior, settings), OpenData(
-        BatchSource(sampler, photos, held_out, validation), settings
-    )
+    prior = load_semantic_prior(body, settings.prior_path()) if rendered else None
+    return OpenTraining(network, body, prior, settings), OpenData(sampler, photos, settings, held_out, validation)
 
 
 def _network(regressor: str | None, body: Body) -> RegressorNetwork:

@@ -1,10 +1,11 @@
-"""The open regressor's training as a Lightning module: losses on synthetic people and photos, schedule, validation."""
+"""The open regressor's training as a Lightning module: losses on synthetic people and photos, schedule, scores."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
-import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,16 +28,15 @@ from dsr_fit.regressor.open_network import (
     in_full_precision,
     place,
 )
-from dsr_fit.regressor.open_regressor import parameters_of
-from dsr_fit.render.renderer import Renderer
+from dsr_fit.regressor.open_regressor import parameters_of, write_network
 from dsr_fit.rotation import angle_between
-from dsr_fit.training.losses import diverged
-from dsr_fit.training.open_photos import RESOLUTION, WINDOW, WINDOW_PIXELS, PhotoBatch, mirrored
-from dsr_fit.training.settings import TrainSettings
+from dsr_fit.training.open_photos import WINDOW, WINDOW_PIXELS, PhotoBatch, mirrored
+from dsr_fit.training.regressor_training import RegressorTraining
+from dsr_fit.training.settings import RESOLUTION, SCRATCH, TrainSettings
 from dsr_fit.training.synthetic.samples import Truth
 
 WEIGHT_DECAY = 0.02
-LEARNING_RATES = {"scratch": 8e-4, "open": 2e-4}
+SCRATCH_RATE, LEARNING_RATE = 8e-4, 2e-4
 """Highest learning rate: from scratch, and from trained weights."""
 
 WARM_UP = 0.04
@@ -53,58 +53,36 @@ BODY_LOSSES = ("points", "rotations", "root", "shape", "depth")
 """Losses on photos against the fitted body."""
 
 
-@dataclass(frozen=True)
-class TrainingBatch:
-    """Synthetic people, people in photos, or both."""
+class TrainingBatch(NamedTuple):
+    """Synthetic people, people in photos, or both; Lightning moves it to the device."""
 
     synthetic: tuple[Sight, Truth] | None
     photos: PhotoBatch | None
 
-    def to(self, device: torch.device) -> TrainingBatch:
-        photos = self.photos and self.photos.to(device)
-        if self.synthetic is None:
-            return TrainingBatch(None, photos)
-        sight, truth = self.synthetic
-        return TrainingBatch((sight.to(device), Truth(*(value.to(device) for value in vars(truth).values()))), photos)
 
-
-class OpenTraining(lightning.LightningModule):
+class OpenTraining(RegressorTraining):
     """Trains a `RegressorNetwork`."""
 
-    body: Body
+    network: RegressorNetwork
 
     def __init__(
         self, network: RegressorNetwork, body: Body, semantic_prior: SemanticPrior | None, settings: TrainSettings
     ) -> None:
-        """`semantic_prior` may be None if no term needs it."""
-        super().__init__()
-        self.network, self.body, self.settings = network, body, settings
+        super().__init__(network, body, semantic_prior, settings)
         self.shape_metric = shape_metric(body)
         weights = settings.weights
         terms = {name: getattr(RECIPE, name) * getattr(weights, name) for name in ("dsr_mc", "dsr_c", "silhouette")}
         self.config = FitConfig(weights=replace(RECIPE, keypoints=0, **terms), semantics=settings.semantics)
-        if semantic_prior is not None and not settings.semantics.outfits:
-            semantic_prior = replace(semantic_prior, outfits=None)
-        self.semantic_prior, self.pose_prior = semantic_prior, load_pose_prior("ranges")
-        self.renderer = Renderer(body.faces, body.num_vertices, device="cpu")
+        self.pose_prior = load_pose_prior("ranges")
 
     def on_fit_start(self) -> None:
-        """Move everything that isn't a weight to the weights' device."""
-        device = self.device
-        self.body, self.shape_metric = self.body.to(device), self.shape_metric.to(device)
-        self.semantic_prior = self.semantic_prior and self.semantic_prior.to(device)
-        self.pose_prior = self.pose_prior.to(device)
-        kind = "cuda" if device.type == "cuda" else "cpu"
-        self.renderer = Renderer(self.body.faces, self.body.num_vertices, device=kind)
+        super().on_fit_start()
+        self.shape_metric, self.pose_prior = self.shape_metric.to(self.device), self.pose_prior.to(self.device)
 
-    def transfer_batch_to_device(
-        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
-    ) -> TrainingBatch:
-        return batch.to(device)
+    def write(self, path: Path) -> None:
+        write_network(path, self.network, self.body)
 
-    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        # Dropout draws from torch's generator, which a checkpoint doesn't hold.
-        torch.manual_seed(1_000_003 * (self.settings.seed + 1009 * self.global_rank) + self.global_step)
+    def loss(self, batch: TrainingBatch) -> tuple[Tensor, int]:
         parts, counts = [], []
         if batch.synthetic is not None:
             parts.append(self._on_synthetic(*batch.synthetic))
@@ -114,16 +92,13 @@ class OpenTraining(lightning.LightningModule):
             counts.append(len(batch.photos))
         total = sum(count * part for count, part in zip(counts, parts, strict=True)) / sum(counts)
         assert isinstance(total, Tensor)
-        if not bool(total.isfinite()):
-            raise diverged(self.global_step)
-        self.log("loss", total, prog_bar=True, on_step=False, on_epoch=True, batch_size=sum(counts))
-        return total
+        return total, sum(counts)
 
     def _on_synthetic(self, sight: Sight, truth: Truth) -> Tensor:
         guesses, turns = self.network(sight, self.body.skeleton), sight.turns()
         with in_full_precision(turns):
             values = [self.losses(guess, sight, turns, truth) for guess in guesses]
-        self._log_losses("", values[-1], len(sight))
+        self.log_losses(values[-1], len(sight))
         return self._of_guesses([torch.stack(list(value.values())).sum() for value in values])
 
     def _on_photos(self, photos: PhotoBatch) -> Tensor:
@@ -136,22 +111,18 @@ class OpenTraining(lightning.LightningModule):
         with in_full_precision(turns):
             bodies = [mirrored(place(guess, sight, turns, skeleton), photos.mirror) for guess in guesses]
             values = [self.photo_losses(body, photos) for body in bodies]
-            if self.settings.weights.rendered and self.global_step >= self.settings.dsr_from:
+            if self.renders:
                 values[-1] |= self.rendered_losses(bodies[-1], photos)
             means = [
                 {name: _mean(loss, trusted if name in BODY_LOSSES else evenly) for name, loss in value.items()}
                 for value in values
             ]
-        self._log_losses("photo_", means[-1], len(photos))
+        self.log_losses(means[-1], len(photos), "photo_")
         nothing = 0 * guesses[-1].pose.sum()  # keeps the graph until the first term begins
         return self._of_guesses([torch.stack([nothing, *mean.values()]).sum() for mean in means])
 
     def _of_guesses(self, losses: list[Tensor]) -> Tensor:
         return losses[-1] + self.settings.synthetic_weights.earlier * torch.stack(losses[:-1]).sum()
-
-    def _log_losses(self, kind: str, losses: dict[str, Tensor], count: int) -> None:
-        for name, value in losses.items():
-            self.log(f"loss_{kind}{name}", value, on_step=False, on_epoch=True, batch_size=count)
 
     def losses(self, guess: Guess, sight: Sight, turns: Tensor, truth: Truth) -> dict[str, Tensor]:
         """Each weighted loss of one of the network's guesses."""
@@ -174,8 +145,7 @@ class OpenTraining(lightning.LightningModule):
             "points": settings.points * deep.norm(dim=-1).mean(),
             "rotations": settings.rotations * turned[:, 1:].mean(),
             "root": settings.root * turned[:, 0].mean(),
-            "shape": settings.shape
-            * (torch.einsum("bi,kij,bj->bk", shape, self.shape_metric, shape) + 1e-8).sqrt().mean(),
+            "shape": settings.shape * self._t_pose(shape).mean(),
             "depth": settings.depth * depth.abs().mean(),
             "spread": settings.spread * (guess.spread + angle * (-guess.spread).exp()).mean(),
             "error": settings.error * (guess.error + missed * (-guess.error).exp()).mean(),
@@ -226,16 +196,17 @@ class OpenTraining(lightning.LightningModule):
         """(B, 10) differences -> (B, 2) distance of the T-pose's vertices, see `shape_metric`."""
         return (torch.einsum("bi,kij,bj->bk", betas, self.shape_metric, betas) + 1e-8).sqrt()
 
-    @torch.no_grad()
-    def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
-        with torch.autocast(self.device.type, enabled=False):
-            if batch.synthetic is not None:
-                sight, truth = batch.synthetic
-                blind = replace(sight, world=0 * sight.world, labels_seen=0 * sight.labels_seen)
-                for name, seen in (("", sight), ("_keypoints_only", blind)):
-                    self._log_scores(name, scores_of(self.estimate(seen), truth, self.body))
-            if batch.photos is not None:
-                self._log_scores("_photos", self._photo_scores(batch.photos))
+    def scores(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        found = {}
+        if batch.synthetic is not None:
+            sight, truth = batch.synthetic
+            blind = replace(sight, world=0 * sight.world, labels_seen=0 * sight.labels_seen)
+            for kind, seen in (("", sight), ("_keypoints_only", blind)):
+                scores = scores_of(self.estimate(seen), truth, self.body)
+                found |= {name + kind: value for name, value in scores.items()}
+        if batch.photos is not None:
+            found |= {f"{name}_photos": value for name, value in self._photo_scores(batch.photos).items()}
+        return found
 
     def _photo_scores(self, photos: PhotoBatch) -> dict[str, Tensor]:
         """Keypoint error, and the distance to the fitted bodies where known."""
@@ -251,13 +222,9 @@ class OpenTraining(lightning.LightningModule):
         """The last guess."""
         return place(self.network(sight, self.body.skeleton)[-1], sight, sight.turns(), self.body.skeleton)
 
-    def _log_scores(self, kind: str, scores: dict[str, Tensor]) -> None:
-        for name, value in scores.items():
-            self.log(name + kind, value.mean(), batch_size=len(value))
-
     def configure_optimizers(self):
-        settings, start = self.settings, "scratch" if self.settings.regressor == "scratch" else "open"
-        rate = settings.learning_rate or LEARNING_RATES[start]
+        settings = self.settings
+        rate = settings.learning_rate or (SCRATCH_RATE if settings.regressor == SCRATCH else LEARNING_RATE)
         optimizer = torch.optim.AdamW(self.parameters(), rate, weight_decay=WEIGHT_DECAY)
         if settings.schedule == "one-cycle":
             steps = max(settings.steps, 8)  # torch's cycle needs a step or two to rise in

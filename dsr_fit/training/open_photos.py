@@ -24,12 +24,9 @@ from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.synthetic.detector_errors import box
 from dsr_fit.training.synthetic.samples import FEWEST, Mix, Scene, Truth, drop_observations, finish
 
-RESOLUTION = 112
-"""Pixels of the crop's render."""
-
 WINDOW, WINDOW_PIXELS = 1.5, 168
 """The stored label maps: side over the crop's, so that shifted crops stay inside, and pixels. The crop is the middle
-of it, at `RESOLUTION`."""
+of it, at `settings.RESOLUTION`."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,9 @@ class PhotoBatch:
 
     def to(self, device: torch.device) -> PhotoBatch:
         """`observed` stays on the CPU; its users move what they need."""
-        truth = Truth(*(value.to(device) for value in vars(self.truth).values()))
-        tensors = {name: getattr(self, name).to(device) for name in ("mirror", "has_body", "weight")}
-        return replace(self, sight=self.sight.to(device), truth=truth, **tensors)
+        truth = Truth(*(value.to(device) for value in self.truth))
+        tensors = {name: getattr(self, name).to(device) for name in ("sight", "mirror", "has_body", "weight")}
+        return replace(self, truth=truth, **tensors)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Fitted people as labels for a regressor: from a folder of `dsr-fit batch`, or a dataset in SPIN's or DSR's `.npz`."""
+"""Pseudo-labels to train a regressor on: from a folder of `dsr-fit batch`, or from SPIN's or DSR's `.npz`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from dsr_fit.io.images import image_size, read_image
 from dsr_fit.io.label_files import keep_own_labels, read_labels
 from dsr_fit.io.spin_file import SCALE_PIXELS, FullCamera, SpinFile, read_spin
 from dsr_fit.labels import UNKNOWN
-from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import crop_camera_of
 from dsr_fit.observe.perception import MIN_KEYPOINTS
 
@@ -36,13 +35,11 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """N people: what was observed of each, and a body that was fitted to it."""
+    """N people: the observations of each, and the body that was fitted to them."""
 
     images: Path
     """Folder that `imgname` is relative to."""
     imgname: tuple[str, ...]
-    person: np.ndarray
-    """(N,) int, which person of the image."""
     keypoints: np.ndarray
     """(N, 49, 3) float32 pixels and confidence, 0 where unobserved."""
     world: np.ndarray
@@ -58,13 +55,13 @@ class PseudoLabels:
     image_size: np.ndarray
     """(N, 2) int, width, height."""
     has_body: np.ndarray
-    """(N,) bool: the parameters belong to the body that is trained for; and may be trained on."""
+    """(N,) bool: whether the parameters may be trained on: they belong to the trained body, and the gate agrees."""
     quality: np.ndarray
     """(N,) float32 0..1, the gate's probability that the fit is good; 1 where unknown."""
     accepted: np.ndarray
-    """(N,) bool, by the gate; all true for a `.npz`, which has no verdicts."""
+    """(N,) bool: accepted by the gate; all of a `.npz`, which has no verdicts."""
     unjudged: np.ndarray
-    """(N,) bool, fits of `dsr-fit batch` that no gate was calibrated for; none of them is accepted."""
+    """(N,) bool: fits of `dsr-fit batch` for which no gate is calibrated; none of them is accepted."""
     label_maps: tuple[bytes | Path | None, ...]
     """PNG of each person's label map, read by `labels`; None where there is none."""
 
@@ -74,11 +71,14 @@ class PseudoLabels:
     def rows(self, index: np.ndarray | list[int]) -> PseudoLabels:
         """The people of these row numbers, in that order, or of a (N,) bool mask."""
         chosen = np.arange(len(self))[index]
-        arrays = {name: value[chosen] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        texts: dict[str, Any] = {
-            name: tuple(getattr(self, name)[row] for row in chosen) for name in ("imgname", "label_maps")
-        }
-        return replace(self, **arrays, **texts)
+        columns = {name: value for name, value in vars(self).items() if name != "images"}
+        return replace(
+            self,
+            **{
+                name: value[chosen] if isinstance(value, np.ndarray) else tuple(value[row] for row in chosen)
+                for name, value in columns.items()
+            },
+        )
 
     def parameters(self, rows: np.ndarray | list[int]) -> Parameters:
         """The fitted bodies of these rows, in the frame of `intrinsics`."""
@@ -112,23 +112,6 @@ class PseudoLabels:
         keypoints = self.keypoints[row]
         return keep_own_labels(read_labels(packed, (width, height)), keypoints, Crop.around(keypoints).side)
 
-    def observation(self, row: int, *, with_image: bool = False) -> Observation:
-        """What was seen of the person; the image black (and without memory of its own) unless it is asked for.
-
-        Its principal point is the image's centre: for labels in a crop's camera take `intrinsics`.
-        """
-        width, height = (int(length) for length in self.image_size[row])
-        image = self.image(row) if with_image else np.broadcast_to(np.zeros(3, np.uint8), (height, width, 3))
-        world = None
-        if self.world[row, :, 3].any():
-            focal, *center = (float(value) for value in self.intrinsics[row])
-            turn = ray_rotation(self.crop(row), focal, (center[0], center[1])).numpy()
-            world = self.world[row].copy()
-            world[:, :3] = world[:, :3] @ turn.T
-        focal = float(self.intrinsics[row, 0])
-        detection = Detection(self.keypoints[row], world, None, "pseudo-labels")
-        return Observation(image, detection, self.labels(row), "pseudo-labels", focal)
-
 
 def read_pseudo_labels(path: Path, body: Body, images: Path | None = None) -> PseudoLabels:
     """Everybody with a fit in a folder of `dsr-fit batch`, or with keypoints in a SPIN or DSR `.npz`.
@@ -161,7 +144,6 @@ def _of_shards(folder: Path, body: Body, images: Path | None) -> PseudoLabels:
     return PseudoLabels(
         images=(images or Path(manifest.images)).absolute(),
         imgname=tuple(row["imgname"] for row in rows),
-        person=np.array([row["person"] for row in rows], int),
         keypoints=_stacked((row["keypoints"] for row in rows), 49, 3),
         world=_stacked((_in_camera_axes(row) for row in rows), 49, 4),
         full_pose=_stacked((np.concatenate([row["global_orient"], row["body_pose"]]) for row in rows), 72),
@@ -181,10 +163,13 @@ def _in_camera_axes(row: Row) -> np.ndarray:
     """(49, 4) the detector's landmarks, which are seen along the ray to its crop's centre, in the image's axes."""
     if row["world_landmarks"] is None:
         return np.zeros((49, 4), np.float32)
-    world = row["world_landmarks"].copy()
-    x, y = (float(value) for value in row["principal_point"])
-    world[:, :3] = world[:, :3] @ ray_rotation(Crop.around(row["keypoints"]), row["focal_length"], (x, y)).numpy()
-    return world
+    return _turned(row["world_landmarks"], Crop.around(row["keypoints"]), row["focal_length"], row["principal_point"])
+
+
+def _turned(world: np.ndarray, crop: Crop, focal: float, center: np.ndarray) -> np.ndarray:
+    """(49, 4) landmarks that are seen along the ray to a crop's centre, in the axes of the image's camera."""
+    turn = ray_rotation(crop, float(focal), (float(center[0]), float(center[1]))).numpy()
+    return np.concatenate([world[:, :3] @ turn, world[:, 3:]], 1)
 
 
 def _of_spin(path: Path, body: Body, images: Path) -> PseudoLabels:
@@ -216,7 +201,6 @@ def _of_spin(path: Path, body: Body, images: Path) -> PseudoLabels:
     return PseudoLabels(
         images=images,
         imgname=names,
-        person=_numbered(names),
         keypoints=keypoints,
         world=_world(file, full)[chosen],
         full_pose=pose.astype(np.float32),
@@ -251,11 +235,10 @@ def _world(file: SpinFile, full: FullCamera | None) -> np.ndarray:
         return world
     usable = np.isfinite(file.joints).all(2) & (file.joints[..., 3] > 0)
     world[:, 25:] = np.where(usable[..., None], file.joints, 0)
-    for row in range(len(file) if full is not None else 0):
-        assert full is not None
-        x, y = (float(value) for value in full.principal_point[row])
-        crop = Crop((float(file.center[row, 0]), float(file.center[row, 1])), SCALE_PIXELS * float(file.scale[row]))
-        world[row, :, :3] = world[row, :, :3] @ ray_rotation(crop, float(full.focal_length[row]), (x, y)).numpy()
+    if full is not None:
+        for row, (center, scale) in enumerate(zip(file.center, file.scale, strict=True)):
+            crop = Crop((float(center[0]), float(center[1])), SCALE_PIXELS * float(scale))
+            world[row] = _turned(world[row], crop, full.focal_length[row], full.principal_point[row])
     return world
 
 
@@ -278,25 +261,11 @@ def _translations(
 
 def _sizes(images: Path, names: tuple[str, ...]) -> np.ndarray:
     """(N, 2) width and height as the images are seen, from their headers."""
-    sizes = {name: _size(beneath(images, name)) for name in dict.fromkeys(names)}
-    return np.array([sizes[name] for name in names]).reshape(-1, 2)
-
-
-def _size(path: Path) -> tuple[int, int]:
     try:
-        return image_size(path)
+        sizes = {name: image_size(beneath(images, name)) for name in dict.fromkeys(names)}
     except InputError as error:
         raise InputError(f"{error}; name the folder of the images with --images") from None
-
-
-def _numbered(names: tuple[str, ...]) -> np.ndarray:
-    """(N,) which person of its image each is, in the file's order."""
-    seen: dict[str, int] = {}
-    numbers = []
-    for name in names:
-        numbers.append(seen.get(name, 0))
-        seen[name] = numbers[-1] + 1
-    return np.array(numbers, int)
+    return np.array([sizes[name] for name in names]).reshape(-1, 2)
 
 
 def _stacked(values: Iterable[Any], *shape: int) -> np.ndarray:

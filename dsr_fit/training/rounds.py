@@ -21,19 +21,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dsr_fit.dataset.manifest import describe, differences
+from dsr_fit.dataset.manifest import describe
 from dsr_fit.dataset.progress import Report
 from dsr_fit.dataset.rank import accept_best
 from dsr_fit.dataset.run import Resources, read_results
 from dsr_fit.dataset.schema import STATUSES, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import locked
-from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate.cached_source import CachedSource
 from dsr_fit.evaluate.calibrate_gate import calibrate_gate
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate
 from dsr_fit.gate.gate import read_gate, write_gate
 from dsr_fit.io.files import replacing
+from dsr_fit.training.records import check_record, read_record, write_record
 from dsr_fit.training.rounds_table import write_table
 from dsr_fit.training.settings import TrainSettings
 
@@ -116,13 +116,9 @@ class Rounds:
     def opened(self) -> Iterator[None]:
         """The folder locked for this run. Raises UsageError for a folder of another plan."""
         with locked(self.out):
-            path, identity = self.out / IDENTITY, self.plan.identity()
-            known = _read_json(path)
-            if known is None:
-                _write_json(path, identity)
-            elif known != identity:
-                changed = "; ".join(differences(known, identity))
-                raise UsageError(f"--out {self.out}: was begun with other settings ({changed}); choose another --out")
+            identity = self.plan.identity()
+            if not check_record(self.out / IDENTITY, identity):
+                write_record(self.out / IDENTITY, identity)
             yield
 
     def round(
@@ -193,7 +189,7 @@ class Rounds:
             started = time.perf_counter()
             found = work()
             records[stage] = {**found, "seconds": round(time.perf_counter() - started, 1)}
-            _write_json(folder / STAGES, records)
+            write_record(folder / STAGES, records)
         return records[stage]
 
 
@@ -204,7 +200,7 @@ def round_folder(out: Path, number: int) -> Path:
 
 def read_stages(folder: Path) -> StageRecords:
     """The finished stages of a folder and their results. Raises InputError for a damaged file."""
-    return _read_json(folder / STAGES) or {}
+    return read_record(folder / STAGES) or {}
 
 
 def _accepted(folder: Path, share: float) -> dict[str, Any]:
@@ -218,19 +214,3 @@ def _accepted(folder: Path, share: float) -> dict[str, Any]:
 def _counts(rows: Iterator[Row]) -> dict[str, int]:
     counted = Counter(row["status"] for row in rows)
     return {status: counted[status] for status in STATUSES}
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The content, or None without the file. Raises InputError for a damaged one."""
-    if not path.exists():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); use another --out") from None
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """The whole file or none. Raises InputError if it can't be written."""
-    with replacing(path, durable=True) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.metrics import bootstrap
 from dsr_fit.evaluate.regressor import Values, read_values
-from dsr_fit.io.files import replacing
 
 Figures = Mapping[str, Mapping[str, Any]]
 """Table -> figure -> mean, low, high, count, median."""
@@ -68,9 +66,7 @@ def write_table(out: Path, folders: Mapping[str, Path]) -> dict[str, Figures]:
     Raises InputError for damaged values.
     """
     found: dict[str, Figures] = {name: summary(read_evaluation(folder)) for name, folder in folders.items()}
-    for name, text in (("table.json", json.dumps(found, indent=1) + "\n"), ("table.md", markdown(found))):
-        with replacing(out / name, durable=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    tables.write_report(out / "table.json", found, markdown(found))
     return found
 
 
@@ -100,19 +96,10 @@ def markdown(found: Mapping[str, Figures]) -> str:
     for name, columns in COLUMNS.items():
         titles = [column.title for column in columns if any(column.title in one[name] for one in found.values())]
         if titles:
-            rows = [[who, *(cell(one[name].get(title)) for title in titles)] for who, one in found.items()]
+            rows = [[who, *(tables.cell(one[name].get(title), 2) for title in titles)] for who, one in found.items()]
             counts = [_counts(found, name, title) for title in titles]
             parts += [f"## {name.capitalize()}", tables.table(["regressor", *titles], [*rows, ["people", *counts]])]
     return "\n\n".join(parts) + "\n"
-
-
-def cell(value: Mapping[str, Any] | None) -> str:
-    """mean [low, high]."""
-    if value is None:
-        return ""
-    if value["low"] is None:
-        return f"{value['mean']:.2f}"
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
 def _counts(found: Mapping[str, Figures], name: str, title: str) -> str:

@@ -1,4 +1,4 @@
-"""Everything that `dsr-fit train` takes."""
+"""The options of `dsr-fit train`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Literal
 
 from dsr_fit.config import Semantics
 from dsr_fit.errors import UsageError
+from dsr_fit.model_files import ModelFiles
+
+RESOLUTION = 112
+"""Pixels of the side of a crop's render in training."""
 
 SCRATCH = "scratch"
 """Name of an untrained regressor."""
@@ -27,7 +31,7 @@ class LossWeights:
     dsr_c: float = 1.0
     """DSR-C: the body stays inside its clothing."""
     silhouette: float = 0.0
-    """The baseline that the paper improves on, match of body and clothed person; its unit is that of DSR-MC."""
+    """The paper's baseline: the rendered body matches the whole clothed person; a multiple of DSR-MC's weight."""
 
     def __post_init__(self) -> None:
         _check_weights("weights", self)
@@ -66,7 +70,29 @@ class SyntheticWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings:
+class TrainOptions:
+    """Options that `dsr-fit train` and `dsr-fit rounds` share."""
+
+    steps: int = 2000
+    """Training steps, one batch each."""
+    learning_rate: float | None = None
+    """Highest learning rate; default: the regressor's own."""
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    """Learning rate up and down in one cycle, or constant after a warm-up."""
+    synthetic: Path | None = None
+    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: none)."""
+    synthetic_share: float = 0.75
+    """Share of synthetic people in each batch, if there are both these and photos."""
+    dsr_after: float = 0.2
+    """Share of the steps before the rendered losses start."""
+    precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
+    """Precision of the network's layers in training; geometry is always in single precision."""
+    threads: int | None = None
+    """Torch's CPU threads in training; default: torch's own choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(TrainOptions, ModelFiles):
     """Train a regressor on synthetic people, on fitted people in photos, or on both; the same command resumes."""
 
     out: Path
@@ -78,50 +104,26 @@ class TrainSettings:
     regressor: str | None = None
     """What to start from: `open`, our .safetensors file, a checkpoint of DSR, SPIN or EFT, or `scratch`; default: the
     one for the body."""
-    smpl_mean_params: Path | None = None
-    """smpl_mean_params.npz, for checkpoints that lack the mean parameters."""
-    body: str | None = None
-    """`open`, or an official SMPL .pkl or .npz; default: the one set in the environment, else `open`."""
-    joint_regressor_extra: Path | None = None
-    """J_regressor_extra.npy, for official SMPL."""
-    semantic_prior: Path | None = None
-    """A semantic prior for the body: ours (.npz), or DSR's semantic_prior.npy for official SMPL."""
-    synthetic: Path | None = None
-    """Folder of synthetic people (HMR: of rendered cases); default: bare bodies, drawn on the fly (HMR: none)."""
-    synthetic_share: float = 0.75
-    """Share of synthetic people in each batch, if there are both these and photos."""
     gate: Literal["accepted", "unjudged", "all"] = "accepted"
-    """Fits whose bodies are trained on: those the quality gate accepted, these and those no gate is calibrated for, or
-    all. Keypoints and label maps are always used."""
+    """Fits whose bodies are trained on: `accepted` by the quality gate, or also the `unjudged` ones, for which no gate
+    is calibrated, or `all`. Keypoints and label maps are used of everyone."""
     by_quality: bool = True
     """Weight each body by the gate's probability that the fit is good."""
     held_out: float = 0.05
-    """Share of the photos used for validation only; chosen by name."""
-    steps: int = 2000
-    """Training steps, one batch each."""
+    """Share of the photos that are held out for validation, chosen by their names."""
     epoch: int = 200
     """Steps between checkpoints, which come with validation scores."""
     batch: int | None = None
     """People per batch; default: the regressor's own (`open`: 512, HMR: 64)."""
-    learning_rate: float | None = None
-    """Highest learning rate; default: the regressor's own."""
-    schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    """Learning rate up and down in one cycle, or constant after a warm-up."""
     weights: LossWeights = field(default_factory=LossWeights)
     synthetic_weights: SyntheticWeights = field(default_factory=SyntheticWeights)
     semantics: Semantics = field(default_factory=Semantics)
-    dsr_after: float = 0.2
-    """Share of the steps before the rendered terms start."""
     seed: int = 0
     """Random seed; the same seed gives the same weights."""
-    precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
-    """Of the network's layers; geometry is always in single precision."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the training runs; `auto` takes a GPU where torch sees one."""
+    """Where the training runs; `auto` is the best that works: a GPU needs torch's CUDA build and nvdiffrast."""
     devices: int = 1
     """How many GPUs."""
-    threads: int | None = None
-    """Of torch, on the CPU; default: torch's own choice."""
 
     def __post_init__(self) -> None:
         """Raises UsageError for numbers that can't work."""

@@ -5,34 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import random
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import OPEN_BODY, load_body
-from dsr_fit.dataset.manifest import differences
-from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.io.files import replacing
-from dsr_fit.regressor.open_regressor import ASSET, write_network
+from dsr_fit.regressor.open_regressor import ASSET
 from dsr_fit.render.device import choose_device
-from dsr_fit.training import open_data
+from dsr_fit.training import hmr_data, open_data
 from dsr_fit.training.checkpointing import DECAY, checkpoint_callbacks, last_checkpoint, loggers
-from dsr_fit.training.open_data import OpenData
 from dsr_fit.training.pictures import save_picture
+from dsr_fit.training.records import check_record, write_record
+from dsr_fit.training.regressor_training import TrainingData
 from dsr_fit.training.settings import SCRATCH, TrainSettings
 from dsr_fit.training.splits import Report
 
@@ -52,25 +47,23 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
         report: takes a line with the number of people, and one after each epoch.
     Raises: InputError and UsageError for settings or files that can't be used.
     """
-    files = Settings(
-        body=settings.body,
-        regressor=settings.regressor,
-        joint_regressor_extra=settings.joint_regressor_extra,
-        smpl_mean_params=settings.smpl_mean_params,
-        semantic_prior=settings.semantic_prior,
-    )
-    body = load_body(files.body_path() or "open", settings.joint_regressor_extra)
-    kind = kind_of(files.regressor_name(), body)
+    body = load_body(settings.body_path() or "open", settings.joint_regressor_extra)
+    kind = kind_of(settings.regressor_name(), body)
     out = settings.out / WEIGHTS[kind]
-    identity = _identity(settings, files)
-    _check_settings(settings.out, identity)
+    identity = _identity(settings)
+    if settings.out.exists() and not settings.out.is_dir():
+        raise InputError(f"--out {settings.out}: is a file; name a folder")
+    check_record(settings.out / SETTINGS, identity)
     if out.exists():
         return out
     device = choose_device(settings.device)
-    with _threads(settings.threads), _quiet(), kept_random_state(device):
-        lightning.seed_everything(settings.seed, verbose=False)
-        module, data, write = _prepare(kind, settings, files, body, report or _silent)
-        _save_settings(settings.out, identity)
+    gpus = range(torch.cuda.device_count() if device == "cuda" or torch.cuda.is_initialized() else 0)
+    with _threads(settings.threads), _quiet(), torch.random.fork_rng(gpus):
+        torch.manual_seed(settings.seed)
+        module, data = (open_data if kind == "open" else hmr_data).prepare(
+            settings, body, report or (lambda line: None)
+        )
+        write_record(settings.out / SETTINGS, identity)
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             precision=settings.precision,
@@ -94,7 +87,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
         state = torch.load(settings.out / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
         if trainer.is_global_zero:
-            write(out)
+            module.write(out)
     return out
 
 
@@ -115,47 +108,35 @@ def decay_of(steps: int) -> float:
     return min(DECAY, max(0.0, 1 - 5 / steps))
 
 
-def _prepare(
-    kind: Literal["open", "hmr"], settings: TrainSettings, files: Settings, body: Body, report: Report
-) -> tuple[lightning.LightningModule, OpenData | None, Callable[[Path], None]]:
-    """The module, its data if separate, and a function that writes the weights."""
-    if kind == "open":
-        module, data = open_data.prepare(settings, files, body, report)
-        return module, data, lambda path: write_network(path, module.network, body)
-    from dsr_fit.training import hmr_setup
-
-    training = hmr_setup.prepare(settings, files, body, report)
-    return training, None, lambda path: hmr_setup.write_checkpoint(path, training)
-
-
-def _silent(line: str) -> None:
-    pass
-
-
 class EpochReport(Callback):
-    """Reports each epoch, and saves a picture if the module doesn't do that itself."""
+    """Reports each epoch, and saves its picture."""
 
-    def __init__(self, settings: TrainSettings, data: OpenData | None, report: Report | None) -> None:
-        self.settings, self.data, self.report = settings, data, report or _silent
+    def __init__(self, settings: TrainSettings, data: TrainingData, report: Report | None) -> None:
+        self.settings, self.data, self.report = settings, data, report
         self.started = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         done, now = trainer.current_epoch + 1, time.perf_counter()
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         shown = [f"{name} {values[name]:.4g}" for name in REPORTED if name in values]
-        self.report(f"epoch {done} of {self.settings.epochs}: {', '.join(shown)} ({now - self.started:.0f} s)")
+        if self.report:
+            self.report(f"epoch {done} of {self.settings.epochs}: {', '.join(shown)} ({now - self.started:.0f} s)")
         self.started = now
-        if self.data is not None and trainer.is_global_zero:
-            save_picture(self.settings.out / "pictures", self.data.picture(pl_module), trainer)
+        if trainer.is_global_zero:
+            pl_module.eval()
+            with torch.no_grad():
+                picture = self.data.picture(pl_module)
+            pl_module.train()
+            save_picture(self.settings.out / "pictures", picture, trainer)
 
 
 REPORTED = ("loss", "mpjpe", "pa_mpjpe", "keypoint_error_rel_photos", "mpjpe_photos")
 
 
-def _identity(settings: TrainSettings, files: Settings) -> dict[str, Any]:
+def _identity(settings: TrainSettings) -> dict[str, Any]:
     """What must not change when a training is resumed: the settings, and the contents of files and folders."""
     values = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    start = None if settings.regressor == SCRATCH else Path(files.regressor_name() or "open").expanduser()
+    start = None if settings.regressor == SCRATCH else Path(settings.regressor_name() or "open").expanduser()
     named = [*settings.labels, *([settings.synthetic] if settings.synthetic else [])]
     values["contents"] = {
         "regressor": sha256(start) if start and start.is_file() else sha256(shipped(ASSET)),
@@ -171,31 +152,6 @@ def _contents(path: Path) -> str:
     files = sorted(each for each in path.glob("*") if each.is_file() and not each.name.startswith("."))
     listed = "".join(f"{each.name} {each.stat().st_size}\n" for each in files)
     return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _check_settings(out: Path, identity: dict[str, Any]) -> None:
-    """Raises UsageError if the folder holds a training with other settings, InputError if it can't be used."""
-    path = out / SETTINGS
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; name a folder")
-    if not path.exists():
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); choose another --out") from None
-    changed = "; ".join(differences(before, identity))
-    if changed:
-        raise UsageError(f"--out {out}: holds a training with other settings ({changed}); choose another")
-
-
-def _save_settings(out: Path, identity: dict[str, Any]) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: can't be made ({error.strerror}); choose another") from None
-    with replacing(out / SETTINGS) as temporary:
-        temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -223,21 +179,3 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-@contextmanager
-def kept_random_state(device: str) -> Iterator[None]:
-    """Restore the global random state of `random`, NumPy and torch, and Lightning's seed variables."""
-    gpus = range(torch.cuda.device_count() if device == "cuda" or torch.cuda.is_initialized() else 0)
-    state, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (Lightning seeds the legacy generator)
-    seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
-    try:
-        with torch.random.fork_rng(gpus):
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(legacy)  # noqa: NPY002
-        for name, value in seeds.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

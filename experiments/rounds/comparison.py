@@ -15,10 +15,9 @@ from dsr_fit.evaluate import tables
 from dsr_fit.evaluate.metrics import paired_difference
 from dsr_fit.evaluate.regressor import Values
 from dsr_fit.fitting.saving import versions
-from dsr_fit.io.files import replacing
 from dsr_fit.training import rounds_table
 from dsr_fit.training.rounds import IDENTITY, read_stages
-from dsr_fit.training.rounds_table import COLUMNS, Column, cell, read_evaluation, summary
+from dsr_fit.training.rounds_table import COLUMNS, Column, read_evaluation, summary
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,7 @@ class Regressor:
 def write_comparison(out: Path, arms: Mapping[str, str], regressors: Sequence[Regressor]) -> dict[str, Any]:
     """Write `comparison.json` and `comparison.md`, and return the content."""
     found = compared(out, arms, regressors)
-    for name, text in (("comparison.json", json.dumps(found, indent=1) + "\n"), ("comparison.md", markdown(found))):
-        with replacing(out / name, durable=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    tables.write_report(out / "comparison.json", found, markdown(found))
     return found
 
 
@@ -122,7 +119,10 @@ def markdown(found: Mapping[str, Any]) -> str:
                 [f"{one['of']} - {one['to']}", *(_difference(one[name].get(title)) for title in titles)]
                 for one in differences
             ]
-            parts += [f"## Differences: {name}", "Person by person; bold where 0 lies outside the interval."]
+            parts += [
+                f"## Differences: {name}",
+                f"Person by person; bold where 0 lies outside the interval, of {tables.MIN_PEOPLE} people or more.",
+            ]
             parts.append(tables.table(["difference", *titles], rows))
     parts += ["## Seconds of each round", tables.table(["round", *_STAGES], _costs(found["regressors"]))]
     return "\n\n".join(parts) + "\n"
@@ -146,6 +146,6 @@ def _costs(regressors: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _difference(value: Mapping[str, Any] | None) -> str:
-    """In bold where 0 lies outside the interval."""
-    bold = value is not None and value["low"] is not None and (value["low"] > 0 or value["high"] < 0)
-    return f"**{cell(value)}**" if bold else cell(value)
+    """In bold where it is significant."""
+    text = tables.cell(value, 2)
+    return f"**{text}**" if value is not None and tables.is_significant(value) else text

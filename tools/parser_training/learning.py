@@ -9,10 +9,10 @@ import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
+from confusion import Confusion
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dsr_fit.evaluate.metrics import Confusion
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observe.network_parser import CLASSES, SIZE, ParserNetwork, prepare
 from dsr_fit.training.checkpointing import DECAY

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dsr_fit.evaluate.tables import is_significant
 from tables.results import result
 
 PHOTOS, PEOPLE = "estimates on photos", "estimates of rendered people"
@@ -136,10 +137,10 @@ def _mean(value: Mapping[str, Any] | None) -> str:
 
 
 def _interval(value: Mapping[str, Any] | None) -> str:
-    """In bold where 0 lies outside."""
+    """In bold where it is significant."""
     if value is None:
         return ""
     if value["low"] is None:
         return f"{value['mean']:+.2f}"
     text = f"{value['mean']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}]"
-    return f"**{text}**" if value["low"] > 0 or value["high"] < 0 else text
+    return f"**{text}**" if is_significant(value) else text

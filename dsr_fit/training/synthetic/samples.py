@@ -8,6 +8,7 @@ similar pose, seen from a similar side.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -63,8 +64,7 @@ class Mix:
     """Of the bare bodies, those seen only above some line in the picture."""
 
 
-@dataclass(frozen=True)
-class Truth:
+class Truth(NamedTuple):
     """The true bodies of a batch, full image's camera frame."""
 
     rotations: Tensor  # (B, 24, 3, 3)
@@ -100,7 +100,8 @@ class Sampler:
         self.people = _no_people() if people is None else people
         self.painted = self.people.rows(np.flatnonzero((self.people.keypoints[..., 2] > 0).sum(1) >= 8))
         self.detector_errors = RandomDetectorErrors() if people is None else DetectorErrorBank(self.painted)
-        self.poses, self.photo_poses = poses, photo_poses()
+        self.poses = poses
+        self.photo_poses = read_arrays(shipped("priors/pose/photo_poses.npz"))["body_pose"].astype(np.float64)
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Sight, Truth]:
         """What is seen of this many people, and the truth."""
@@ -139,11 +140,7 @@ class Sampler:
         return Scene(pose, betas, cam_t, rays, confidence, world, place, empty, np.zeros(count, bool))
 
     def _other_detectors(
-        self,
-        joints: np.ndarray,
-        in_sight: np.ndarray,
-        seen: Detected,
-        rng: np.random.Generator,
+        self, joints: np.ndarray, in_sight: np.ndarray, seen: Detected, rng: np.random.Generator
     ) -> Detected:
         """What was seen; for some people replaced by another detector's keypoints, of those `in_sight` (N, 49)."""
         rays, confidence, world = seen
@@ -225,20 +222,11 @@ def scene_of(people: People, labels: np.ndarray, seen: Detected | None = None) -
     """As the detector has found them, or with other rays, confidences and landmarks."""
     focal, centre = people.intrinsics[:, :1], people.intrinsics[:, 1:]
     window = np.concatenate([(people.window[:, :2] - centre) / focal, people.window[:, 2:] / focal], 1)
-    rays, confidence, world = as_found(people) if seen is None else seen
-    return Scene(
-        people.full_pose, people.betas, people.cam_t, rays, confidence, world, window, labels,
-        np.ones(len(people), bool),
-    )  # fmt: skip
-
-
-def as_found(people: People) -> Detected:
-    """Rays, confidences and `Scene.world` of people whom the detector has found."""
-    focal, centre = people.intrinsics[:, None, :1], people.intrinsics[:, None, 1:]
-    rays, confidence = (people.keypoints[..., :2] - centre) / focal, people.keypoints[..., 2]
-    turns = turns_to(box(rays, confidence > 0.2)[0])
-    world = np.concatenate([people.world[..., :3] @ turns, people.world[..., 3:]], 2)
-    return rays, confidence, world
+    if seen is None:
+        rays, confidence = (people.keypoints[..., :2] - centre[:, None]) / focal[:, None], people.keypoints[..., 2]
+        turns = turns_to(box(rays, confidence > 0.2)[0])
+        seen = rays, confidence, np.concatenate([people.world[..., :3] @ turns, people.world[..., 3:]], 2)
+    return Scene(people.full_pose, people.betas, people.cam_t, *seen, window, labels, np.ones(len(people), bool))
 
 
 def finish(scene: Scene, mirror: np.ndarray) -> tuple[Sight, Truth]:
@@ -279,11 +267,6 @@ def _cropped(scene: Scene, centre: np.ndarray, half: np.ndarray) -> np.ndarray:
     cut = scene.labels[np.arange(len(half))[:, None, None], row[:, :, None], column[:, None, :]]
     known = inside[:, 1, :, None] & inside[:, 0, None, :] & scene.labels_seen[:, None, None]
     return np.where(known, cut, np.uint8(UNKNOWN))
-
-
-def photo_poses() -> np.ndarray:
-    """(M, 69) poses of training photos."""
-    return read_arrays(shipped("priors/pose/photo_poses.npz"))["body_pose"].astype(np.float64)
 
 
 def _no_people() -> People:
