@@ -11,21 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import PERSON, Capture, refused
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
-from scenes import observe, open_body, person
 
 import dsr_fit
 from dsr_fit.camera import FOCAL_RANGE
-from dsr_fit.cli import main as cli
-from dsr_fit.config import FitConfig, Stage
 from dsr_fit.dataset.observing import Observer
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import Entry, Person
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.io.keypoint_files import Keypoints
 from dsr_fit.io.spin_file import read_spin
 from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
@@ -309,57 +304,8 @@ def test_a_label_map_of_background_alone_is_refused() -> None:
     assert (_observed(unknown).labels == 255).all()  # known to be unknown: a fit to keypoints alone
 
 
-# --- Results --------------------------------------------------------------------------------------
-
-
-def test_a_result_with_absurd_numbers_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitter = Fitter(open_body(), FitConfig(stages=(Stage(56, 1, 0.005),)))
-    observation = observe(person())
-    (good,) = fitter.fit([observation])
-    assert good.flaw() is None
-    absurd = {**good.metrics, "keypoint_error_px": {"before": 1.0, "after": 401.0}}
-    for changed, words in (
-        (replace(good, metrics=absurd), "off by 401 pixels, more than the image's diagonal"),
-        (replace(good, betas=np.full(10, np.nan, np.float32)), "not finite"),
-        (replace(good, metrics={**absurd, "keypoint_error_px": {"after": math.nan}}), "not finite"),
-    ):
-        monkeypatch.setattr(fitter, "fit", lambda _, changed=changed: [changed])
-        (outcome,) = fitter.fit_each([observation])
-        assert isinstance(outcome, InputError)
-        assert words in str(outcome)
-
-
-def test_the_command_hands_out_no_flawed_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    Image.new("RGB", SIZE, (90, 120, 150)).save(tmp_path / "a.png")
-    flat = _keypoints()[list(range(17))].astype(float).ravel().tolist()
-    (tmp_path / "k.json").write_text(json.dumps([{"keypoints": flat}]))
-    monkeypatch.setattr("dsr_fit.fitting.result.FitResult.flaw", lambda self: "the fit is off")
-    command = [str(tmp_path / "a.png"), "--keypoints", str(tmp_path / "k.json"), "--out", str(tmp_path / "m.obj")]
-    assert cli.main([*command, "--stages.0.iterations", "1", "--stages.1.iterations", "1"]) == 1
-    assert capfd.readouterr().err == "dsr-fit: the fit is off\n"
-    assert not (tmp_path / "m.obj").exists()
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
-def test_seeds_that_generators_do_not_take(seed: int) -> None:
-    with pytest.raises(UsageError, match=f"seed is {seed}; a whole number from 0 to 4294967295 works"):
-        FitConfig(seed=seed)
-
-
 def test_slots_of_the_messages_are_the_names_of_the_layout() -> None:
     keypoints = empty_keypoints()
     keypoints[KEYPOINT_INDEX["Nose (COCO)"]] = (60, 1e6, 0.9)
     with pytest.raises(InputError, match=r"its Nose \(COCO\) at"):
         check_person("somebody", Detection(keypoints), SIZE)
-
-
-@pytest.mark.parametrize("option", ["--out", "--body", "--regressor", "--semantic-prior", "--gate"])
-def test_names_longer_than_file_systems_take_are_one_line_wherever_they_stand(
-    option: str, capfd: Capture, tmp_path: Path
-) -> None:
-    words = {"--out": str(tmp_path / "mesh.obj"), option: f"{'n' * 300}.obj"}
-    status, line = refused(capfd, [str(PERSON), *(word for pair in words.items() for word in pair)])
-    assert status in (1, 2)
-    assert "nnnnnn" in line
