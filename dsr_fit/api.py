@@ -130,17 +130,23 @@ def _fitted(fitter: Fitter, waiting: list[Observation | Exception]) -> list[FitR
 
 def _for_each(name: str, value: Any, count: int, alone: bool) -> list[Any]:
     """An option's value for each image."""
-    several = isinstance(value, list) or (isinstance(value, tuple) and name != "bbox")
-    if not several:
+    one_box = name == "bbox" and isinstance(value, list | tuple) and not any(map(_may_be_box, value))
+    if one_box or not isinstance(value, list | tuple):
         return [value] * count
     if alone or len(value) != count:
         raise UsageError(f"{name}: a list of {len(value)} for {count} image(s); give one value, or one an image")
     return list(value)
 
 
+def _may_be_box(value: Any) -> bool:
+    return value is None or isinstance(value, list | tuple | np.ndarray)
+
+
 def _config(config: FitConfig | dict[str, Any] | str | Path | None, mode: Mode | None) -> FitConfig:
     if isinstance(config, dict):
         config = from_dict(FitConfig, config, FitConfig())
+    if not isinstance(config, FitConfig | str | Path | None):
+        raise UsageError(f"config is {config!r}; a FitConfig, a preset's name, a YAML file or a dictionary works")
     if not isinstance(config, FitConfig):
         config = load_config(config)
     return config if mode is None else from_dict(FitConfig, {"mode": mode}, config)
@@ -151,6 +157,8 @@ _FITTERS: dict[Any, tuple[Fitter, Gate]] = {}
 
 def _fitter(body: str | Path | Body, config: FitConfig, device: Literal["cpu", "cuda"]) -> tuple[Fitter, Gate]:
     """The fitter of these settings and its gate; the last one is kept for the next call."""
+    if not isinstance(body, str | Path | Body):
+        raise UsageError(f"body is {body!r}; `open`, the path of an SMPL file or a `Body` works")
     key = (body.sha256 if isinstance(body, Body) else str(body), config, device)
     if key not in _FITTERS:
         loaded = body if isinstance(body, Body) else load_body(body if body == "open" else Path(body).expanduser())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ SPIN_FOCAL = 5000.0
 """Focal length of SPIN's and DSR's camera, pixels of the 224 px crop."""
 
 SPIN_RESOLUTION = 224
+FOCAL_RANGE = (0.1, 100.0)
+"""Focal lengths in image diagonals that are taken for a camera's: a 4 mm to a 4,300 mm lens on 35 mm film."""
+
 CROP_MARGIN = 1.2
 """Side of the crop over the longer side of the keypoints' box."""
 
@@ -57,6 +61,12 @@ class Crop:
         center = (low + high) / 2
         side = CROP_MARGIN * max(float((high - low).max()), 1.0)
         return cls((float(center[0]), float(center[1])), side)
+
+
+def possible_focal(focal: float, image_size: tuple[int, int]) -> bool:
+    """Whether a camera of an image of (width, height) can have this focal length, both in pixels."""
+    diagonal = math.hypot(*image_size)
+    return FOCAL_RANGE[0] * diagonal <= focal <= FOCAL_RANGE[1] * diagonal
 
 
 def crop_intrinsics(intrinsics: Tensor, crops: list[Crop], resolution: int) -> Tensor:

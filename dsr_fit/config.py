@@ -198,6 +198,8 @@ class FitConfig:
         _at_least(TINY, "", self, "betas_step")
         _at_least(1, "", self, "stop_window")
         _at_least(0, "", self, "stop_improvement")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed is {self.seed}; a whole number from 0 to {2**32 - 1} works")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +105,32 @@ def test_a_list_may_have_an_option_for_each_image(result: FitResult) -> None:
 def test_arrays_that_are_no_images_are_refused(image: np.ndarray, words: str) -> None:
     with pytest.raises(InputError, match=words):
         dsr_fit.fit(image, config=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"body": None}, "body is None; `open`, the path of an SMPL file or a `Body` works"),
+        ({"config": 5}, "config is 5; a FitConfig, a preset's name, a YAML file or a dictionary works"),
+        ({"device": "gpu"}, "no device is called 'gpu'; auto, cpu and cuda are"),
+        ({"bbox": [(1, 2, 3, 4)]}, r"bbox: a list of 1 for 1 image\(s\); give one value"),
+    ],
+)
+def test_options_of_another_kind_are_wrong_usage(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        dsr_fit.fit(PERSON, **{"config": QUICK, **options})
+
+
+def test_a_box_may_be_of_any_kind_of_row(result: FitResult) -> None:
+    width, height = result.observation.image_size
+    fits = [
+        dsr_fit.fit(PERSON, bbox=box, person=np.int64(0), focal=np.float32(900), config=QUICK)
+        for box in ((0, 0, width, height), [0, 0, width, height], np.array([0, 0, width, height]))
+    ]
+    one_each = dsr_fit.fit([PERSON], bbox=((0, 0, width, height),), focal=900, config=QUICK)  # type: ignore[arg-type]
+    for other in (*fits[1:], *one_each):
+        assert isinstance(other, FitResult)
+        np.testing.assert_array_equal(other.vertices, fits[0].vertices)
 
 
 def test_keypoints_must_have_the_layout_that_they_name() -> None:

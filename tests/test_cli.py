@@ -65,7 +65,8 @@ def _write_keypoints(path: Path, *people: list[float]) -> None:
 REFUSALS = {
     "no such image": ("nothing.jpg", 1, "no such image: nothing.jpg"),
     "not an image": (
-        "text.jpg", 1, "text.jpg is not an image that can be read; JPEG, PNG, WebP, TIFF or BMP work",
+        "text.jpg", 1, "text.jpg is not an image that can be read; JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, "
+        "PPM or HEIC work",
     ),
     "a folder": ("results", 1, "results is a folder; `dsr-fit batch results --out DIR` fits the images in it"),
     "an empty folder": ("empty", 1, "empty is an empty folder; name an image"),
@@ -98,7 +99,7 @@ REFUSALS = {
     ),
     "keypoints of another length": (
         "person.png --keypoints twenty.json", 1,
-        "twenty.json has keypoints of size 20 x 3; 17 (COCO), 18 or 25 (OpenPose), 33 (MediaPipe) or 49 "
+        "person 0 of twenty.json has 20 keypoints; 17 (COCO), 18 or 25 (OpenPose), 33 (MediaPipe) or 49 "
         "(dsr-fit) points of x, y, confidence work",
     ),
     "keypoints of nobody": (
@@ -107,7 +108,7 @@ REFUSALS = {
     ),
     "no usable keypoints": (
         "person.png --keypoints blank.json", 1,
-        "blank.json: person 0 has 0 usable keypoints, a fit needs 4",
+        "person 0 of blank.json has 0 usable keypoints, a fit needs 4",
     ),
     "damaged keypoints": (
         "person.png --keypoints damaged.npz", 1,

@@ -9,7 +9,13 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = {"diffrp-nvdiffrast": "nvdiffrast", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+NAMES = {
+    "diffrp-nvdiffrast": "nvdiffrast",
+    "pillow": "PIL",
+    "pillow-heif": "pillow_heif",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 """Packages that are imported by another name."""
 
 RUN = {"import-linter", "pyright", "pytest-xdist", "ruff"}

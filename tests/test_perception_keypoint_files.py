@@ -204,3 +204,90 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", vertices=np.zeros(3))
     with pytest.raises(InputError, match="no array `keypoints`"):
         read_keypoints(tmp_path / "b.npz", SIZE)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_and_wide_encodings_are_read(tmp_path: Path, encoding: str) -> None:
+    """What editors and shells of Windows write."""
+    points = _points(25)
+    (tmp_path / "k.JSON").write_bytes(json.dumps([points.tolist()]).encode(encoding))
+    (person,) = read_keypoints(tmp_path / "k.JSON", SIZE)
+    _assert_slots(person, dict(zip(BODY_25, points, strict=True)))
+
+
+def test_openpose_before_1_2_names_its_points_otherwise(tmp_path: Path) -> None:
+    points = _points(18)
+    (person,) = _read(tmp_path, {"version": 1.0, "people": [{"pose_keypoints": points.ravel().tolist()}]})
+    _assert_slots(person, dict(zip(OPENPOSE_18, points, strict=True)))
+
+
+def test_null_is_unobserved(tmp_path: Path) -> None:
+    rows: Any = _points(25).tolist()
+    rows[0] = [None, None, None]
+    rows[1][2] = None
+    for content in ([rows], [[value for row in rows for value in row]], rows):
+        (person,) = _read(tmp_path, content)
+        assert (person.keypoints[:3, 2] > 0).tolist() == [False, False, True]
+
+
+def _changed(value: Any, place: int = 5) -> list[Any]:
+    flat: list[Any] = _points(25).ravel().tolist()
+    flat[place] = value
+    return flat
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        (_changed("12"), "person 1 of .* has keypoints that aren't numbers x, y, confidence, but '12'$"),
+        (_changed(True), "person 1 of .* has keypoints that aren't numbers"),
+        (_changed({"x": 1}), "person 1 of .* has keypoints that aren't numbers"),
+        (_changed(10**400), "person 1 of .* has a keypoint with a number too large"),
+        (_changed([1, 2, 3]), "person 1 of .* has keypoints of different lengths; each is x, y, confidence"),
+        ([[1, 2, 3], [1, 2]], "person 1 of .* has keypoints of different lengths"),
+        ("text", "person 1 of .* has keypoints that aren't numbers"),
+        (None, "person 1 of .* has keypoints that aren't numbers"),
+        ([1.0] * 42, r"person 1 of .* has 14 keypoints; 17 \(COCO\), 18 or 25 \(OpenPose\), 33 .* or 49"),
+        ([1.0] * 43, "person 1 of .* has keypoints of size 43; 17 "),
+        ([[[1.0] * 3] * 25], r"person 1 of .* aren't numbers"),
+    ],
+)
+def test_points_that_are_none_name_the_person(tmp_path: Path, points: Any, words: str) -> None:
+    good = _points(25).ravel().tolist()
+    with pytest.raises(InputError, match=words) as caught:
+        _read(tmp_path, {"people": [{"pose_keypoints_2d": good}, {"pose_keypoints_2d": points}]})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"people": [' + "9" * 5000 + "]}", '{"people": [', "\0", "{} {}"])
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(InputError, match=r"a\.json is not a JSON keypoint file \(") as caught:
+        read_keypoints(tmp_path / "a.json", SIZE)
+    assert "\n" not in str(caught.value)
+    assert "sys." not in str(caught.value)
+
+
+def test_one_landmark_far_outside_leaves_shares_what_they_are(tmp_path: Path) -> None:
+    """A face close to the camera: MediaPipe guesses the feet several heights below the image."""
+    points = _points(33)
+    points[27:, 1] = 4 * SIZE[1]
+    (person,) = _read(tmp_path, (points / [*SIZE, 1]).tolist())
+    _assert_slots(person, {name: points[index] for index, name in MEDIAPIPE.items() if index < 27})
+
+
+def test_a_folder_and_an_empty_file_say_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder, not a keypoint file; name one of the files in it"):
+        read_keypoints(tmp_path, SIZE)
+    (tmp_path / "a.json").touch()
+    with pytest.raises(InputError, match=r"a\.json is empty \(0 bytes\)"):
+        read_keypoints(tmp_path / "a.json", SIZE)
+    with pytest.raises(InputError, match="no such keypoint file: 'nnn.*File name too long"):
+        read_keypoints("n" * 300, SIZE)
+
+
+@pytest.mark.parametrize("array", [np.array(["a"] * 147).reshape(49, 3), np.zeros((49, 3), complex), np.array(3.0)])
+def test_an_archive_of_no_numbers_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    np.savez(tmp_path / "mesh.npz", keypoints=array)
+    with pytest.raises(InputError, match=r"mesh\.npz has keypoints that aren't numbers"):
+        read_keypoints(tmp_path / "mesh.npz", SIZE)

@@ -117,3 +117,49 @@ def test_atr_indices_become_our_labels(tmp_path: Path) -> None:
         read_labels(tmp_path / "b.npy", (1, 1), "atr")
     write_labels(tmp_path / "a.png", LABELS, colour=True)
     np.testing.assert_array_equal(read_labels(tmp_path / "a.png", SIZE, "atr"), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((4, 6, 3), np.uint8), r"uint8 of shape \(4, 6, 3\); a label map is \(height, width\) integers"),
+        (np.zeros((4, 6), bool), r"bool of shape \(4, 6\)"),
+        (np.zeros(24, np.uint8), r"shape \(24,\)"),
+        (np.full((4, 6), 2**63, np.uint64), "holds 9223372036854775808, which is no label"),
+        (np.full((4, 6), np.nan, np.float32), "float32"),
+        (np.array([[None]], dtype=object), "object of shape"),
+    ],
+)
+def test_arrays_that_are_no_label_maps(array: np.ndarray, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_labels(array, SIZE)
+
+
+def test_wide_integers_are_indices_too() -> None:
+    np.testing.assert_array_equal(read_labels(LABELS.astype(np.uint64), SIZE), LABELS)
+
+
+def test_sixteen_bit_files_are_read_by_index(tmp_path: Path) -> None:
+    """And not scaled, as a photo's grey is."""
+    Image.fromarray(LABELS.astype(np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png", SIZE), LABELS)
+    Image.fromarray(LABELS.astype(np.uint16) * 257).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="holds 257, which is no label"):
+        read_labels(tmp_path / "b.png", SIZE)
+
+
+def test_pickled_objects_are_not_run(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="with pickled objects in it"):
+        read_labels(tmp_path / "a.npy", SIZE)
+
+
+def test_upper_case_suffixes_folders_and_empty_files(tmp_path: Path) -> None:
+    with (tmp_path / "A.NPY").open("wb") as file:
+        np.save(file, LABELS)
+    np.testing.assert_array_equal(read_labels(tmp_path / "A.NPY", SIZE), LABELS)
+    with pytest.raises(InputError, match="is a folder, not a label map"):
+        read_labels(tmp_path, SIZE)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(InputError, match=r"empty\.png is empty"):
+        read_labels(tmp_path / "empty.png", SIZE)

@@ -339,7 +339,7 @@ class _Watched:
 def test_part_is_taken_where_it_is_enough_and_else_the_box_is_searched(tmp_path: Path) -> None:
     shutil.copy(PERSON, tmp_path / "person.png")
     part = np.zeros((3, 24, 3))
-    part[0, :10] = [[200.0 + 20 * joint, 100.0 + 50 * joint, 1.0] for joint in range(10)]
+    part[0, :10] = [[200.0 + 20 * joint + 9 * (joint % 2), 100.0 + 50 * joint, 1.0] for joint in range(10)]
     part[1, :3, 2] = 1
     part[2] = np.nan
     file = spin_file(3, imgname=("person.png",) * 3, part=part, center=np.full((3, 2), 300.0), scale=np.full(3, 2.5))

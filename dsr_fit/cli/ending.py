@@ -24,6 +24,7 @@ DISK = {
     errno.ENOSPC: "the disk is full; make room, and run the same command again",
     errno.EDQUOT: "the quota of the disk is used up; make room, and run the same command again",
     errno.EROFS: "the disk can only be read; choose another place",
+    errno.ENAMETOOLONG: "the file system takes no name so long",
 }
 
 
@@ -81,7 +82,7 @@ def _line(error: Exception) -> str:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said:
         return f"out of memory ({said or type(error).__name__}); close other programs, or fit fewer at once"
     if isinstance(error, OSError) and error.errno in DISK:
-        return f"{error.filename}: {DISK[error.errno]}" if error.filename else DISK[error.errno]
+        return f"{str(error.filename)[:80]}: {DISK[error.errno]}" if error.filename else DISK[error.errno]
     return (
         f"unexpected {type(error).__name__}: {said or 'no message'}; this is a defect of dsr-fit: please report this "
         f"line, the command and what {TRACEBACK}=1 prints to whom you have dsr-fit from"

@@ -53,7 +53,9 @@ class FitArguments(FitterArguments):
         perception = Perception(parser=parser)
         inputs = Inputs(self.keypoints, self.labels, self.label_scheme, bbox, self.person, self.focal)
         observation = perception.observe(self.image, inputs)
-        result = fitter.fit([observation])[0]
+        (result,) = fitter.fit_each([observation])
+        if isinstance(result, Exception):
+            raise result
         result = replace(result, verdict=gate.judge(result))
         result.save(self.out, self.obj_frame)
         sys.stdout.write(f"{self.out}: {_summary(result, gate.unfit_for(result))}\n")

@@ -16,7 +16,7 @@ from dsr_fit.camera import CROP_MARGIN, SPIN_RESOLUTION, crop_camera
 from dsr_fit.config import FitConfig, Stage
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fitting.metrics import RESOLUTION, keypoint_errors, metrics
-from dsr_fit.fitting.result import FitResult
+from dsr_fit.fitting.result import DIVERGED, FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
@@ -29,8 +29,6 @@ from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
 from dsr_fit.threads import one_torch_thread
-
-DIVERGED = "the fit diverged: its values are not finite; check the keypoints and the focal length"
 
 OnIteration = Callable[[int, Tensor], None] | None
 
@@ -119,14 +117,15 @@ class Fitter:
         return self._results(batch, estimate, anchor, state, timings)
 
     def fit_each(self, observations: list[Observation]) -> list[FitResult | Exception]:
-        """As `fit`, with an exception in place of each result whose fit failed; the others are unaffected."""
+        """The same, and an exception in the place of those who can't be fitted, or whose fit has a flaw
+        (`FitResult.flaw`): nobody costs the others their fit."""
         try:
             results = self.fit(observations)
         except Exception as error:
             if len(observations) == 1:
                 return [error]
             return [outcome for observation in observations for outcome in self.fit_each([observation])]
-        return [result if result.is_finite() else InputError(DIVERGED) for result in results]
+        return [InputError(flaw) if (flaw := result.flaw()) else result for result in results]
 
     @one_torch_thread()
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:

@@ -12,11 +12,11 @@ from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import crop_intrinsics, project
 from dsr_fit.labels import MC_LABELS
 from dsr_fit.observe.batch import Batch, Points
+from dsr_fit.observe.checks import MIN_CONFIDENCE
 from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.render.renderer import Renderer
 
 RESOLUTION = 224
-MIN_CONFIDENCE = 0.3
 
 
 def keypoint_errors(keypoints: Tensor, points: Points) -> tuple[Tensor, Tensor]:

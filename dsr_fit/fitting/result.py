@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,8 @@ from dsr_fit.camera import Crop
 from dsr_fit.config import FitConfig
 from dsr_fit.io.files import BESIDE_MESH
 from dsr_fit.observation import Observation
+
+DIVERGED = "the fit diverged: its values are not finite; check the keypoints and the focal length"
 
 ObjFrame = Literal["upright", "camera"]
 
@@ -77,9 +80,15 @@ class FitResult:
         values = (self.global_orient, self.body_pose, self.betas, self.cam_t)
         return Parameters(*(torch.from_numpy(value)[None] for value in values))
 
-    def is_finite(self) -> bool:
-        parts = (self.joints, self.global_orient, self.body_pose, self.betas, self.cam_t)
-        return all(bool(np.isfinite(part).all()) for part in parts)
+    def flaw(self) -> str | None:
+        """Why this is no result to hand out: values that are not finite, or an error beyond the image's diagonal."""
+        error = self.metrics["keypoint_error_px"]["after"]
+        parts = (self.joints, self.global_orient, self.body_pose, self.betas, self.cam_t, error)
+        if not all(np.isfinite(part).all() for part in parts):
+            return DIVERGED
+        if error > math.hypot(*self.observation.image_size):
+            return f"the fit is off by {error:.3g} pixels, more than the image's diagonal"
+        return None
 
     def overlay(self) -> np.ndarray:
         """(448, 2240, 3) uint8 RGB: photo, labels, the body over the photo, and the body from both sides."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +83,36 @@ def beneath(folder: Path, name: str) -> Path:
     """`folder/name` for a name from a stranger's list, forward slashes in it: never outside `folder`."""
     parts = PurePosixPath(name).parts  # the root is "/", or "//"
     return folder.joinpath(*(part for part in parts if part.strip("/") not in ("", ".", "..")))
+
+
+def check_file(path: Path, what: str, instead: str = "name one of the files in it") -> None:
+    """Raises InputError where there is no file to read a `what` from: missing, a folder, no plain file, or empty."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"no such {what}: {path}") from None
+    except (OSError, ValueError) as error:  # a name longer than a file system takes, a null byte in it, a loop of links
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        name = str(path) if len(str(path)) <= 80 else f"{str(path)[:60]}..."
+        raise InputError(f"no such {what}: {name!r} ({reason})") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path} is a folder, not {'an' if what[0] in 'aeiou' else 'a'} {what}; {instead}")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is a device or a pipe; save the {what} as a file")
+    if status.st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes)")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8, UTF-16 or UTF-32, with a byte order mark or without; NaN and Infinity are
+    read. Raises ValueError, with the reason in one line, where it can't be read.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (OSError, ValueError) as error:  # covers bad JSON, bad UTF-8 and numbers of thousands of digits
+        raise ValueError(" ".join(str(error).split(";")[0].split())) from None  # behind it is advice for programmers
 
 
 def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dsr_fit.boxes import keypoint_box
 from dsr_fit.errors import InputError
-from dsr_fit.io.files import read_arrays, replacing
+from dsr_fit.io.files import check_file, read_arrays, replacing
 from dsr_fit.io.images import open_image
 from dsr_fit.labels import ATR_TO_LABEL, BOX_MARGIN_AT_224, COLOURS, LABELS, OCCLUDER, UNKNOWN
 
@@ -42,6 +42,7 @@ def read_labels(
         path, labels = "array", _from_array("the label map array", source, scheme)
     else:
         path = Path(source)
+        check_file(path, "label map")
         labels = _read_npy(path, scheme) if path.suffix.lower() == ".npy" else _read_picture(path, scheme)
     if image_size is not None and labels.shape != image_size[::-1]:
         raise InputError(
@@ -92,8 +93,6 @@ def _colour_table() -> np.ndarray:
 
 
 def _read_npy(path: Path, scheme: LabelScheme) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"no such label map: {path}")
     try:
         labels = read_arrays(path)
     except ValueError as error:

@@ -30,6 +30,9 @@ _FULL_CAMERA: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 _REQUIRED = ("imgname", "center", "scale")
 
+_FARTHEST = 1e9
+"""Pixels: keypoints beyond are taken to lie here, in single precision's range, and refused when they are observed."""
+
 
 @dataclass(frozen=True)
 class FullCamera:
@@ -89,6 +92,10 @@ def read_spin(path: Path) -> SpinFile:
     numbers = {
         name: _numbers(path, name, columns[name], (count, *shape)) for name, shape in shapes.items() if name in columns
     }
+    for name in ("part", "openpose"):
+        if name in numbers:
+            points = numbers[name]
+            numbers[name] = np.where(np.isinf(points), np.nan, points.clip(-_FARTHEST, _FARTHEST))
     full = {name: numbers[name] for name in _FULL_CAMERA if name in numbers}
     return SpinFile(
         path=path,

@@ -6,8 +6,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import tempfile
-import threading
 import types
 import warnings
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ import numpy as np
 
 from dsr_fit.boxes import Box, area, keypoint_box, shared_area, widened
 from dsr_fit.errors import InputError
+from dsr_fit.io.quiet import quiet_stderr
 from dsr_fit.joints import MEDIAPIPE_33_TO_SLOT, empty_keypoints
 from dsr_fit.observation import Detection
 
@@ -34,10 +33,6 @@ SAME_PERSON_OVERLAP = 0.5
 
 _SLOTS = np.array(list(MEDIAPIPE_33_TO_SLOT.values()))
 _LANDMARKS = np.array(list(MEDIAPIPE_33_TO_SLOT))
-
-
-# Two threads that redirect at once would put each other's sink back.
-_STDERR_LOCK = threading.RLock()
 
 _REMEDY = "install it with `pip install mediapipe==0.10.21`, or give --keypoints FILE and --labels FILE instead"
 
@@ -60,7 +55,7 @@ class MediaPipeDetector:
     """
 
     def __init__(self) -> None:
-        with quiet_stderr():
+        with _quiet():
             pose = import_pose()
             self._pose = pose.Pose(static_image_mode=True, model_complexity=1, enable_segmentation=True)
             # The graph's threads load (and log) on their own time: a first look waits for them.
@@ -111,8 +106,9 @@ class MediaPipeDetector:
         crop_height, crop_width = crop.shape[:2]
         shrink = min(1.0, MAX_SIDE / max(crop_height, crop_width))
         if shrink < 1:
-            crop = cv2.resize(crop, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        with quiet_stderr():
+            small = max(1, round(shrink * crop_width)), max(1, round(shrink * crop_height))
+            crop = cv2.resize(crop, small, interpolation=cv2.INTER_AREA)
+        with _quiet():
             result = self._pose.process(np.ascontiguousarray(crop))
         if result.pose_landmarks is None:
             return None
@@ -222,22 +218,8 @@ def _hollow_packages(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keep what C++ libraries write to file descriptor 2 off the terminal while the block runs.
-
-    MediaPipe and TFLite log before their logging is configured, so no environment variable silences them.
-    Python's warnings of protobuf are ignored as well.
-    """
-    with _STDERR_LOCK, tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+def _quiet() -> Iterator[None]:
+    """Neither what MediaPipe logs nor Python's warnings of its protobuf."""
+    with quiet_stderr(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="google.protobuf")
-        try:
-            saved = os.dup(2)
-        except OSError:  # a process without a stderr has none to keep clean
-            yield
-            return
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+        yield

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dsr_fit.boxes import joint_area, keypoint_box, shared_area
-from dsr_fit.camera import Crop
+from dsr_fit.camera import FOCAL_RANGE, Crop, possible_focal
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.images import ImageSource, image_of
 from dsr_fit.io.keypoint_files import Keypoints, read_keypoints
 from dsr_fit.io.label_files import LabelScheme, keep_own_labels, read_labels
 from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe.checks import MIN_KEYPOINTS as MIN_KEYPOINTS
+from dsr_fit.observe.checks import check_person
 from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
 from dsr_fit.observe.parser import HumanParser, load_parser
+
+UNNAMED = "the image"
+"""What messages call an image that is no file."""
 
 SAME_PERSON = 0.6
 """Overlap (IoU) of the boxes of given and detected keypoints that makes them one person."""
 
-MIN_KEYPOINTS = 4
-"""A person with fewer observed keypoints can't be fitted."""
-
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user says about one image, besides the image."""
+    """What the user says about one image, besides the image. Raises UsageError for values of another type."""
 
-    keypoints: Path | Keypoints | Detection | None = None
+    keypoints: str | Path | Keypoints | Detection | None = None
     """A keypoint file, one person's keypoints, or a person whom another detector has found."""
-    labels: Path | np.ndarray | None = None
+    labels: str | Path | np.ndarray | None = None
     """A label map's file, or (H, W) indices."""
     label_scheme: LabelScheme = "lip"
     """What the indices of a label map mean."""
@@ -40,7 +44,21 @@ class Inputs:
     person: int = 0
     """0-based, by box area for detections, in the file's order for keypoint files."""
     focal: float | None = None
-    """Pixels."""
+    """Pixels; 0.1 to 100 times the image's diagonal."""
+
+    def __post_init__(self) -> None:
+        for name, fits, works in (
+            ("keypoints", isinstance(self.keypoints, str | Path | Keypoints | Detection | None),
+             "a file, or `Keypoints(array, layout)`"),
+            ("labels", isinstance(self.labels, str | Path | np.ndarray | None), "a file, or an array of indices"),
+            ("bbox", self.bbox is None or _is_box(self.bbox), "x, y, width, height in pixels"),
+            ("person", _is_number(self.person) and isinstance(self.person, int | np.integer), "a whole number from 0"),
+            ("focal", self.focal is None or _is_number(self.focal), "a number of pixels"),
+        ):  # fmt: skip
+            if not fits:
+                value = getattr(self, name)
+                shown = f"of type {type(value).__name__}" if isinstance(value, np.ndarray) else f"{value!r}"
+                raise UsageError(f"{name} is {shown}; {works} works")
 
 
 @dataclass
@@ -53,63 +71,69 @@ class Perception:
     def observe(self, source: ImageSource, inputs: Inputs | None = None) -> Observation:
         """Detect and parse one person of an image: a file, an RGB array or a Pillow image.
 
-        Raises InputError when the image, or an input that goes with it, can't be used.
+        Raises InputError when the image, or an input that goes with it, can't be used; UsageError for options that
+        don't work together, and for a focal length that no camera has.
         """
         inputs = inputs or Inputs()
         image, exif_focal = image_of(source)
-        name = str(source) if isinstance(source, (str, Path)) else "the image"
+        name = str(source) if isinstance(source, (str, Path)) else UNNAMED
         size = (image.shape[1], image.shape[0])
+        focal = _focal_length(name, size, inputs.focal, exif_focal)
+        labels = None if inputs.labels is None else read_labels(inputs.labels, size, inputs.label_scheme)
         started = time.perf_counter()
         detection = self._detect(name, image, inputs)
         detected = time.perf_counter()
-        if inputs.labels is None:
+        if labels is None:
             self.parser = self.parser or load_parser()
             labels, labels_source = self.parser.parse(image, detection), self.parser.name
         else:
-            labels = read_labels(inputs.labels, size, inputs.label_scheme)
-            labels_source = "array" if isinstance(inputs.labels, np.ndarray) else inputs.labels.name
+            labels_source = "array" if isinstance(inputs.labels, np.ndarray) else Path(str(inputs.labels)).name
         labels = keep_own_labels(labels, detection.keypoints, Crop.around(detection.keypoints).side)
+        if inputs.labels is not None and not labels.any():
+            raise InputError(
+                f"the label map {labels_source} shows background alone where the keypoints are; "
+                "255 stands for pixels of which nothing is known"
+            )
         timings = {"detect": detected - started, "parse": time.perf_counter() - detected}
-        focal = inputs.focal or exif_focal or float(np.hypot(*size))
         return Observation(image, detection, labels, labels_source, focal, timings)
 
     def _detect(self, name: str, image: np.ndarray, inputs: Inputs) -> Detection:
         size = (image.shape[1], image.shape[0])
-        if inputs.keypoints is not None:
-            if inputs.bbox is not None:
-                raise UsageError("--bbox tells the detector where to look; with --keypoints choose by --person")
-            source = name
-            if isinstance(inputs.keypoints, Detection):
-                people = [inputs.keypoints]
-            elif isinstance(inputs.keypoints, Keypoints):
-                people = [inputs.keypoints.detection(size)]
-            else:
-                people, source = read_keypoints(inputs.keypoints, size, Path(name).name), str(inputs.keypoints)
-        else:
-            self.detector = self.detector or MediaPipeDetector()
-            people, source = self.detector.detect(image, inputs.bbox), name
-        if not people and inputs.keypoints is not None:
+        given = inputs.keypoints is not None
+        people, source = self._people(name, image, inputs)
+        if not people and given:
             raise InputError(f"{source}: holds nobody's keypoints; without --keypoints the detector looks for people")
         if not people:
-            where, other = ("in the given --bbox", "another") if inputs.bbox else ("in the image", "a")
+            where, other = ("in the given --bbox", "another") if inputs.bbox is not None else ("in the image", "a")
             raise InputError(f"{source}: nobody was found {where}; try {other} --bbox, or give --keypoints")
         if not 0 <= inputs.person < len(people):
             count = "1 person" if len(people) == 1 else f"{len(people)} people"
             raise UsageError(f"--person {inputs.person}: {source} shows {count}, numbered from 0")
         detection = people[inputs.person]
-        if inputs.keypoints is not None:
+        one_given = isinstance(inputs.keypoints, Keypoints | Detection)
+        check_person(
+            f"the person given for {name}" if one_given else f"person {inputs.person} of {source}", detection, size
+        )
+        if given:
             detection = self._completed(image, detection)
-        usable = int((detection.keypoints[:, 2] > 0.2).sum())
-        if usable < MIN_KEYPOINTS:
-            raise InputError(
-                f"{source}: person {inputs.person} has {usable} usable keypoints, a fit needs {MIN_KEYPOINTS}"
-            )
         return replace(detection, keypoints=detection.keypoints.astype(np.float32))
+
+    def _people(self, name: str, image: np.ndarray, inputs: Inputs) -> tuple[list[Detection], str]:
+        """The people to choose from, and the file that they are in."""
+        size, keypoints = (image.shape[1], image.shape[0]), inputs.keypoints
+        if keypoints is None:
+            self.detector = self.detector or MediaPipeDetector()
+            return self.detector.detect(image, inputs.bbox), name
+        if inputs.bbox is not None:
+            raise UsageError("--bbox tells the detector where to look; with --keypoints choose by --person")
+        if isinstance(keypoints, str | Path):
+            return read_keypoints(keypoints, size, Path(name).name if name != UNNAMED else None), str(keypoints)
+        return [keypoints.detection(size) if isinstance(keypoints, Keypoints) else keypoints], name
 
     def _completed(self, image: np.ndarray, given: Detection) -> Detection:
         """The user's keypoints with the detector's mask and 3D landmarks, where it sees the same person."""
         box = keypoint_box(given.keypoints)
-        if min(box[2:]) <= 0:
+        if min(box[2:]) < 1:  # too narrow to look for anybody in
             return given
         self.detector = self.detector or MediaPipeDetector()
         for found in self.detector.detect(image, box):
@@ -123,3 +147,32 @@ class Perception:
                     else found.world_landmarks,
                 )
         return given
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _is_box(value: object) -> bool:
+    row = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    return row and len(value) == 4 and all(map(_is_number, value))  # type: ignore[arg-type]
+
+
+def _focal_length(name: str, size: tuple[int, int], given: float | None, exif: float | None) -> float:
+    """The user's, else EXIF's, else the image's diagonal; pixels. Raises UsageError for one that no camera has."""
+    diagonal = float(np.hypot(*size))
+    low, high = (f"{share * diagonal:.0f}" for share in FOCAL_RANGE)
+    if given is not None:
+        if not possible_focal(given, size):
+            raise UsageError(
+                f"--focal {given:g}: for a {size[0]} x {size[1]} image {low} to {high} pixels are possible"
+            )
+        return float(given)
+    if exif is not None and not possible_focal(exif, size):
+        logging.getLogger("dsr_fit").warning(
+            "%s: its EXIF tells a focal length of %.3g pixels, which no camera has; the image's diagonal is taken",
+            name,
+            exif,
+        )
+        return diagonal
+    return exif or diagonal

@@ -13,8 +13,10 @@ from dsr_fit.errors import UsageError
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     """`auto` is the best that works: `cuda` where torch sees a GPU and nvdiffrast is installed, else `cpu`.
 
-    Raises UsageError for `cuda` where that can't work.
+    Raises UsageError for `cuda` where that can't work, and for another name.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device is called {name!r}; auto, cpu and cuda are")
     lacking = lacking_for_cuda()
     if name == "cuda" and lacking is not None:
         raise UsageError(f"--device cuda: {lacking}; use --device cpu, or see README")
