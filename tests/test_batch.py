@@ -23,11 +23,12 @@ from batch_stages import BATCH, SHARD, Fit, Look, Loud, source
 
 from dsr_fit.config import FitConfig, Weights
 from dsr_fit.dataset import shards
+from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.progress import RunProgress, state, summary
-from dsr_fit.dataset.run import Resources, open_results, read_results, run
+from dsr_fit.dataset.run import Resources, read_results, run
 from dsr_fit.dataset.schema import Row, to_rows, to_table
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import Store, locked
+from dsr_fit.dataset.shards import open_store
 from dsr_fit.errors import InputError, UsageError
 
 HERE = Path(__file__).resolve().parent
@@ -77,7 +78,7 @@ def test_killed_at_20_random_moments_the_table_is_the_same(tmp_path: Path, whole
     moments = random.Random(0)
     kills = landed = 0
     while kills < 20:
-        safe = set(range(45)) - set(Store(out, 45, SHARD).begin()) if out.exists() else set()
+        safe = open_store(out).done() if (out / "manifest.json").exists() else set()
         begun = len(record.read_text().splitlines())
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         # Half of the moments lie in the work itself, whenever that begins on this machine.
@@ -396,7 +397,7 @@ def test_other_settings_do_not_mix_unless_told_to(tmp_path: Path) -> None:
     runs = [row["run"] for row in read_results(tmp_path / "out")]
     assert Counter(runs)[0] == begun
     assert set(runs) == {0, 1}
-    stored = open_results(tmp_path / "out")[0].runs
+    stored = open_store(tmp_path / "out").manifest.runs
     assert [one["identity"]["config"]["weights"]["dsr_mc"] for one in stored] == [4.0, 7.0]
     with pytest.raises(UsageError, match=r"dsr_mc: 7\.0, now 4\.0"):
         _run(tmp_path / "out", 20)

@@ -23,12 +23,13 @@ from dsr_fit.cli.batch import sentence
 from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.fitting import BatchFitter
+from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.observing import Observer, fill
 from dsr_fit.dataset.records import PackedObservation, PersonObservation, pack_labels, unpack_labels
-from dsr_fit.dataset.run import Resources, fit_dataset, open_results, read_results
+from dsr_fit.dataset.run import Resources, fit_dataset, read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.sources import open_source
+from dsr_fit.dataset.shards import open_store
 from dsr_fit.errors import InputError
 from dsr_fit.io.images import image_size, read_image
 from dsr_fit.joints import COCO_17_SLOTS
@@ -285,7 +286,7 @@ def test_the_command_tells_its_progress_by_lines(tmp_path: Path, capfd: pytest.C
     Image.new("RGB", (200, 300)).save(folder / "nobody.png")
     options = ["--stages.0.iterations", "2", "--stages.1.iterations", "1", "--fitters", "1", "--overlays"]
     command = ["batch", str(folder), "--out", str(tmp_path / "out"), *options]
-    assert cli.main(command) == 0
+    assert cli.main(command) == 3
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     last = lines[-1]
     assert (last["images"], last["done"], last["failed"]) == (2, 2, 1)
@@ -294,9 +295,11 @@ def test_the_command_tells_its_progress_by_lines(tmp_path: Path, capfd: pytest.C
     assert 0 < last["utilisation"] <= 1
     picture = cv2.imread(str(tmp_path / "out" / "overlays" / "person.png.0.jpg"))
     assert picture is not None
-    assert cli.main(command) == 0
-    assert json.loads(capfd.readouterr().out.splitlines()[-1])["fitted_now"] == 0
-    assert open_results(tmp_path / "out")[0].source["kind"] == "folder"
+    assert cli.main(command) == 3
+    again = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert (again["done"], again["failed"], again["unjudged"]) == (2, 1, 1)
+    assert again["now"] == {"done": 0, "accepted": 0, "unjudged": 0, "refused": 0, "failed": 0}
+    assert open_store(tmp_path / "out").manifest.kind == "folder"
 
 
 def test_the_end_of_a_run_is_told_to_people(tmp_path: Path) -> None:

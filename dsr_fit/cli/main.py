@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(format="dsr-fit: %(message)s", level=logging.WARNING)
     try:
-        parse(argv).run()
+        return parse(argv).run() or 0
     except DsrFitError as error:
         sys.stderr.write(f"dsr-fit: {error}\n")
         return error.exit_status
@@ -54,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("dsr-fit: interrupted\n")
         return 130
-    return 0
 
 
 def parse(argv: list[str]) -> Any:

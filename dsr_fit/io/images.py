@@ -13,6 +13,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dsr_fit.errors import InputError
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Of files that are taken for images where a folder is searched."""
+
 ImageSource = str | Path | np.ndarray | Image.Image
 
 FILM_DIAGONAL_MM = 43.27
