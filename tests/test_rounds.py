@@ -15,10 +15,10 @@ from rounds_stand_ins import PEOPLE, Works, stand_in_rounds
 
 from dsr_fit.cli import main as cli
 from dsr_fit.cli.rounds import RoundsArguments, _check_apart, plan_of
+from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.rank import accept_best
 from dsr_fit.dataset.run import read_results
 from dsr_fit.dataset.schema import to_rows, to_table
-from dsr_fit.dataset.shards import locked
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.gate.gate import read_gate

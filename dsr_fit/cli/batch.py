@@ -112,9 +112,10 @@ def sentence(found: dict, left_out: int, out: Path) -> str:
     reasons = [f"{found[name]} {name}" for name in ("added", "replaced", "retried") if found[name]]
     changes = f" ({', '.join(reasons)})" if reasons and found["now"]["done"] < found["done"] else ""
     return (
-        f"{out}: {found['done']} of {found['images']} images done, {found['now']['done']} of them now{changes}; people: "
-        f"{found['accepted']} accepted, {unjudged}{found['refused']} refused, {found['failed']} failed{skipped}{removed}; "
-        f"{found['rate']:.2f} images/s, {100 * found['utilisation']:.0f} % of {found['cores']} cores\n"
+        f"{out}: {found['done']} of {found['images']} images done, {found['now']['done']} of them now{changes}; "
+        f"people: {found['accepted']} accepted, {unjudged}{found['refused']} refused, {found['failed']} failed"
+        f"{skipped}{removed}; {found['rate']:.2f} images/s, "
+        f"{100 * found['utilisation']:.0f} % of {found['cores']} cores\n"
     )
 
 

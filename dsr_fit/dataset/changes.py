@@ -27,6 +27,10 @@ class Follow:
     """Refuse any change, and compare the content of every file."""
 
 
+FOLLOW = Follow()
+"""New and replaced images are fitted, all others are left as they are."""
+
+
 @dataclass
 class Changes:
     """Names of images to fit, in the source's order."""

@@ -131,12 +131,13 @@ def agree(
     """
     if manifest.format != schema.VERSION:
         raise InputError(
-            f"--out {folder}: was begun by an earlier version (format {manifest.format}), whose results can be read and "
+            f"--out {folder}: was begun by an earlier version (format {manifest.format}); its results can be read and "
             "exported, but not continued; choose another --out"
         )
     if manifest.kind != source.kind and not {manifest.kind, source.kind} <= set(_BY_NAME):
         raise InputError(
-            f"--out {folder}: belongs to another source (of kind {manifest.kind}, now {source.kind}); choose another --out"
+            f"--out {folder}: belongs to another source (of kind {manifest.kind}, now {source.kind}); choose "
+            "another --out"
         )
     if (manifest.batch_size, manifest.shard_size) != (settings.batch_size, shard_size):
         raise UsageError(

@@ -33,7 +33,7 @@ def draw_overlay(folder: Path, row: Row, images: Path, body: Body) -> bool:
         picture = draw(
             read_image(image_path(images, row["imgname"]))[0],
             unpack_labels(row["labels"]),
-            Parameters.of_arrays(row).pose(body).vertices[0].numpy(),
+            Parameters.of_arrays(row).pose(body).vertices()[0].numpy(),
             body.faces.numpy(),
             float(row["focal_length"]),
             (float(row["principal_point"][0]), float(row["principal_point"][1])),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from dsr_fit.config import FitConfig
-from dsr_fit.dataset.changes import Follow, changes_of
+from dsr_fit.dataset.changes import FOLLOW, Follow, changes_of
 from dsr_fit.dataset.fingerprints import UNREADABLE
 from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.local import default_workers, run_local
@@ -56,7 +56,7 @@ def run(
     *,
     shard_size: int = SHARD_SIZE,
     mix: bool = False,
-    follow: Follow = Follow(),
+    follow: Follow = FOLLOW,
     report: Report | None = None,
     observe: WorkFactory | None = None,
     fit: WorkFactory | None = None,
@@ -184,7 +184,7 @@ def fit_dataset(
     batch_size: int = BATCH_SIZE,
     shard_size: int = SHARD_SIZE,
     mix: bool = False,
-    follow: Follow = Follow(),
+    follow: Follow = FOLLOW,
     report: Report | None = None,
 ) -> Generator[Row, None, None]:
     """Fit every person of a dataset; the same call resumes after any interruption.

@@ -8,7 +8,6 @@ and repeats the manifest.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -18,21 +17,22 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dsr_fit.dataset.fingerprints import Fingerprint
 from dsr_fit.dataset.manifest import NAME, Manifest, PlanNote, parse_manifest, read_manifest, write_manifest
 from dsr_fit.dataset.schema import SCHEMA, SINCE_4, VERSION, Row, to_rows, to_table
+from dsr_fit.dataset.tables import Damaged, about_table, read_table, write_table
 from dsr_fit.errors import InputError
-from dsr_fit.io.files import replacing, temporaries, writing
+from dsr_fit.io.files import temporaries, writing
 
 _PART = re.compile(r"part-(\d{8})\.parquet")
 _SHARD = re.compile(r"shard-(\d{5,})\.parquet")
 _LIKE_OURS = re.compile(r"(part|shard)\b.*\.parquet")
-_KEY = b"dsr_fit"
+
+PLAN = pa.schema([("batch", pa.int64()), ("imgname", pa.string())])
+"""The columns of a plan."""
 
 _log = logging.getLogger("dsr_fit")
 
@@ -45,10 +45,6 @@ class Done:
     asked: str | None
     files: Fingerprint | None
     statuses: tuple[str, ...]
-
-
-class Damaged(Exception):
-    """A file of results that can't be read to its end."""
 
 
 class Store:
@@ -96,9 +92,8 @@ class Store:
         files = ("input_bytes", "input_mtime_ns", "input_sha256")
         found: dict[str, Done] = {}
         for table in self.tables(["imgname", "status", "batch", "asked", *files]):
-            for name, status, batch, asked, *held in zip(
-                *(column.to_pylist() for column in table.columns), strict=True
-            ):
+            columns = [column.to_pylist() for column in table.columns]
+            for name, status, batch, asked, *held in zip(*columns, strict=True):
                 known = found.get(name)
                 statuses = (*known.statuses, status) if known is not None and known.batch == batch else (status,)
                 found[name] = Done(batch, asked, None if held[0] is None else Fingerprint(*held), statuses)
@@ -124,10 +119,10 @@ class Store:
         newest = self._newest()
         for _, path in sorted(self._files()):
             if not newest:
-                yield _read(path, self.manifest.format, columns)
+                yield _rows_in(path, self.manifest.format, columns)
                 continue
             wanted = columns or SCHEMA.names
-            table = _read(path, self.manifest.format, list(dict.fromkeys((*wanted, "imgname", "batch"))))
+            table = _rows_in(path, self.manifest.format, list(dict.fromkeys((*wanted, "imgname", "batch"))))
             pairs = zip(table["imgname"].to_pylist(), table["batch"].to_pylist(), strict=True)
             newer = [newest.get(name, batch) <= batch for name, batch in pairs]
             yield table.filter(pa.array(newer)).select(wanted)
@@ -136,7 +131,7 @@ class Store:
         """Write the same results into another, empty folder, each file's rows changed."""
         other = Store(folder, self.manifest)
         for batches, path in sorted(self._files()):
-            table = to_table(change(to_rows(_read(path, self.manifest.format))))
+            table = to_table(change(to_rows(_rows_in(path, self.manifest.format))))
             other._write(folder / path.relative_to(self.folder), table, range(*batches))
         for number, batches in enumerate(self.manifest.plan_batches):
             planned = [(batch, name) for batch in batches for name in self.names.get(batch, ())]
@@ -165,7 +160,7 @@ class Store:
         for folder, pattern, span_of in ((self.folder, _SHARD, self._span), (self.parts, _PART, self._span_of_part)):
             for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
                 match = pattern.fullmatch(name)
-                if match is None and _LIKE_OURS.match(name) is not None:
+                if match is None and _LIKE_OURS.fullmatch(name) is not None:
                     raise InputError(f"{folder / name}: no file of these results, a copy perhaps; move it elsewhere")
                 if match is not None:
                     try:
@@ -174,7 +169,9 @@ class Store:
                         yield folder / name, str(error)
 
     def _check(self, path: Path, span: range | None) -> None:
-        about = _metadata(path)
+        about = about_table(path)
+        if about["rows"] == 0:
+            raise Damaged("holds no rows")
         legacy = self.manifest.format < VERSION
         foreign = about.get("results", "") != self.manifest.results
         if foreign or span is None or (about.get("batches") != [span.start, span.stop] and not legacy):
@@ -198,10 +195,7 @@ class Store:
                 left.unlink()
         self._mend_plans()
         for path, reason in self.check():
-            _log.warning(
-                "%s %s; it is set aside as %s.damaged, and its images are fitted again", path, reason, path.name
-            )
-            path.replace(path.with_name(f"{path.name}.damaged"))
+            _set_aside(path, reason)
         shards = set(_numbered(self.folder, _SHARD))
         parts = _numbered(self.parts, _PART)
         for batch in parts:
@@ -221,7 +215,7 @@ class Store:
                 planned: dict[tuple[int, str], None] = {}
                 for each in stored:
                     with suppress(InputError):  # damaged as well
-                        rows = _read(each, VERSION, ["batch", "imgname"]).to_pylist()
+                        rows = _rows_in(each, VERSION, ["batch", "imgname"]).to_pylist()
                         planned |= {(row["batch"], row["imgname"]): None for row in rows}
                 path = self._plan_path(number)
                 _log.warning("%s %s; it is made anew from %d images that were fitted", path, error, len(planned))
@@ -233,41 +227,28 @@ class Store:
         parts = [self._part(batch) for batch in span if batch in self.names]
         if not all(part.exists() for part in parts):
             return
-        self._write(self._shard(shard), pa.concat_tables([_read(part, VERSION) for part in parts]), span)
+        self._write(self._shard(shard), pa.concat_tables([_rows_in(part, VERSION) for part in parts]), span)
         for part in parts:
             part.unlink()
 
     def _write(self, path: Path, table: pa.Table, span: range) -> None:
-        about = {
-            "results": self.manifest.results,
-            "batches": [span.start, span.stop],
-            "manifest": self.manifest.to_json(),
-        }
-        table = table.replace_schema_metadata({_KEY: json.dumps(about)})
-        with replacing(path, durable=True) as temporary:
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        manifest = self.manifest
+        about = {"results": manifest.results, "batches": [span.start, span.stop], "manifest": manifest.to_json()}
+        write_table(path, table, about)
 
     def _write_plan(self, manifest: Manifest, number: int, planned: Iterable[tuple[int, str]]) -> None:
         pairs = list(planned)
-        columns = {"batch": pa.array([pair[0] for pair in pairs], pa.int64()),
-                   "imgname": pa.array([pair[1] for pair in pairs], pa.string())}  # fmt: skip
-        table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps({"results": manifest.results})})
-        with replacing(self._plan_path(number), durable=True) as temporary:
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        columns = [pa.array([pair[index] for pair in pairs], PLAN.field(index).type) for index in range(2)]
+        write_table(self._plan_path(number), pa.table(columns, PLAN), {"results": manifest.results})
 
     def _read_plan(self, number: int, found: dict[int, list[str]]) -> None:
         """Raises Damaged."""
         if self.manifest.format < VERSION:
             return
         path = self._plan_path(number)
-        about = _metadata(path)
-        if about.get("results") != self.manifest.results:
+        if about_table(path).get("results") != self.manifest.results:
             raise InputError(f"{path}: belongs to other results; move it elsewhere")
-        try:
-            table = pq.read_table(path, columns=["batch", "imgname"], page_checksum_verification=True)
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise Damaged(f"is damaged ({_line(error)})") from None
-        for batch, name in zip(table["batch"].to_pylist(), table["imgname"].to_pylist(), strict=True):
+        for batch, name in zip(*(column.to_pylist() for column in read_table(path, PLAN).columns), strict=True):
             found.setdefault(batch, []).append(name)
 
     def _shard_of(self, batch: int) -> int:
@@ -316,11 +297,16 @@ def resume_store(folder: Path) -> Store | None:
         copies = list(filter(None, map(_manifest_in, files)))
         if not copies and path.exists() and path.stat().st_size and not path.read_bytes().startswith(_OURS):
             raise  # a stranger's, or another version's
-        if files and not copies:
-            raise InputError(
-                f"--out {folder}: holds shards, but no manifest.json that says what they are; put it back, or choose "
-                "another --out"
-            ) from None
+        for file in () if copies else files:
+            try:
+                about_table(file)
+            except Damaged as error:
+                _set_aside(file, str(error))
+            else:
+                raise InputError(
+                    f"--out {folder}: holds shards, but no manifest.json that says what they are; put it back, or "
+                    "choose another --out"
+                ) from None
         if not copies:
             return None
         manifest = max(copies, key=lambda copy: (len(copy.plans), len(copy.runs)))
@@ -335,28 +321,18 @@ def resume_store(folder: Path) -> Store | None:
 _OURS = b'{\n "results": '
 
 
+def _set_aside(path: Path, reason: str) -> None:
+    """Rename a damaged file, so that nothing is lost and nothing reads it."""
+    _log.warning("%s %s; it is set aside (.damaged), and its images are fitted again", path, reason)
+    path.replace(path.with_name(f"{path.name}.damaged"))
+
+
 def _manifest_in(path: Path) -> Manifest | None:
     """The manifest that a file of rows repeats."""
     try:
-        return parse_manifest(_metadata(path)["manifest"])
+        return parse_manifest(about_table(path)["manifest"])
     except (Damaged, ValueError, KeyError, TypeError):
         return None
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    """What a file says of itself, and its number of `rows`. Raises Damaged."""
-    try:
-        footer = pq.read_metadata(path)
-        about = json.loads((footer.metadata or {}).get(_KEY, b"{}"))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise Damaged(f"is damaged or cut off ({_line(error)})") from None
-    if footer.num_rows == 0:
-        raise Damaged("holds no rows")
-    return {**about, "rows": footer.num_rows}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[int]:
@@ -365,22 +341,19 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[int]:
     return sorted(int(match[1]) for match in map(pattern.fullmatch, os.listdir(folder)) if match)
 
 
-def _read(path: Path, version: int, columns: list[str] | None = None) -> pa.Table:
+def _rows_in(path: Path, version: int, columns: list[str] | None = None) -> pa.Table:
+    """Some columns of a file of rows, all as this version has them. Raises InputError where it can't be read."""
     wanted = columns or SCHEMA.names
+    stored = pa.schema([field for field in SCHEMA if version >= VERSION or field.name not in SINCE_4])
+    needed = dict.fromkeys((*wanted, "status", "quality"))
     try:
-        stored = pq.read_schema(path).names
-        table = pq.read_table(
-            path, columns=[name for name in wanted if name in stored], page_checksum_verification=True
-        )
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable shard ({_line(error)}); remove it, and run again") from None
-    expected = SCHEMA.names if version >= VERSION else [name for name in SCHEMA.names if name not in SINCE_4]
-    if stored != expected:
-        raise InputError(f"{path}: has other columns than this version writes; use the version that wrote it")
-    for name in (name for name in wanted if name not in stored):
-        table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
-    if version < 3 and {"status", "quality"} <= set(wanted):  # stored fits without a verdict as accepted
+        table = read_table(path, stored, [name for name in needed if name in stored.names])
+    except Damaged as error:
+        raise InputError(f"{path}: not a readable shard: it {error}; remove it, and run again") from None
+    for field in (field for field in SCHEMA if field.name in wanted and field.name not in stored.names):
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    if version < 3:  # stored fits without a verdict as accepted
         pairs = zip(table["status"].to_pylist(), table["quality"].to_pylist(), strict=True)
         status = ["unjudged" if name == "accepted" and quality is None else name for name, quality in pairs]
         table = table.set_column(table.schema.names.index("status"), "status", pa.array(status, pa.string()))
-    return table.select(wanted).cast(pa.schema([SCHEMA.field(name) for name in wanted]))
+    return table.select(wanted)
