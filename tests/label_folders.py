@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 from scenes import observe, person
 from synthetic_smpl import synthetic_smpl
@@ -14,7 +15,7 @@ from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.manifest import PlanNote, begin
 from dsr_fit.dataset.records import PackedObservation, PersonObservation
-from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.schema import Row, to_table
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
 from dsr_fit.dataset.sources import Entry, Source
@@ -58,6 +59,12 @@ def write_results(folder: Path, settings: Settings) -> list[Row]:
     rows[2].update(status="refused", quality=None, reason="the pose is unusual")
     store_rows(out, images, NAMES, settings, rows)
     return rows
+
+
+def rewrite(shard: Path, rows: list[Row]) -> None:
+    """Other rows in a shard of the same batches."""
+    table = to_table(rows).replace_schema_metadata(pq.read_schema(shard).metadata)
+    pq.write_table(table, shard)
 
 
 def store_rows(out: Path, images: Path, names: Sequence[str], settings: Settings, rows: list[Row]) -> None:

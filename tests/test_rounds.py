@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from label_folders import rewrite
 from PIL import Image
 from rounds_stand_ins import PEOPLE, Works, stand_in_rounds
 
@@ -105,14 +106,14 @@ def test_fits_without_a_quality_have_no_rank(finished: Path, tmp_path: Path) -> 
     (shard,) = fits.glob("shard-*.parquet")
     rows = to_rows(pq.read_table(shard))
     rows[0].update(status="unjudged", quality=None)
-    pq.write_table(to_table(rows), shard)
+    rewrite(shard, rows)
     accept_best(fits, tmp_path / "labels", 1.0)
     labels = list(read_results(tmp_path / "labels"))
     assert (labels[0]["status"], labels[0]["reason"]) == ("unjudged", None)
     assert {row["status"] for row in labels[1:]} == {"accepted", "failed"}
     for row in rows:
         row.update(status="failed" if row["status"] == "failed" else "unjudged", quality=None)
-    pq.write_table(to_table(rows), shard)
+    rewrite(shard, rows)
     with pytest.raises(InputError, match=f"its {PEOPLE - 1} fits have no quality"):
         accept_best(fits, tmp_path / "labels", 0.5)
 
