@@ -313,7 +313,7 @@ def test_the_end_of_a_run_is_told_to_people(tmp_path: Path) -> None:
     said = sentence(found, 0, tmp_path)
     assert said == f"{tmp_path}: 5 of 6 images done, 5 of them now; {counts}; {speed}"
     said = sentence({**found, "now": {"done": 3}, "added": 2, "retried": 1, "removed": 4}, 0, tmp_path)
-    kept = "4 images have left the source, their rows are kept"
+    kept = "4 images are no longer in the source, their rows are kept"
     assert said == f"{tmp_path}: 5 of 6 images done, 3 of them now (2 added, 1 retried); {counts}; {kept}; {speed}"
     said = sentence({**found, "unjudged": 4}, 7, tmp_path)
     assert f"3 accepted, 4 unjudged ({NO_GATE}), 1 refused, 2 failed, 7 people of" in said

@@ -19,7 +19,7 @@ from dsr_fit.cli.rounds import RoundsArguments, _check_apart, plan_of
 from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.rank import accept_best
 from dsr_fit.dataset.run import read_results
-from dsr_fit.dataset.schema import to_rows, to_table
+from dsr_fit.dataset.schema import to_rows
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.gate.gate import read_gate
@@ -94,7 +94,7 @@ def test_fits_that_diverged_take_no_place_among_the_accepted(finished: Path, tmp
         for row in table:
             if row["imgname"] in ruined:
                 row["stop_reason"], row["status"] = "diverged", "refused"
-        pq.write_table(to_table(table), shard)
+        rewrite(shard, table)
     accept_best(fits, tmp_path / "labels", 0.5)
     accepted = {row["imgname"] for row in read_results(tmp_path / "labels") if row["status"] == "accepted"}
     assert accepted == {row["imgname"] for row in rows[2:][: round(0.5 * (len(rows) - 2))]}
