@@ -16,10 +16,10 @@ from label_folders import store_rows
 
 from dsr_fit.assets import shipped
 from dsr_fit.dataset.manifest import agree
+from dsr_fit.dataset.mending import resume_store
 from dsr_fit.dataset.run import read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import resume_store
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.evaluate.cached_source import CachedSource
 from dsr_fit.evaluate.metrics import Interval

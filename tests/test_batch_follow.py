@@ -76,8 +76,8 @@ def _follow(photos: Path, out: Path, follow: Follow | None = None) -> RunProgres
     last: list[RunProgress] = []
     listed = open_source(photos, out=out)
     rows = run(
-        listed, out, SETTINGS, ONE, shard_size=SHARD, follow=follow or Follow(), report=last.append,
-        observe=partial(Read, listed.images), fit=Content,
+        listed, out, SETTINGS, ONE, shard_size=SHARD, follow=follow or Follow(),
+        report=lambda progress: last.append(progress), observe=partial(Read, listed.images), fit=Content,
     )  # fmt: skip
     for _ in rows:
         pass

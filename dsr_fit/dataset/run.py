@@ -16,11 +16,12 @@ from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.local import default_workers, run_local
 from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.manifest import agree, begin, write_manifest
+from dsr_fit.dataset.mending import resume_store
 from dsr_fit.dataset.progress import Report, RunProgress
 from dsr_fit.dataset.records import FittedBatch, PersonObservation, failed_rows
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import BATCH_SIZE, SHARD_SIZE, Settings
-from dsr_fit.dataset.shards import Store, open_store, resume_store
+from dsr_fit.dataset.shards import Store, open_store
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.dataset.worker import Work, WorkFactory
 from dsr_fit.errors import UsageError

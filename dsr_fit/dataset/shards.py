@@ -8,12 +8,10 @@ and repeats the manifest.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +19,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from dsr_fit.dataset.fingerprints import Fingerprint
-from dsr_fit.dataset.manifest import NAME, Manifest, PlanNote, parse_manifest, read_manifest, write_manifest
+from dsr_fit.dataset.manifest import Manifest, PlanNote, read_manifest, write_manifest
 from dsr_fit.dataset.schema import SCHEMA, SINCE_4, VERSION, Row, to_rows, to_table
 from dsr_fit.dataset.tables import Damaged, about_table, read_table, write_table
 from dsr_fit.errors import InputError
-from dsr_fit.io.files import temporaries, writing
 
 _PART = re.compile(r"part-(\d{8})\.parquet")
 _SHARD = re.compile(r"shard-(\d{5,})\.parquet")
@@ -33,8 +30,6 @@ _LIKE_OURS = re.compile(r"(part|shard)\b.*\.parquet")
 
 PLAN = pa.schema([("batch", pa.int64()), ("imgname", pa.string())])
 """The columns of a plan."""
-
-_log = logging.getLogger("dsr_fit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class Store:
     def plan(self, names: list[str], note: PlanNote) -> None:
         """Add images to the folder's work. Raises InputError when it can't be written."""
         manifest = replace(self.manifest, plans=(*self.manifest.plans, note))
-        self._write_plan(manifest, len(self.manifest.plans), enumerate_batches(manifest, names))
+        self.write_plan(manifest, len(self.manifest.plans), enumerate_batches(manifest, names))
         write_manifest(self.folder, manifest)
         self.manifest = manifest
         self.__dict__.pop("names", None)
@@ -70,10 +65,10 @@ class Store:
         found: dict[int, list[str]] = {}
         for number in range(len(self.manifest.plans)):
             try:
-                self._read_plan(number, found)
+                self.read_plan(number, found)
             except Damaged as error:
                 raise InputError(
-                    f"{self._plan_path(number)}: {error}; run `dsr-fit batch` there again, which mends it"
+                    f"{self.plan_path(number)}: {error}; run `dsr-fit batch` there again, which mends it"
                 ) from None
         return found
 
@@ -117,12 +112,12 @@ class Store:
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The same, one table a file, of these columns. Raises InputError for a file that isn't a readable shard."""
         newest = self._newest()
-        for _, path in sorted(self._files()):
+        for _, path in sorted(self.files()):
             if not newest:
-                yield _rows_in(path, self.manifest.format, columns)
+                yield rows_in(path, self.manifest.format, columns)
                 continue
             wanted = columns or SCHEMA.names
-            table = _rows_in(path, self.manifest.format, list(dict.fromkeys((*wanted, "imgname", "batch"))))
+            table = rows_in(path, self.manifest.format, list(dict.fromkeys((*wanted, "imgname", "batch"))))
             pairs = zip(table["imgname"].to_pylist(), table["batch"].to_pylist(), strict=True)
             newer = [newest.get(name, batch) <= batch for name, batch in pairs]
             yield table.filter(pa.array(newer)).select(wanted)
@@ -130,15 +125,15 @@ class Store:
     def copy(self, folder: Path, change: Callable[[list[Row]], list[Row]]) -> None:
         """Write the same results into another, empty folder, each file's rows changed."""
         other = Store(folder, self.manifest)
-        for batches, path in sorted(self._files()):
-            table = to_table(change(to_rows(_rows_in(path, self.manifest.format))))
+        for batches, path in sorted(self.files()):
+            table = to_table(change(to_rows(rows_in(path, self.manifest.format))))
             other._write(folder / path.relative_to(self.folder), table, range(*batches))
         for number, batches in enumerate(self.manifest.plan_batches):
             planned = [(batch, name) for batch in batches for name in self.names.get(batch, ())]
-            other._write_plan(self.manifest, number, planned)
+            other.write_plan(self.manifest, number, planned)
         write_manifest(folder, self.manifest)
 
-    def _files(self) -> list[tuple[tuple[int, int], Path]]:
+    def files(self) -> list[tuple[tuple[int, int], Path]]:
         """Every file of rows with its range of batches; parts that a shard repeats are left out."""
         parts = _numbered(self.parts, _PART)  # before the shards: a run that merges them now loses none of them here
         spans = {shard: self.manifest.shards[shard] for shard in _numbered(self.folder, _SHARD)}
@@ -187,15 +182,8 @@ class Store:
     def _span_of_part(self, batch: int) -> range | None:
         return range(batch, batch + 1) if batch < self.manifest.batches else None
 
-    def mend(self) -> None:
-        """Clear the leftovers of a kill, set damaged files aside, and merge the parts of complete shards."""
-        with writing(self.folder):
-            self.parts.mkdir(parents=True, exist_ok=True)
-            for left in (*temporaries(self.folder), *temporaries(self.parts), *temporaries(self.plans)):
-                left.unlink()
-        self._mend_plans()
-        for path, reason in self.check():
-            _set_aside(path, reason)
+    def tidy(self) -> None:
+        """Remove the parts that a shard repeats, and merge those of shards that are complete."""
         shards = set(_numbered(self.folder, _SHARD))
         parts = _numbered(self.parts, _PART)
         for batch in parts:
@@ -204,30 +192,13 @@ class Store:
         for shard in {self._shard_of(batch) for batch in parts} - shards:
             self._merge(shard)
 
-    def _mend_plans(self) -> None:
-        """A plan that is damaged is told from the rows of its batches; its other images count as new."""
-        found: dict[int, list[str]] = {}
-        for number, batches in enumerate(self.manifest.plan_batches):
-            try:
-                self._read_plan(number, found)
-            except Damaged as error:
-                stored = [path for (start, _), path in sorted(self._files()) if start in batches]
-                planned: dict[tuple[int, str], None] = {}
-                for each in stored:
-                    with suppress(InputError):  # damaged as well
-                        rows = _rows_in(each, VERSION, ["batch", "imgname"]).to_pylist()
-                        planned |= {(row["batch"], row["imgname"]): None for row in rows}
-                path = self._plan_path(number)
-                _log.warning("%s %s; it is made anew from %d images that were fitted", path, error, len(planned))
-                self._write_plan(self.manifest, number, planned)
-
     def _merge(self, shard: int) -> None:
         """Merge a shard's parts once they are all there."""
         span = self.manifest.shards[shard]
         parts = [self._part(batch) for batch in span if batch in self.names]
         if not all(part.exists() for part in parts):
             return
-        self._write(self._shard(shard), pa.concat_tables([_rows_in(part, VERSION) for part in parts]), span)
+        self._write(self._shard(shard), pa.concat_tables([rows_in(part, VERSION) for part in parts]), span)
         for part in parts:
             part.unlink()
 
@@ -236,16 +207,16 @@ class Store:
         about = {"results": manifest.results, "batches": [span.start, span.stop], "manifest": manifest.to_json()}
         write_table(path, table, about)
 
-    def _write_plan(self, manifest: Manifest, number: int, planned: Iterable[tuple[int, str]]) -> None:
+    def write_plan(self, manifest: Manifest, number: int, planned: Iterable[tuple[int, str]]) -> None:
         pairs = list(planned)
         columns = [pa.array([pair[index] for pair in pairs], PLAN.field(index).type) for index in range(2)]
-        write_table(self._plan_path(number), pa.table(columns, PLAN), {"results": manifest.results})
+        write_table(self.plan_path(number), pa.table(columns, PLAN), {"results": manifest.results})
 
-    def _read_plan(self, number: int, found: dict[int, list[str]]) -> None:
+    def read_plan(self, number: int, found: dict[int, list[str]]) -> None:
         """Raises Damaged."""
         if self.manifest.format < VERSION:
             return
-        path = self._plan_path(number)
+        path = self.plan_path(number)
         if about_table(path).get("results") != self.manifest.results:
             raise InputError(f"{path}: belongs to other results; move it elsewhere")
         for batch, name in zip(*(column.to_pylist() for column in read_table(path, PLAN).columns), strict=True):
@@ -254,7 +225,7 @@ class Store:
     def _shard_of(self, batch: int) -> int:
         return bisect_right([span.start for span in self.manifest.shards], batch) - 1
 
-    def _plan_path(self, number: int) -> Path:
+    def plan_path(self, number: int) -> Path:
         return self.plans / f"plan-{number:04d}.parquet"
 
     def _part(self, batch: int) -> Path:
@@ -278,61 +249,10 @@ def open_store(folder: Path) -> Store:
     return store
 
 
-def resume_store(folder: Path) -> Store | None:
-    """The results of a folder, mended, to continue; None where there are none.
-
-    A manifest that is missing or damaged is restored from the shards. Raises InputError for files that can't be of
-    these results.
-    """
-    path = folder / NAME
-    files = [
-        each / name
-        for each, pattern in ((folder, _SHARD), (folder / "parts", _PART))
-        for name in (sorted(os.listdir(each)) if each.is_dir() else ())
-        if pattern.fullmatch(name)
-    ]
-    try:
-        manifest = read_manifest(folder)
-    except InputError:
-        copies = list(filter(None, map(_manifest_in, files)))
-        if not copies and path.exists() and path.stat().st_size and not path.read_bytes().startswith(_OURS):
-            raise  # a stranger's, or another version's
-        for file in () if copies else files:
-            try:
-                about_table(file)
-            except Damaged as error:
-                _set_aside(file, str(error))
-            else:
-                raise InputError(
-                    f"--out {folder}: holds shards, but no manifest.json that says what they are; put it back, or "
-                    "choose another --out"
-                ) from None
-        if not copies:
-            return None
-        manifest = max(copies, key=lambda copy: (len(copy.plans), len(copy.runs)))
-        _log.warning("%s: missing or damaged; restored from the shards", path)
-        write_manifest(folder, manifest)
-    store = Store(folder, manifest)
-    if manifest.format == VERSION:
-        store.mend()
-    return store
-
-
-_OURS = b'{\n "results": '
-
-
-def _set_aside(path: Path, reason: str) -> None:
-    """Rename a damaged file, so that nothing is lost and nothing reads it."""
-    _log.warning("%s %s; it is set aside (.damaged), and its images are fitted again", path, reason)
-    path.replace(path.with_name(f"{path.name}.damaged"))
-
-
-def _manifest_in(path: Path) -> Manifest | None:
-    """The manifest that a file of rows repeats."""
-    try:
-        return parse_manifest(about_table(path)["manifest"])
-    except (Damaged, ValueError, KeyError, TypeError):
-        return None
+def result_files(folder: Path) -> list[Path]:
+    """Shards and parts of a folder, by their names."""
+    shards = [folder / f"shard-{number:05d}.parquet" for number in _numbered(folder, _SHARD)]
+    return [*shards, *(folder / "parts" / f"part-{batch:08d}.parquet" for batch in _numbered(folder / "parts", _PART))]
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[int]:
@@ -341,7 +261,7 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[int]:
     return sorted(int(match[1]) for match in map(pattern.fullmatch, os.listdir(folder)) if match)
 
 
-def _rows_in(path: Path, version: int, columns: list[str] | None = None) -> pa.Table:
+def rows_in(path: Path, version: int, columns: list[str] | None = None) -> pa.Table:
     """Some columns of a file of rows, all as this version has them. Raises InputError where it can't be read."""
     wanted = columns or SCHEMA.names
     stored = pa.schema([field for field in SCHEMA if version >= VERSION or field.name not in SINCE_4])
