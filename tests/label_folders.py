@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 from scenes import observe, person
 from synthetic_smpl import synthetic_smpl
 
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.fitting import BatchFitter
-from dsr_fit.dataset.manifest import agree
+from dsr_fit.dataset.manifest import PlanNote, begin
 from dsr_fit.dataset.records import PackedObservation, PersonObservation
-from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.schema import Row, to_table
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store
 from dsr_fit.dataset.sources import Entry, Source
@@ -55,9 +57,19 @@ def write_results(folder: Path, settings: Settings) -> list[Row]:
     for row in rows[:2]:
         row.update(status="accepted", quality=0.75, reason=None)
     rows[2].update(status="refused", quality=None, reason="the pose is unusual")
-    out.mkdir()
-    manifest, number = agree(out, Source(images, [Entry(name) for name in NAMES], "folder"), settings, 64, False)
-    store = Store(out, manifest.batches, 64)
-    store.begin()
-    store.write(0, [{**row, "run": number} for row in rows])
+    store_rows(out, images, NAMES, settings, rows)
     return rows
+
+
+def rewrite(shard: Path, rows: list[Row]) -> None:
+    """Other rows in a shard of the same batches."""
+    table = to_table(rows).replace_schema_metadata(pq.read_schema(shard).metadata)
+    pq.write_table(table, shard)
+
+
+def store_rows(out: Path, images: Path, names: Sequence[str], settings: Settings, rows: list[Row]) -> None:
+    """Rows of these images as a run stores them."""
+    source = Source(images, [Entry(name) for name in names], "list")
+    store = Store(out, begin(source, settings, 64))
+    store.plan(list(names), PlanNote(len(names), added=len(names)))
+    store.write(0, [{**row, "run": 0} for row in rows])

@@ -12,13 +12,14 @@ from typing import Any
 import comparison
 import numpy as np
 import pytest
+from label_folders import store_rows
 
 from dsr_fit.assets import shipped
 from dsr_fit.dataset.manifest import agree
+from dsr_fit.dataset.mending import resume_store
 from dsr_fit.dataset.run import read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import Store
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.evaluate.cached_source import CachedSource
 from dsr_fit.evaluate.metrics import Interval
@@ -67,11 +68,11 @@ class Photos(CachedSource):
     def fit(self, settings: Settings, out: Path, resources: Any = None, report: Any = None) -> Iterator[Row]:
         self.works.begin(f"fits {out}")
         self.works.fits.append((out, settings))
-        out.mkdir(parents=True, exist_ok=True)
-        agree(out, self.source, settings, 1, False)
-        store = Store(out, 1, 1)
-        if store.begin():
-            store.write(0, [self._row(entry.imgname, settings) for entry in self.source.entries])
+        names = [entry.imgname for entry in self.source.entries]
+        if (store := resume_store(out)) is None:
+            store_rows(out, self.source.images, names, settings, [self._row(name, settings) for name in names])
+        else:
+            agree(out, store.manifest, self.source, settings, 64, False)
         self.works.end()
         return read_results(out)
 

@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from batch_stages import BATCH, SHARD, Fit, Look, Loud, source
 
 from dsr_fit.config import FitConfig, Weights
-from dsr_fit.dataset import shards
+from dsr_fit.dataset import tables
+from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.progress import RunProgress, state, summary
-from dsr_fit.dataset.run import Resources, open_results, read_results, run
-from dsr_fit.dataset.schema import Row, to_rows, to_table
+from dsr_fit.dataset.run import Resources, read_results, run
+from dsr_fit.dataset.schema import SINCE_4, Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import Store, locked
+from dsr_fit.dataset.shards import open_store
+from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.errors import InputError, UsageError
 
 HERE = Path(__file__).resolve().parent
@@ -77,7 +80,7 @@ def test_killed_at_20_random_moments_the_table_is_the_same(tmp_path: Path, whole
     moments = random.Random(0)
     kills = landed = 0
     while kills < 20:
-        safe = set(range(45)) - set(Store(out, 45, SHARD).begin()) if out.exists() else set()
+        safe = open_store(out).done() if (out / "manifest.json").exists() else set()
         begun = len(record.read_text().splitlines())
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         # Half of the moments lie in the work itself, whenever that begins on this machine.
@@ -299,25 +302,29 @@ class _Unjudged(Fit):
         return fitted
 
 
-def test_an_older_folder_is_read_and_resumed(tmp_path: Path) -> None:
-    """Format 2 had no `unjudged`: fits without a quality were stored as accepted."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_older_folder_is_read_and_not_resumed(tmp_path: Path, version: int) -> None:
+    """Format 2 had no `unjudged`: fits without a quality were stored as accepted. Neither had a plan."""
+    _run(tmp_path / "new", 20, fit=_Unjudged)
+    expected = list(read_results(tmp_path / "new"))
     out = tmp_path / "out"
-    rows = run(source(20), out, SETTINGS, ONE, shard_size=SHARD, observe=Look, fit=_Unjudged)
-    next(rows)
-    rows.close()
-    (part,) = (out / "parts").glob("part-*")
-    table = to_rows(pq.read_table(part))
-    for row in table:
-        row["status"] = "failed" if row["status"] == "failed" else "accepted"
-    pq.write_table(to_table(table), part)
-    manifest = json.loads((out / "manifest.json").read_text())
-    (out / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    assert {row["status"] for row in read_results(out)} == {"unjudged", "failed"}
-    _run(out, 20)
-    statuses = [row["status"] for row in read_results(out)]
-    assert statuses.count("unjudged") == sum(row["status"] == "accepted" for row in table)
-    assert statuses.count("accepted") > 0
-    assert open_results(out)[0].format == 3
+    out.mkdir()
+    for shard in (tmp_path / "new").glob("shard-*"):
+        table = pq.read_table(shard).drop_columns(list(SINCE_4)).replace_schema_metadata(None)
+        if version == 2:
+            status = ["failed" if value == "failed" else "accepted" for value in table["status"].to_pylist()]
+            table = table.set_column(table.schema.names.index("status"), "status", pa.array(status))
+        pq.write_table(table, out / shard.name)
+    manifest = json.loads((tmp_path / "new" / "manifest.json").read_text())
+    source = {"kind": "list", "entries": 20, "sha256": "0" * 64}
+    old = {**manifest, "format": version, "source": source}
+    del old["results"], old["kind"], old["plans"]
+    (out / "manifest.json").write_text(json.dumps(old))
+    rows = list(read_results(out))
+    assert _same(rows, [{**row, **dict.fromkeys(SINCE_4)} for row in expected])
+    with pytest.raises(InputError, match=rf"was begun by an earlier version \(format {version}\); its results can be"):
+        _run(out, 20)
+    assert _same(list(read_results(out)), rows)
 
 
 # --- Disk -----------------------------------------------------------------------------------------
@@ -327,7 +334,7 @@ def test_a_full_disk_ends_with_one_line_and_resumes(
     tmp_path: Path, whole: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[Path] = []
-    real = shards.pq.write_table
+    real = tables.pq.write_table
 
     def write(table: Any, path: Path, **options: Any) -> None:
         written.append(path)
@@ -336,7 +343,7 @@ def test_a_full_disk_ends_with_one_line_and_resumes(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(table, path, **options)
 
-    monkeypatch.setattr(shards.pq, "write_table", write)
+    monkeypatch.setattr(tables.pq, "write_table", write)
     with pytest.raises(InputError) as refused:
         _run(tmp_path / "out", 180)
     assert str(refused.value).endswith(
@@ -352,16 +359,20 @@ def test_a_full_disk_ends_with_one_line_and_resumes(
 
 def test_leftovers_of_a_kill_between_merge_and_removal_count_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
+    rows = run(source(20), out, SETTINGS, ONE, shard_size=SHARD, observe=Look, fit=Fit)
+    next(rows)
+    rows.close()
+    (part,) = (out / "parts").glob("part-*")
+    content = part.read_bytes()
     _run(out, 20)
-    table = pq.read_table(out / "shard-00000.parquet")
-    pq.write_table(table.slice(0, 3), out / "parts" / "part-00000000.parquet")
+    part.write_bytes(content)
     (out / ".shard-00001-0123abcd.tmp.parquet").write_bytes(b"half")
     (out / "parts" / ".part-00000001-0123abcd.tmp.parquet").write_bytes(b"half")
     before = list(read_results(out))
     _run(out, 20)
     assert _same(list(read_results(out)), before)
     assert sorted(path.name for path in out.iterdir()) == [
-        ".lock", "manifest.json", "parts", "shard-00000.parquet", "shard-00001.parquet",
+        ".lock", "manifest.json", "parts", "plans", "shard-00000.parquet", "shard-00001.parquet",
     ]  # fmt: skip
     assert not list((out / "parts").iterdir())
 
@@ -369,7 +380,7 @@ def test_leftovers_of_a_kill_between_merge_and_removal_count_once(tmp_path: Path
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     _run(tmp_path, 8)
     (tmp_path / "shard-00000.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(InputError, match=r"shard-00000\.parquet: not a readable shard"):
+    with pytest.raises(InputError, match=r"shard-00000\.parquet: is damaged or cut off .*; run `dsr-fit batch`"):
         list(read_results(tmp_path))
 
 
@@ -396,7 +407,7 @@ def test_other_settings_do_not_mix_unless_told_to(tmp_path: Path) -> None:
     runs = [row["run"] for row in read_results(tmp_path / "out")]
     assert Counter(runs)[0] == begun
     assert set(runs) == {0, 1}
-    stored = open_results(tmp_path / "out")[0].runs
+    stored = open_store(tmp_path / "out").manifest.runs
     assert [one["identity"]["config"]["weights"]["dsr_mc"] for one in stored] == [4.0, 7.0]
     with pytest.raises(UsageError, match=r"dsr_mc: 7\.0, now 4\.0"):
         _run(tmp_path / "out", 20)
@@ -411,8 +422,11 @@ def test_a_changed_asset_is_another_setting(tmp_path: Path, monkeypatch: pytest.
 
 def test_another_source_or_division_is_refused(tmp_path: Path) -> None:
     _run(tmp_path, 8)
-    with pytest.raises(InputError, match="8 images of a list, now 9 of a list"):
-        _run(tmp_path, 9, mix=True)
+    others = Source(Path("/nowhere"), [Entry(f"{number:05d}.jpg") for number in (8, 9)], "list")
+    with pytest.raises(InputError, match=r"belongs to another source \(8 images, none of them among the 2 of /nowhere"):
+        list(run(others, tmp_path, SETTINGS, ONE, shard_size=SHARD, observe=Look, fit=Fit))
+    with pytest.raises(InputError, match=r"belongs to another source \(of kind list, now coco\)"):
+        list(run(replace(source(8), kind="coco"), tmp_path, SETTINGS, ONE, shard_size=SHARD, observe=Look, fit=Fit))
     with pytest.raises(UsageError, match="was begun with --batch-size 4 --shard-size 4"):
         _run(tmp_path, 8, shard_size=5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from label_folders import store_rows
 from PIL import Image
 from scenes import observe, open_body, person
 from synthetic_smpl import synthetic_smpl, write_npz
@@ -26,12 +28,9 @@ from dsr_fit.dataset.exports.eft import _residual, orthographic, write_eft
 from dsr_fit.dataset.exports.labels import label_of
 from dsr_fit.dataset.exports.webdataset import _key
 from dsr_fit.dataset.fitting import BatchFitter
-from dsr_fit.dataset.manifest import agree
 from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import Store
-from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.fitting.convert import convert
 from dsr_fit.fitting.fitter import crop_camera
 from dsr_fit.io.safe_pickle import load_pickle
@@ -63,12 +62,7 @@ def _results(folder: Path, camera: Any = "full", smpl: bool = False) -> list[Row
     if smpl:  # what a run with an official body would have written
         for row in rows[:3]:
             row["num_vertices"] = 6890
-    out = folder / "out"
-    out.mkdir()
-    manifest, number = agree(out, Source(images, [Entry(name) for name in NAMES], "folder"), settings, 64, False)
-    store = Store(out, manifest.batches, 64)
-    store.begin()
-    store.write(0, [{**row, "run": number} for row in rows])
+    store_rows(folder / "out", images, NAMES, settings, rows)
     return rows
 
 
@@ -368,13 +362,9 @@ def test_it_is_said_how_many_fits_are_left_out(
 
 
 def test_nothing_to_export_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    source = Source(tmp_path, [Entry("x.png")], "folder")
+    failed = {"imgname": "x.png", "person": 0, "status": "failed", "reason": "nobody"}
     results = tmp_path / "results"
-    results.mkdir()
-    manifest, _ = agree(results, source, Settings(), 1, False)
-    store = Store(results, manifest.batches, 1)
-    store.begin()
-    store.write(0, [{"imgname": "x.png", "person": 0, "status": "failed", "reason": "nobody"}])
+    store_rows(results, tmp_path, ["x.png"], Settings(), [failed])
     for kind, out in (("eft", "x.json"), ("webdataset", "x.tar"), ("coco", "x.json"), ("spin", "x.npz")):
         (tmp_path / out).write_text("an earlier export")
         command = ["export", str(results), "--format", kind, "--out", str(tmp_path / out)]
@@ -389,21 +379,16 @@ def test_fits_without_a_verdict_are_exported_on_request(
     tmp_path: Path, smpl_rows: list[Row], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Three fits that no gate is calibrated for, and later one that it accepted."""
-    (tmp_path / "out").mkdir()
-    manifest, _ = agree(
-        tmp_path / "out", Source(tmp_path, [Entry(name) for name in NAMES], "folder"), Settings(), 1, False
-    )
-    store = Store(tmp_path / "out", manifest.batches, 1)
-    store.begin()
     rows = [{**row, "status": "unjudged", "quality": None} for row in smpl_rows[:3]]
-    store.write(0, rows)
+    store_rows(tmp_path / "out", tmp_path, NAMES[:2], Settings(), rows)
     assert _export(tmp_path, "spin", "none.npz") == 1
     assert "no accepted fits to export; --unjudged takes the 3 unjudged ones\n" in capfd.readouterr().err
     assert _export(tmp_path, "spin", "none.npz", "--refused") == 1
     assert "no accepted or refused fits to export; --unjudged takes" in capfd.readouterr().err
     assert _export(tmp_path, "spin", "all.npz", "--unjudged") == 0
     assert capfd.readouterr().out.endswith("all.npz: 3 people\n")
-    store.write(0, [smpl_rows[0], rows[1], smpl_rows[2]])
+    shutil.rmtree(tmp_path / "out")
+    store_rows(tmp_path / "out", tmp_path, NAMES[:2], Settings(), [smpl_rows[0], rows[1], smpl_rows[2]])
     assert _export(tmp_path, "spin", "some.npz") == 0
     said = capfd.readouterr().out
     assert "1 person; 1 unjudged left out, --unjudged takes them too; 1 refused left out, --refused takes" in said

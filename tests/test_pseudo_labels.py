@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from label_folders import OF_PERSON, QUICK, observations, smpl_settings, write_results
+from label_folders import OF_PERSON, QUICK, observations, rewrite, smpl_settings, write_results
 from label_people import observation_of
 from PIL import Image
 from scenes import open_body
@@ -20,7 +19,7 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, project
 from dsr_fit.cli import main as cli
-from dsr_fit.dataset.schema import Row, to_table
+from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.errors import InputError
 from dsr_fit.labels import COLOURS
@@ -82,7 +81,7 @@ def test_fits_without_a_verdict_are_not_accepted(folder: Path, rows: list[Row], 
     shutil.copytree(folder / "out", tmp_path / "out")
     (shard,) = (tmp_path / "out").glob("shard-*.parquet")
     unjudged = [{**row, "status": "unjudged", "quality": None} for row in rows[:1]]
-    pq.write_table(to_table([{**row, "run": 0} for row in (*unjudged, *rows[1:])]), shard)
+    rewrite(shard, [{**row, "run": 0} for row in (*unjudged, *rows[1:])])
     labels = read_pseudo_labels(tmp_path / "out", open_body())
     assert labels.accepted.tolist() == [False, True, False]
     assert labels.unjudged.tolist() == [True, False, False]

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from label_folders import rewrite
 from PIL import Image
 from rounds_stand_ins import PEOPLE, Works, stand_in_rounds
 
 from dsr_fit.cli import main as cli
 from dsr_fit.cli.rounds import RoundsArguments, _check_apart, plan_of
+from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.rank import accept_best
 from dsr_fit.dataset.run import read_results
-from dsr_fit.dataset.schema import to_rows, to_table
-from dsr_fit.dataset.shards import locked
+from dsr_fit.dataset.schema import to_rows
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.gate.gate import read_gate
@@ -93,7 +94,7 @@ def test_fits_that_diverged_take_no_place_among_the_accepted(finished: Path, tmp
         for row in table:
             if row["imgname"] in ruined:
                 row["stop_reason"], row["status"] = "diverged", "refused"
-        pq.write_table(to_table(table), shard)
+        rewrite(shard, table)
     accept_best(fits, tmp_path / "labels", 0.5)
     accepted = {row["imgname"] for row in read_results(tmp_path / "labels") if row["status"] == "accepted"}
     assert accepted == {row["imgname"] for row in rows[2:][: round(0.5 * (len(rows) - 2))]}
@@ -105,14 +106,14 @@ def test_fits_without_a_quality_have_no_rank(finished: Path, tmp_path: Path) -> 
     (shard,) = fits.glob("shard-*.parquet")
     rows = to_rows(pq.read_table(shard))
     rows[0].update(status="unjudged", quality=None)
-    pq.write_table(to_table(rows), shard)
+    rewrite(shard, rows)
     accept_best(fits, tmp_path / "labels", 1.0)
     labels = list(read_results(tmp_path / "labels"))
     assert (labels[0]["status"], labels[0]["reason"]) == ("unjudged", None)
     assert {row["status"] for row in labels[1:]} == {"accepted", "failed"}
     for row in rows:
         row.update(status="failed" if row["status"] == "failed" else "unjudged", quality=None)
-    pq.write_table(to_table(rows), shard)
+    rewrite(shard, rows)
     with pytest.raises(InputError, match=f"its {PEOPLE - 1} fits have no quality"):
         accept_best(fits, tmp_path / "labels", 0.5)
 

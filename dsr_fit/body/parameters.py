@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +21,11 @@ class Parameters(Tensors):
     body_pose: Tensor  # (B, 69) axis-angle
     betas: Tensor  # (B, 10)
     cam_t: Tensor  # (B, 3) metres
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Any]) -> Parameters:
+        """One person's arrays by name, as a row of results or `mesh.npz` has them: a batch of 1."""
+        return cls(*(torch.from_numpy(arrays[each.name])[None] for each in fields(cls)))
 
     def pose(self, body: Body) -> Posed:
         return body(self.global_orient, self.body_pose, self.betas, self.cam_t)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dsr_fit.cli.checks import check_folder
 from dsr_fit.cli.options import NO_GATE, DatasetArguments
 from dsr_fit.errors import UsageError
+
+if TYPE_CHECKING:
+    from dsr_fit.dataset.sources import Source
+
+SOME_FAILED = 3
+"""Exit status of a run in which people have no fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +26,12 @@ class BatchArguments(DatasetArguments):
     """Also a picture of each fit, in OUT/overlays."""
     mix: bool = False
     """Go on in a folder that holds results of other settings."""
+    retry: str | None = None
+    """Fit images again that have a person of these statuses: `failed`, `refused`, `unjudged`, separated by commas."""
+    only_new: bool = False
+    """Fit new images only; without it, images that were replaced since are fitted again."""
+    strict: bool = False
+    """Refuse a source that has changed since; compares the content of every file."""
     engine: Literal["local", "ray"] = "local"
     """Processes of this machine, or Ray."""
     address: str | None = None
@@ -31,59 +43,98 @@ class BatchArguments(DatasetArguments):
     timeout: float = 300.0
     """Seconds that detection and parsing, or the fit, may take for each person; with --engine local."""
 
-    def run(self) -> None:
-        run_batch(self)
+    quiet: bool = False
+    """Write nothing but warnings and errors."""
+
+    def run(self) -> int:
+        return run_batch(self)
 
 
-def run_batch(arguments: BatchArguments) -> None:
-    """The work behind `dsr-fit batch`."""
+def run_batch(arguments: BatchArguments) -> int:
+    """The work behind `dsr-fit batch`; returns the exit status: 3 where people have no fit."""
     check(arguments)
+    from dsr_fit.dataset.changes import Follow
     from dsr_fit.dataset.progress import RunProgress, reporting, summary, write_line
     from dsr_fit.dataset.run import Resources, run
 
     source = arguments.open_source()
+    _say_left_out(source)
     settings = replace(arguments.settings(), batch_size=arguments.batch_size, overlays=arguments.overlays)
     resources = Resources(
         arguments.engine, arguments.perceivers, arguments.fitters, arguments.address, arguments.timeout
     )
     last: list[RunProgress] = []
-    with reporting() as report:
+    try:
+        with reporting(arguments.quiet) as report:
 
-        def remember(progress: RunProgress) -> None:
-            last[:] = [progress]
-            report(progress)
+            def remember(progress: RunProgress) -> None:
+                last[:] = [progress]
+                report(progress)
 
-        rows = run(
-            source,
-            arguments.out,
-            settings,
-            resources,
-            shard_size=arguments.shard_size,
-            mix=arguments.mix,
-            report=remember,
-        )
-        for _ in rows:
-            pass
-    found = summary(last[0])
-    if sys.stdout.isatty():
-        sys.stdout.write(sentence(found, source.left_out, arguments.out))
-    else:
-        write_line({**found, "left_out": source.left_out})
+            rows = run(
+                source,
+                arguments.out,
+                settings,
+                resources,
+                shard_size=arguments.shard_size,
+                mix=arguments.mix,
+                follow=Follow(_statuses(arguments.retry), arguments.only_new, arguments.strict),
+                report=remember,
+            )
+            for _ in rows:
+                pass
+    finally:  # after an interrupt, too, the counts are said
+        if last and not arguments.quiet:
+            found = summary(last[0])
+            if sys.stdout.isatty():
+                sys.stdout.write(sentence(found, source.left_out, arguments.out))
+            else:
+                write_line({**found, "left_out": source.left_out, "left_out_files": len(source.left_files)})
+    return SOME_FAILED if last[0].statuses["failed"] else 0
+
+
+def _say_left_out(source: Source) -> None:
+    """What the source names and nobody looks at."""
+    from dsr_fit.dataset.listing import described
+
+    if source.left_files:
+        sys.stderr.write(f"dsr-fit: left out, no images that can be read: {described(source.left_files)}\n")
+    if source.repeated:
+        sys.stderr.write(f"dsr-fit: {source.repeated} images are named more than once; each is fitted once\n")
 
 
 def sentence(found: dict, left_out: int, out: Path) -> str:
     """The end of a run for people."""
     skipped = f", {left_out} people of the source's file left out (crowds, too few keypoints)" if left_out else ""
     unjudged = f"{found['unjudged']} unjudged ({NO_GATE}), " if found["unjudged"] else ""
+    removed = (
+        f"; {found['removed']} images are no longer in the source, their rows are kept" if found["removed"] else ""
+    )
+    reasons = [f"{found[name]} {name}" for name in ("added", "replaced", "retried") if found[name]]
+    changes = f" ({', '.join(reasons)})" if reasons and found["now"]["done"] < found["done"] else ""
     return (
-        f"{out}: {found['done']} of {found['images']} images done; now {found['accepted']} accepted, "
-        f"{unjudged}{found['refused']} refused, {found['failed']} failed{skipped}; {found['rate']:.2f} images/s, "
+        f"{out}: {found['done']} of {found['images']} images done, {found['now']['done']} of them now{changes}; "
+        f"people: {found['accepted']} accepted, {unjudged}{found['refused']} refused, {found['failed']} failed"
+        f"{skipped}{removed}; {found['rate']:.2f} images/s, "
         f"{100 * found['utilisation']:.0f} % of {found['cores']} cores\n"
     )
 
 
+def _statuses(text: str | None) -> tuple[str, ...]:
+    """Raises UsageError for anything but statuses that can be retried."""
+    from dsr_fit.dataset.changes import RETRIED
+
+    statuses = () if text is None else tuple(text.split(","))
+    if unknown := [status for status in statuses if status not in RETRIED]:
+        raise UsageError(f"--retry {text}: {unknown[0]!r} is none of {', '.join(RETRIED)}")
+    return statuses
+
+
 def check(arguments: BatchArguments) -> None:
     """What can be refused before anything is read."""
+    _statuses(arguments.retry)
+    if arguments.strict and arguments.only_new:
+        raise UsageError("--strict and --only-new exclude each other")
     arguments.check_focal()
     for name in ("perceivers", "fitters", "batch_size", "shard_size"):
         value = getattr(arguments, name)

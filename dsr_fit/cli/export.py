@@ -59,9 +59,9 @@ def run_export(arguments: ExportArguments) -> None:
     """Write one file (or folder), and say how many people are in it."""
     _check(arguments)
     from dsr_fit.dataset.exports.labels import label_of
-    from dsr_fit.dataset.run import open_results
+    from dsr_fit.dataset.shards import open_store
 
-    manifest, store = open_results(arguments.results)
+    store = open_store(arguments.results)
     statuses: Counter[str] = Counter()
     optional = {"unjudged": arguments.unjudged, "refused": arguments.refused}
     chosen = {"accepted", *(status for status, wanted in optional.items() if wanted)}
@@ -77,7 +77,7 @@ def run_export(arguments: ExportArguments) -> None:
     else:
         total = sum(status in chosen for table in store.tables() for status in table["status"].to_pylist())
         labels = _measured(_converted(arguments, tracked(rows, "converting", total)), residuals)
-    images = arguments.images or Path(manifest.images)
+    images = arguments.images or Path(store.manifest.images)
     count = _writer(arguments.format)(labels, arguments.out, images)
     left_out = {name: statuses[name] for name in optional if name not in chosen and statuses[name]}
     notes = [f"; {number} {name} left out, --{name} takes them too" for name, number in left_out.items()]
@@ -124,8 +124,13 @@ def _converted(arguments: ExportArguments, rows: Iterable[Row]) -> Iterator[Labe
 
 
 def _counted(rows: Iterable[Row], statuses: Counter[str]) -> Iterator[Row]:
-    """The same rows; counts their statuses in passing."""
+    """The same rows; counts their statuses in passing. Raises InputError for a person that is there twice."""
+    people: set[tuple[str, int]] = set()
     for row in rows:
+        person = (row["imgname"], row["person"])
+        if person in people:
+            raise InputError(f"person {person[1]} of {person[0]} is in the results twice; fit into a new --out")
+        people.add(person)
         statuses[row["status"]] += 1
         yield row
 

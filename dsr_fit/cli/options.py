@@ -83,6 +83,6 @@ class DatasetArguments(FitterArguments):
 
     def open_source(self) -> Source:
         """What is to be fitted. Raises InputError where it can't be read."""
-        from dsr_fit.dataset.sources import open_source
+        from dsr_fit.dataset.listing import open_source
 
-        return open_source(self.source, self.images, self.keypoints)
+        return open_source(self.source, self.images, self.keypoints, self.out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
+from dsr_fit.dataset.names import image_path
 from dsr_fit.dataset.observing import reason_of
+from dsr_fit.dataset.overlays import draw_overlay
 from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.gate.gate import Gate
-from dsr_fit.io.files import beneath, replacing
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Observation
 
@@ -47,9 +46,9 @@ class BatchFitter:
         rows = [self._row(one, outcomes.get(number, one.reason)) for number, one in enumerate(batch)]
         fitted = time.perf_counter()
         if self.overlays is not None:
-            for row, outcome in zip(rows, map(outcomes.get, range(len(batch))), strict=True):
-                if isinstance(outcome, FitResult):
-                    self._try_to_draw(row, outcome)
+            for row in rows:
+                if row["status"] != "failed":
+                    draw_overlay(self.overlays, row, self.images, self.body)
         timings = {name: sum(one.timings_s.get(name, 0.0) for one in batch) for name in ("detect", "parse")}
         return FittedBatch(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
 
@@ -67,10 +66,10 @@ class BatchFitter:
         """The observation, with its image only where the regressor needs it."""
         if not self.fitter.regressor.needs_image:
             return found.observation()
-        return replace(found.observation(), image=read_image(self.images / imgname)[0])
+        return replace(found.observation(), image=read_image(image_path(self.images, imgname))[0])
 
     def _row(self, one: PersonObservation, outcome: FitResult | str) -> Row:
-        named = {"imgname": one.imgname, "person": one.person, "source_id": one.source_id}
+        named = one.named()
         if isinstance(outcome, str) or one.found is None:
             return {**named, "status": "failed", "reason": str(outcome)}
         verdict = self.gate.judge(outcome)
@@ -83,24 +82,6 @@ class BatchFitter:
             "body": np.array([self.body.name, self.body.sha256]),
             "num_vertices": self.body.num_vertices,
         }
-
-    def _try_to_draw(self, row: Row, result: FitResult) -> None:
-        """Draw the overlay; a picture that can't be drawn must not cost the fits."""
-        try:
-            self._draw(row, result)
-        except Exception as error:  # a full disk, a name that is too long, an image that is gone
-            logging.getLogger("dsr_fit").warning(
-                "%s: no overlay of person %d (%s)", row["imgname"], row["person"], reason_of(error, self.images)
-            )
-
-    def _draw(self, row: Row, result: FitResult) -> None:
-        """Write `overlays/IMGNAME.PERSON.jpg`."""
-        assert self.overlays is not None
-        image, _ = read_image(self.images / row["imgname"])
-        path = beneath(self.overlays, f"{row['imgname']}.{row['person']}.jpg")
-        picture = Image.fromarray(replace(result, observation=replace(result.observation, image=image)).overlay())
-        with replacing(path) as temporary:
-            picture.save(temporary, quality=85)
 
 
 _OF_RESULT = (

@@ -73,16 +73,14 @@ class _Fit:
 
 
 def run_local(
-    entries: Sequence[Entry],
-    batches: Sequence[int],
-    batch_size: int,
+    batches: Sequence[tuple[int, Sequence[Entry]]],
     observe: WorkFactory,
     fit: WorkFactory,
     observers: int,
     fitters: int,
     timeout_s: float,
 ) -> Iterator[tuple[int, FittedBatch]]:
-    """Yields batch numbers and their rows in the order they are finished; `batches` are those to do.
+    """Yields batch numbers and their rows in the order they are finished; `batches` are numbers and their images.
 
     Only as many batches are under way as the fitters need, so memory doesn't grow with the number of images.
     `timeout_s` bounds the time for each person of an image and of a batch; a process that takes longer is replaced.
@@ -99,8 +97,7 @@ def run_local(
     try:
         while True:
             while left and not to_observe and under_way < 2 * fitters + 2:
-                number = left.popleft()
-                batch = _Batch(number, entries[number * batch_size : (number + 1) * batch_size])
+                batch = _Batch(*left.popleft())
                 to_observe += [_Observe(batch, index) for index in range(len(batch.entries))]
                 under_way += 1
             _hand_out(observing, to_observe, timeout_s)

@@ -1,10 +1,12 @@
-"""`manifest.json`: the source and settings of a folder's results, so that others are not mixed in by mistake."""
+"""`manifest.json`: what a folder's results were made from and with, so that others are not mixed in by mistake."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass, replace
+import secrets
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,84 @@ from dsr_fit.io.files import replacing
 
 NAME = "manifest.json"
 
+_BY_NAME = ("folder", "openpose", "list")
+"""Kinds of source that name images alone, and may follow each other."""
+
+
+@dataclass(frozen=True)
+class PlanNote:
+    """Why images were added to a folder's work: one line of its history."""
+
+    images: int
+    added: int = 0
+    replaced: int = 0
+    retried: int = 0
+    removed: int = 0
+    """Images of earlier plans that the source no longer had."""
+
 
 @dataclass(frozen=True)
 class Manifest:
     """How a folder's images are cut into batches and shards, and the settings of its runs, oldest first."""
 
-    source: dict[str, Any]
-    """`kind`, `entries` (how many), `sha256` of their names."""
+    results: str
+    """Names this folder's results; every shard repeats it."""
+    kind: str
+    """The source's, `dsr_fit.dataset.sources.Source.kind`."""
     images: str
     """Folder that names are relative to, when the run began."""
     batch_size: int
     shard_size: int
     runs: tuple[dict[str, Any], ...]
+    plans: tuple[PlanNote, ...] = ()
+    """The images of plan N are in `plans/plan-N.parquet`."""
     format: int = schema.VERSION
     """Version of the columns' meaning."""
 
+    @cached_property
+    def plan_batches(self) -> list[range]:
+        """The batches of each plan: numbered on from plan to plan, the last of each may have fewer images."""
+        counts = [-(-plan.images // self.batch_size) for plan in self.plans]
+        return [range(end - count, end) for count, end in zip(counts, accumulate(counts), strict=True)]
+
+    @cached_property
+    def shards(self) -> list[range]:
+        """The batches of each shard; none holds batches of two plans."""
+        size = self.shard_size
+        return [
+            range(start, min(start + size, plan.stop))
+            for plan in self.plan_batches
+            for start in range(plan.start, plan.stop, size)
+        ]
+
     @property
     def batches(self) -> int:
-        return -(-self.source["entries"] // self.batch_size)
+        return self.plan_batches[-1].stop if self.plans else 0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
+
+
+def parse_manifest(text: str) -> Manifest:
+    """Raises ValueError, KeyError or TypeError for anything else."""
+    content = json.loads(text)
+    version = content["format"]
+    if version not in schema.READABLE:
+        readable = " and ".join(map(str, schema.READABLE))
+        raise ValueError(f"format {version}, this version reads {readable}")
+    if version < 4:  # one list of images, cut from beginning to end
+        content |= {
+            "results": "",
+            "kind": content["source"]["kind"],
+            "plans": [{"images": content["source"]["entries"]}],
+        }
+    names = ("results", "kind", "images", "batch_size", "shard_size", "format")
+    plans = tuple(PlanNote(**plan) for plan in content["plans"])
+    manifest = Manifest(**{name: content[name] for name in names}, runs=tuple(content["runs"]), plans=plans)
+    numbers = (manifest.batch_size, manifest.shard_size, *(plan.images for plan in plans))
+    if not all(isinstance(number, int) and number > 0 for number in numbers):
+        raise ValueError("sizes that are not positive numbers")
+    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -42,69 +104,68 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise InputError(f"{folder}: holds no results of `dsr-fit batch` (no {NAME})")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] not in schema.READABLE:
-            readable = " and ".join(map(str, schema.READABLE))
-            raise ValueError(f"format {content['format']}, this version reads {readable}")
-        fields = {name: content[name] for name in ("format", "source", "images", "batch_size", "shard_size")}
-        return Manifest(**fields, runs=tuple(content["runs"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return parse_manifest(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); use another folder") from None
 
 
-def agree(folder: Path, source: Source, settings: Settings, shard_size: int, mix: bool) -> tuple[Manifest, int]:
-    """The folder's manifest, written or extended, and the number of these settings' run in it.
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Raises InputError when it can't be written."""
+    with replacing(folder / NAME, durable=True) as temporary:
+        temporary.write_text(manifest.to_json() + "\n", encoding="utf-8")
 
-    Raises InputError where the folder holds results of another source, and UsageError where they are of other
-    settings and `mix` is off.
+
+def begin(source: Source, settings: Settings, shard_size: int) -> Manifest:
+    """The manifest of a new folder, which has no work yet."""
+    images = str(source.images.absolute())
+    return Manifest(secrets.token_hex(8), source.kind, images, settings.batch_size, shard_size, (_run_of(settings),))
+
+
+def agree(
+    folder: Path, manifest: Manifest, source: Source, settings: Settings, shard_size: int, mix: bool
+) -> tuple[Manifest, int]:
+    """The manifest with these settings' run in it, and that run's number.
+
+    Raises InputError where the folder holds results of another kind of source or an earlier version, and UsageError
+    where they are of other settings and `mix` is off.
     """
-    from dsr_fit.fitting.saving import versions
-
-    described = describe(source)
-    identity = json.loads(json.dumps(settings.identity()))
-    run = {"identity": identity, "versions": versions()}
-    if not (folder / NAME).exists():
-        manifest = Manifest(described, str(source.images.absolute()), settings.batch_size, shard_size, (run,))
-        _write(folder, manifest)
-        return manifest, 0
-    manifest = read_manifest(folder)
-    if described != manifest.source:
-        was, now = manifest.source, described
-        what = f"{was['entries']} images of a {was['kind']}, now {now['entries']} of a {now['kind']}"
-        raise InputError(f"--out {folder}: belongs to another source ({what}, or other names); choose another --out")
+    if manifest.format != schema.VERSION:
+        raise InputError(
+            f"--out {folder}: was begun by an earlier version (format {manifest.format}); its results can be read and "
+            "exported, but not continued; choose another --out"
+        )
+    if manifest.kind != source.kind and not {manifest.kind, source.kind} <= set(_BY_NAME):
+        raise InputError(
+            f"--out {folder}: belongs to another source (of kind {manifest.kind}, now {source.kind}); choose "
+            "another --out"
+        )
     if (manifest.batch_size, manifest.shard_size) != (settings.batch_size, shard_size):
         raise UsageError(
             f"--out {folder}: was begun with --batch-size {manifest.batch_size} --shard-size {manifest.shard_size}, "
             "which decide what is fitted together; give the same"
         )
+    run = _run_of(settings)
     for number, known in enumerate(manifest.runs):
-        if known["identity"] == identity and (mix or number == len(manifest.runs) - 1):
-            if manifest.format != schema.VERSION:  # new rows are of this version, old ones are read as such
-                manifest = replace(manifest, format=schema.VERSION)
-                _write(folder, manifest)
+        if known["identity"] == run["identity"] and (mix or number == len(manifest.runs) - 1):
             return manifest, number
-    changed = "; ".join(differences(manifest.runs[-1]["identity"], identity))
+    changed = "; ".join(differences(manifest.runs[-1]["identity"], run["identity"]))
     if not mix:
         raise UsageError(
             f"--out {folder}: holds results of other settings ({changed}); choose another --out, or add --mix to fit "
             "what is left with the new ones"
         )
-    manifest = replace(manifest, runs=(*manifest.runs, run), format=schema.VERSION)
-    _write(folder, manifest)
-    return manifest, len(manifest.runs) - 1
+    return replace(manifest, runs=(*manifest.runs, run)), len(manifest.runs)
+
+
+def _run_of(settings: Settings) -> dict[str, Any]:
+    from dsr_fit.fitting.saving import versions
+
+    return {"identity": json.loads(json.dumps(settings.identity())), "versions": versions()}
 
 
 def describe(source: Source) -> dict[str, Any]:
     """The images' names and whom to fit in them, as a hash."""
-    hashed = hashlib.sha256()
-    for entry in source.entries:
-        hashed.update(f"{entry.imgname}\0{entry.keypoint_file is not None}\0".encode("utf-8", "surrogateescape"))
-        for person in entry.people or ():
-            hashed.update(f"{person.number} {person.source_id} {person.bbox}\0".encode())
-            hashed.update(b"" if person.keypoints is None else person.keypoints.tobytes())
-            for polygon in person.outline:
-                hashed.update(polygon.tobytes())
-    return {"kind": source.kind, "entries": len(source), "sha256": hashed.hexdigest()}
+    return {"kind": source.kind, "entries": len(source), "sha256": source.sha256()}
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -121,8 +182,3 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 def _brief(value: Any) -> str:
     text = "absent" if value is None else str(value)
     return text[:12] if len(text) == 64 else text
-
-
-def _write(folder: Path, manifest: Manifest) -> None:
-    with replacing(folder / NAME, durable=True) as temporary:
-        temporary.write_text(json.dumps(vars(manifest), indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from dsr_fit.dataset.fingerprints import fingerprint
+from dsr_fit.dataset.names import file_name, image_path
 from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import Entry, Person
@@ -33,25 +36,32 @@ class Observer:
 
     def __call__(self, entry: Entry) -> list[PersonObservation]:
         """The people of an image. Never raises: an error becomes a person that was not found, with the reason."""
+        path = image_path(self.images, entry.imgname)
+        # Before they are read: files that are replaced in between count as replaced at the next run.
+        files = fingerprint([path, *filter(None, [entry.keypoint_file])])
         try:
-            people = self._people(entry)
+            people = self._people(entry, path)
         except Exception as error:
-            return [PersonObservation(entry.imgname, 0, reason=reason_of(error, self.images))]
-        return [self._observe(entry, person) for person in people]
+            reason, people = reason_of(error, self.images), entry.people or (Person(0),)
+            found = [PersonObservation(entry.imgname, one.number, one.source_id, reason=reason) for one in people]
+        else:
+            found = [self._observe(entry, path, person) for person in people]
+        return [replace(one, files=files) for one in found]
 
-    def _people(self, entry: Entry) -> tuple[Person, ...]:
+    def _people(self, entry: Entry, path: Path) -> tuple[Person, ...]:
         if entry.people is not None:
+            if entry.size is not None and path.exists() and (size := image_size(path)) != entry.size:
+                said, has = (f"{width} x {height}" for width, height in (entry.size, size))
+                raise ValueError(f"{entry.imgname} is {has} pixels, its annotation says {said}; is it another image?")
             return entry.people
         if entry.keypoint_file is None:
             return (Person(0),)
-        size = image_size(self.images / entry.imgname)
-        people = read_keypoints(entry.keypoint_file, size, Path(entry.imgname).name)
+        people = read_keypoints(entry.keypoint_file, image_size(path), path.name)
         if not people:
             raise ValueError(f"{entry.keypoint_file.name} holds nobody")
         return tuple(Person(number, one.keypoints, origin=one.source) for number, one in enumerate(people))
 
-    def _observe(self, entry: Entry, person: Person) -> PersonObservation:
-        path = self.images / entry.imgname
+    def _observe(self, entry: Entry, path: Path, person: Person) -> PersonObservation:
         named = (entry.imgname, person.number, person.source_id)
         try:
             observation = self.perception.observe(path, self._inputs(path, person))
@@ -100,7 +110,7 @@ class CachedObserver:
         self.work: Work | None = None
 
     def __call__(self, entry: Entry) -> list[PersonObservation]:
-        path, image = cache_path(self.folder, entry.imgname), self.images / entry.imgname
+        path, image = cache_path(self.folder, entry.imgname), image_path(self.images, entry.imgname)
         newer = image.exists() and path.exists() and image.stat().st_mtime_ns > path.stat().st_mtime_ns
         if path.exists() and not newer:
             return read_observations(path, entry.imgname)
@@ -112,7 +122,7 @@ class CachedObserver:
 
 def cache_path(folder: Path, imgname: str) -> Path:
     """`FOLDER/IMGNAME.npz`."""
-    return beneath(folder, f"{imgname}.npz")
+    return beneath(folder, f"{file_name(imgname)}.npz")
 
 
 def write_observations(path: Path, people: list[PersonObservation]) -> None:

@@ -10,9 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from dsr_fit.dataset.schema import STATUSES
+from dsr_fit.dataset.schema import STATUSES, Row
+
+if TYPE_CHECKING:
+    from dsr_fit.dataset.changes import Changes
+    from dsr_fit.dataset.shards import Done
 
 EVERY_S = 5.0
 """Seconds between two lines."""
@@ -25,20 +29,45 @@ def _cpu_s() -> float:
 
 @dataclass
 class RunProgress:
-    """How far a run has come."""
+    """How far a folder has come, and this run's part in that."""
 
     images: int
-    """Of the whole source."""
+    """Of all runs so far and of this one."""
     before: int
-    """Images that earlier runs had done."""
+    """Images that earlier runs had done, and that this one doesn't do again."""
     done: int = 0
     """Images that this run has done."""
     statuses: Counter[str] = field(default_factory=Counter)
-    """Rows of this run by status (`dsr_fit.dataset.schema.STATUSES`)."""
+    """The folder's newest rows by status (`dsr_fit.dataset.schema.STATUSES`)."""
+    now: Counter[str] = field(default_factory=Counter)
+    """This run's rows by status."""
+    changes: dict[str, int] = field(default_factory=dict)
+    """Images by why this run found something to do: `added`, `replaced`, `retried`; and `removed` ones."""
+    superseded: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Image -> statuses of rows that this run replaces."""
     timings_s: Counter[str] = field(default_factory=Counter)
     """Seconds of each step, summed over this run's images; `write` is one of them."""
     started: float = field(default_factory=time.perf_counter)
     cpu_before_s: float = field(default_factory=_cpu_s)
+
+    @classmethod
+    def of(cls, states: dict[str, Done], changes: Changes, left: dict[int, list[str]]) -> RunProgress:
+        """Before the first batch: what is done, and what is left of it by batches."""
+        todo = {name for names in left.values() for name in names}
+        counted = {name: len(names) for name, names in vars(changes).items()}
+        statuses = Counter(status for state in states.values() for status in state.statuses)
+        superseded = {name: state.statuses for name, state in states.items() if name in todo}
+        before = len(states) - len(superseded)
+        return cls(before + len(todo), before, statuses=statuses, changes=counted, superseded=superseded)
+
+    def add(self, names: list[str], rows: list[Row], timings_s: dict[str, float]) -> None:
+        """Count a batch of images, whose rows are stored."""
+        self.done += len(names)
+        new = Counter(row["status"] for row in rows)
+        self.now += new
+        self.statuses += new
+        self.statuses -= Counter(status for name in names for status in self.superseded.get(name, ()))
+        self.timings_s.update(timings_s)
 
     def cpu_s(self) -> float:
         """Processor seconds of this process and of those of its workers that have ended."""
@@ -60,9 +89,11 @@ class Report(Protocol):
 
 
 @contextmanager
-def reporting() -> Iterator[Report]:
-    """A report that suits standard output."""
-    if sys.stdout.isatty():
+def reporting(quiet: bool = False) -> Iterator[Report]:
+    """A report that suits standard output, or none."""
+    if quiet:
+        yield lambda progress: None
+    elif sys.stdout.isatty():
         with _bar() as report:
             yield report
     else:
@@ -119,6 +150,7 @@ def state(progress: RunProgress) -> dict[str, object]:
         "images": progress.images,
         "done": progress.before + progress.done,
         **{name: progress.statuses[name] for name in STATUSES},
+        "now": {"done": progress.done, **{name: progress.now[name] for name in STATUSES}},
         "rate": round(progress.rate(), 3),
         "left_s": None if left is None else round(left),
     }
@@ -135,7 +167,7 @@ def summary(progress: RunProgress) -> dict[str, object]:
     return {
         **state(progress),
         "finished": True,
-        "fitted_now": progress.done,
+        **progress.changes,
         "wall_s": round(wall, 2),
         "stages_s_per_image": stages,
         "utilisation": round(progress.cpu_s() / (wall * cores), 3),

@@ -5,15 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from dsr_fit.dataset.manifest import NAME
-from dsr_fit.dataset.run import open_results
-from dsr_fit.dataset.schema import Row, to_rows, to_table
-from dsr_fit.dataset.shards import Store
+from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.shards import Store, open_store
 from dsr_fit.errors import InputError
-from dsr_fit.io.files import replacing
 
 
 def accept_best(fits: Path, out: Path, share: float) -> float:
@@ -22,18 +16,13 @@ def accept_best(fits: Path, out: Path, share: float) -> float:
     Fits that diverged stay refused, those without a quality stay unjudged. `out` is written as a whole or not at all;
     an earlier one is replaced. Returns the least quality that was accepted. Raises InputError where no fit has one.
     """
-    _, store = open_results(fits)
+    store = open_store(fits)
     threshold = threshold_of(store, share)
     temporary = out.with_name(f".{out.name}.tmp")
     for old in (temporary, out):
         shutil.rmtree(old, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for number, table in enumerate(store.tables()):
-        copy = temporary / f"shard-{number:05d}.parquet"
-        with replacing(copy, durable=True) as path:
-            pq.write_table(_accepted(table, threshold, share), path, compression="zstd")
-    with replacing(temporary / NAME, durable=True) as path:
-        shutil.copyfile(fits / NAME, path)
+    store.copy(temporary, lambda rows: _accepted(rows, threshold, share))
     temporary.rename(out)
     return threshold
 
@@ -41,7 +30,7 @@ def accept_best(fits: Path, out: Path, share: float) -> float:
 def threshold_of(store: Store, share: float) -> float:
     """The quality that `share` of the fits reach, without those that diverged. Raises InputError where none has one."""
     columns = ["status", "stop_reason", "quality"]
-    rows = [row for table in store.tables() for row in table.select(columns).to_pylist()]
+    rows = [row for table in store.tables(columns) for row in table.to_pylist()]
     fitted = [row["quality"] for row in rows if not _ruined(row)]
     known = sorted((quality for quality in fitted if quality is not None), reverse=True)
     if not known:
@@ -49,8 +38,7 @@ def threshold_of(store: Store, share: float) -> float:
     return known[max(1, min(len(known), round(share * len(fitted)))) - 1]
 
 
-def _accepted(table: pa.Table, threshold: float, share: float) -> pa.Table:
-    rows = to_rows(table)
+def _accepted(rows: list[Row], threshold: float, share: float) -> list[Row]:
     for row in rows:
         if _ruined(row) or row["quality"] is None:
             continue
@@ -59,7 +47,7 @@ def _accepted(table: pa.Table, threshold: float, share: float) -> pa.Table:
         else:
             below = f"its quality is below {threshold:.2f}, that of the best {100 * share:g} %"
             row["status"], row["reason"] = "refused", row["reason"] or below
-    return to_table(rows)
+    return rows
 
 
 def _ruined(row: Row) -> bool:

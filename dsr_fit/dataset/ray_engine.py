@@ -26,9 +26,7 @@ RETRIES = 3
 
 
 def run_ray(
-    entries: Sequence[Entry],
-    batches: Sequence[int],
-    batch_size: int,
+    batches: Sequence[tuple[int, Sequence[Entry]]],
     observe: WorkFactory,
     fit: WorkFactory,
     observers: int,
@@ -46,10 +44,7 @@ def run_ray(
     try:
         if started:
             _start(ray, address, observers + fitters + 1)
-        items = [
-            {"batch": number, "entries": pickle.dumps(entries[number * batch_size : (number + 1) * batch_size])}
-            for number in batches
-        ]
+        items = [{"batch": number, "entries": pickle.dumps(entries)} for number, entries in batches]
         data = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS))
         data = data.map(_Observe, fn_constructor_args=(observe,), **_actors(ray, observers))
         data = data.map(_Fit, fn_constructor_args=(fit,), **_actors(ray, fitters, gpus))

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from dsr_fit.dataset.fingerprints import Fingerprint
 from dsr_fit.observation import Detection, Observation
 
 
@@ -58,6 +59,16 @@ class PersonObservation:
     reason: str = ""
     """Why there is nothing to fit."""
     timings_s: dict[str, float] = field(default_factory=dict)
+    files: Fingerprint | None = None
+    """What the image's files held; None where that isn't known."""
+
+    def named(self) -> dict[str, Any]:
+        """The columns of a row that say who it is, and from what files."""
+        columns = {"imgname": self.imgname, "person": self.person, "source_id": self.source_id}
+        if self.files is None:
+            return columns
+        files = self.files
+        return {**columns, "input_bytes": files.size, "input_mtime_ns": files.mtime_ns, "input_sha256": files.sha256}
 
 
 @dataclass(frozen=True)
@@ -70,16 +81,7 @@ class FittedBatch:
 
 def failed_rows(people: list[PersonObservation], reason: str) -> list[dict[str, Any]]:
     """Rows of people whose batch could not be fitted."""
-    return [
-        {
-            "imgname": one.imgname,
-            "person": one.person,
-            "source_id": one.source_id,
-            "status": "failed",
-            "reason": one.reason or reason,
-        }
-        for one in people
-    ]
+    return [{**one.named(), "status": "failed", "reason": one.reason or reason} for one in people]
 
 
 def pack_labels(labels: np.ndarray) -> bytes:

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Literal
 
 from dsr_fit.config import FitConfig
+from dsr_fit.dataset.changes import FOLLOW, Follow, changes_of
+from dsr_fit.dataset.fingerprints import UNREADABLE
+from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.local import default_workers, run_local
-from dsr_fit.dataset.manifest import Manifest, agree, read_manifest
+from dsr_fit.dataset.lock import locked
+from dsr_fit.dataset.manifest import agree, begin, write_manifest
+from dsr_fit.dataset.mending import resume_store
 from dsr_fit.dataset.progress import Report, RunProgress
-from dsr_fit.dataset.records import FittedBatch
+from dsr_fit.dataset.records import FittedBatch, PersonObservation, failed_rows
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import BATCH_SIZE, SHARD_SIZE, Settings
-from dsr_fit.dataset.shards import Store, locked
-from dsr_fit.dataset.sources import Source, open_source
+from dsr_fit.dataset.shards import Store, open_store
+from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.dataset.worker import Work, WorkFactory
 from dsr_fit.errors import UsageError
 
@@ -52,19 +57,21 @@ def run(
     *,
     shard_size: int = SHARD_SIZE,
     mix: bool = False,
+    follow: Follow = FOLLOW,
     report: Report | None = None,
     observe: WorkFactory | None = None,
     fit: WorkFactory | None = None,
 ) -> Generator[Row, None, None]:
-    """Fit what is left of a source; each row is yielded when it is safe on the disk.
+    """Fit what a folder of results lacks of a source; each row is yielded when it is safe on the disk.
 
     Args:
         shard_size: batches in a shard.
         mix: resume a folder that holds results of other settings.
+        follow: what to do about images that were added, replaced, or fitted badly.
         report: called before the first batch and after each.
         observe, fit: build other workers than `Observer` and `BatchFitter`.
-    Raises: UsageError and InputError, see `Settings.fitter`, `dsr_fit.dataset.manifest.agree` and
-        `dsr_fit.dataset.shards`.
+    Raises: UsageError and InputError, see `Settings.fitter`, `dsr_fit.dataset.manifest.agree`,
+        `dsr_fit.dataset.changes.changes_of` and `dsr_fit.dataset.shards`.
     """
     resources = resources or Resources()
     if settings.batch_size < 1 or shard_size < 1:
@@ -76,40 +83,80 @@ def run(
 
             Gate.of(fitter, settings.gate)
     with locked(out):
-        manifest, number = agree(out, source, settings, shard_size, mix)
-        store = Store(out, manifest.batches, shard_size)
-        left = store.begin()
-        size, total = settings.batch_size, len(source)
-        images = {batch: min(size, total - batch * size) for batch in left}  # the last batch may have fewer
-        progress = RunProgress(total, total - sum(images.values()))
+        store, number = _open(source, out, settings, shard_size, mix, follow)
+        states = store.states()
+        changes = changes_of(source, store, states, follow)
+        if names := changes.names(source):
+            store.plan(names, changes.note())
+        entries = {entry.imgname: entry for entry in source.entries}
+        left = {batch: store.names[batch] for batch in store.left()}
+        progress = RunProgress.of(states, changes, left)
         if report is not None:
             report(progress)
         overlays = out / "overlays" if settings.overlays else None
         observe = observe or partial(observer, settings, source.images)
         fit = fit or partial(batch_fitter, settings, source.images, overlays)
-        for batch, fitted in _engine(resources, source, left, settings, observe, fit):
+        # Images that are no longer in the source are rows all the same, but nobody looks at them.
+        batches = [(batch, [entries[name] for name in names if name in entries]) for batch, names in left.items()]
+        for batch, fitted in _engine(resources, batches, settings, observe, fit):
             started = time.perf_counter()
-            rows = [{**row, "run": number} for row in fitted.rows]
+            gone = [PersonObservation(name, 0, files=UNREADABLE) for name in left[batch] if name not in entries]
+            rows = [
+                {**row, "run": number, "asked": entries[row["imgname"]].digest() if row["imgname"] in entries else None}
+                for row in (*fitted.rows, *failed_rows(gone, "no longer in the source"))
+            ]
             store.write(batch, rows)
-            progress.done += images[batch]
-            progress.statuses.update(row["status"] for row in rows)
-            progress.timings_s.update({**fitted.timings_s, "write": time.perf_counter() - started})
+            progress.add(left[batch], rows, {**fitted.timings_s, "write": time.perf_counter() - started})
             if report is not None:
                 report(progress)
             yield from rows
+        if overlays is not None:
+            _draw_missing(store, overlays, source.images, settings)
+
+
+def _open(
+    source: Source, out: Path, settings: Settings, shard_size: int, mix: bool, follow: Follow
+) -> tuple[Store, int]:
+    """The folder's results, mended, and the number of these settings' run; a new folder has none yet."""
+    store = resume_store(out)
+    if store is None:
+        return Store(out, begin(source, settings, shard_size)), 0
+    manifest, number = agree(out, store.manifest, source, settings, shard_size, mix)
+    if manifest != store.manifest:
+        write_manifest(out, manifest)
+    return Store(out, manifest), number
+
+
+def _draw_missing(store: Store, overlays: Path, images: Path, settings: Settings) -> None:
+    """Draw what earlier runs were not asked to draw, or could not."""
+    from dsr_fit.body.files import load_body
+    from dsr_fit.dataset.overlays import draw_overlay, overlay_path
+
+    body = None
+    for row in store.rows():
+        if row["status"] != "failed" and not overlay_path(overlays, row).exists():
+            body = body or load_body(settings.body_path() or "open", settings.joint_regressor_extra)
+            draw_overlay(overlays, row, images, body)
 
 
 def _engine(
-    resources: Resources, source: Source, left: list[int], settings: Settings, observe: WorkFactory, fit: WorkFactory
+    resources: Resources,
+    batches: list[tuple[int, list[Entry]]],
+    settings: Settings,
+    observe: WorkFactory,
+    fit: WorkFactory,
 ) -> Iterator[tuple[int, FittedBatch]]:
-    if not left:
-        return iter(())
-    shared = (source.entries, left, settings.batch_size, observe, fit, *resources.counts(settings.device))
+    yield from ((batch, FittedBatch([])) for batch, entries in batches if not entries)
+    batches = [(batch, entries) for batch, entries in batches if entries]
+    if not batches:
+        return
+    shared = (batches, observe, fit, *resources.counts(settings.device))
     if resources.engine == "ray":
         from dsr_fit.dataset.ray_engine import run_ray
 
-        return run_ray(*shared, address=resources.address, gpus=settings.device == "cuda")
-    return run_local(*shared, timeout_s=resources.timeout_s)
+        yield from run_ray(*shared, address=resources.address, gpus=settings.device == "cuda")
+    else:
+        yield from run_local(*shared, timeout_s=resources.timeout_s)
 
 
 def observer(settings: Settings, images: Path) -> Work:
@@ -138,6 +185,7 @@ def fit_dataset(
     batch_size: int = BATCH_SIZE,
     shard_size: int = SHARD_SIZE,
     mix: bool = False,
+    follow: Follow = FOLLOW,
     report: Report | None = None,
 ) -> Generator[Row, None, None]:
     """Fit every person of a dataset; the same call resumes after any interruption.
@@ -147,25 +195,23 @@ def fit_dataset(
 
     Args:
         source: a folder of images, a COCO `.json`, a SPIN `.npz` or a `.txt` list; `images` and `keypoints` as in
-            `dsr_fit.dataset.sources.open_source`.
+            `dsr_fit.dataset.listing.open_source`.
         out: folder of the results; made if missing.
+        follow: what to do about images that were added, replaced, or fitted badly since the last call.
         config: of the fit; other settings (body, camera, device) come in `settings`.
     Raises: InputError and UsageError, see `run`.
     """
-    listed = open_source(Path(source), Path(images) if images else None, Path(keypoints) if keypoints else None)
+    folders = (Path(each) if each else None for each in (images, keypoints))
+    listed = open_source(Path(source), *folders, out=Path(out))
     settings = replace(settings or Settings(), batch_size=batch_size)
     if config is not None:
         settings = replace(settings, config=config)
-    return run(listed, Path(out), settings, resources, shard_size=shard_size, mix=mix, report=report)
+    return run(listed, Path(out), settings, resources, shard_size=shard_size, mix=mix, follow=follow, report=report)
 
 
 def read_results(out: str | Path) -> Iterator[Row]:
-    """All rows of a folder, in the order of the source. Raises InputError when it holds no results."""
-    _, store = open_results(Path(out))
-    return store.rows()
+    """The newest rows of a folder, in the order of the source; images that were added later follow.
 
-
-def open_results(out: Path) -> tuple[Manifest, Store]:
-    """A folder's manifest and the store of its rows. Raises InputError when it holds no results."""
-    manifest = read_manifest(out)
-    return manifest, Store(out, manifest.batches, manifest.shard_size)
+    Raises InputError when it holds no results, or damaged ones.
+    """
+    return open_store(Path(out)).rows()

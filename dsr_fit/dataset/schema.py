@@ -41,7 +41,9 @@ def _single(name: str, what: str, *shape: int) -> Column:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("imgname", pa.string(), "image, relative to the source's folder of images, forward slashes"),
+    Column(
+        "imgname", pa.string(), "image, relative to the source's folder of images, forward slashes ([names](#names))"
+    ),
     Column("person", pa.int32(), "which person of the image, from 0"),
     Column("source_id", pa.int64(), "the source's own number: COCO's annotation id, SPIN's row; -1 without one"),
     Column(
@@ -51,6 +53,13 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("reason", pa.string(), "why it was rejected or failed; several are separated by `; `"),
     Column("run", pa.int32(), "which of the settings in `manifest.json` made it, from 0"),
+    Column("batch", pa.int64(), "which batch of the folder it was fitted in, from 0"),
+    Column("asked", pa.string(), "hash of the people, boxes and keypoints that the source gave for the image"),
+    Column(
+        "input_bytes", pa.int64(), "size of the image and its keypoint file; 0: it could not be read; null: not known"
+    ),
+    Column("input_mtime_ns", pa.int64(), "when they were last modified, nanoseconds since 1970"),
+    Column("input_sha256", pa.string(), "of their bytes"),
     _single("quality", "probability 0..1 that the mean vertex error is under 80 mm; null where not calibrated"),
     _single("joints", "metres, camera frame", 49, 3),
     _single("global_orient", "axis-angle", 3),
@@ -85,9 +94,11 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 SCHEMA = pa.schema([column.field() for column in COLUMNS])
-VERSION = 3
-"""Of the columns' meaning; raised when a reader of the old ones would be misled. 3: the status `unjudged`."""
-READABLE = (2, 3)
+VERSION = 4
+"""Of the columns' meaning; raised when a reader of the old ones would be misled. 3: the status `unjudged`; 4: batches,
+and what an image's files held."""
+READABLE = (2, 3, 4)
+SINCE_4 = ("batch", "asked", "input_bytes", "input_mtime_ns", "input_sha256")
 
 
 def to_table(rows: Iterable[Row]) -> pa.Table:

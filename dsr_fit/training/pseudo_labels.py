@@ -14,9 +14,10 @@ import torch
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, ray_rotation, translation_from_keypoints
+from dsr_fit.dataset.names import file_name
 from dsr_fit.dataset.records import unpack_labels
-from dsr_fit.dataset.run import open_results
 from dsr_fit.dataset.schema import Row
+from dsr_fit.dataset.shards import open_store
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import beneath
 from dsr_fit.io.images import image_size, read_image
@@ -133,7 +134,7 @@ def read_pseudo_labels(path: Path, body: Body, images: Path | None = None) -> Ps
 
 
 def _of_shards(folder: Path, body: Body, images: Path | None) -> PseudoLabels:
-    manifest, store = open_results(folder)
+    store = open_store(folder)
     rows = [row for row in store.rows() if row["status"] != "failed"]
     for row in rows:
         if row["body"][1] != body.sha256:
@@ -142,8 +143,8 @@ def _of_shards(folder: Path, body: Body, images: Path | None) -> PseudoLabels:
                 f"{body.name!r} ({body.sha256[:12]}); fit again with --body, or train for that one"
             )
     return PseudoLabels(
-        images=(images or Path(manifest.images)).absolute(),
-        imgname=tuple(row["imgname"] for row in rows),
+        images=(images or Path(store.manifest.images)).absolute(),
+        imgname=tuple(file_name(row["imgname"]) for row in rows),
         keypoints=_stacked((row["keypoints"] for row in rows), 49, 3),
         world=_stacked((_in_camera_axes(row) for row in rows), 49, 4),
         full_pose=_stacked((np.concatenate([row["global_orient"], row["body_pose"]]) for row in rows), 72),

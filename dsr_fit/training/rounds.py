@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.manifest import describe
 from dsr_fit.dataset.progress import Report
 from dsr_fit.dataset.rank import accept_best
 from dsr_fit.dataset.run import Resources, read_results
 from dsr_fit.dataset.schema import STATUSES, Row
 from dsr_fit.dataset.settings import Settings
-from dsr_fit.dataset.shards import locked
 from dsr_fit.evaluate.cached_source import CachedSource
 from dsr_fit.evaluate.calibrate_gate import calibrate_gate
 from dsr_fit.evaluate.regressor import EvaluationSets, evaluate

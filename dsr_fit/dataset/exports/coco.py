@@ -43,7 +43,7 @@ def write_coco(labels: Iterable[Label], out: Path, images: Path) -> int:
     listed, annotations = [], []
     for imgname, people in groups:
         width, height = (int(value) for value in people[0].row["image_size"])
-        listed.append({"id": ids[imgname], "file_name": imgname, "width": width, "height": height})
+        listed.append({"id": ids[imgname], "file_name": people[0].imgname, "width": width, "height": height})
         annotations += [_annotation(next(numbers), ids[imgname], label) for label in people]
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": NAMES, "skeleton": SKELETON}
     content = {"images": listed, "annotations": annotations, "categories": [category]}

@@ -52,7 +52,7 @@ def _entry(number: int, label: Label) -> dict[str, Any]:
         "smpltype": "smpl",
         "annotId": number,
         "subjectId": row["person"],
-        "imageName": row["imgname"],
+        "imageName": label.imgname,
         "camera_residual_px": _residual(label, camera),
     }
 

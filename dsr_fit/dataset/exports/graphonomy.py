@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dsr_fit.dataset.exports.labels import Label, by_image
+from dsr_fit.dataset.names import file_name
 from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import beneath, replacing
@@ -23,7 +24,7 @@ def write_graphonomy(labels: Iterable[Label], out: Path, images: Path) -> int:
     del images
     written = 0
     for imgname, people in by_image(labels):
-        path = beneath(out, f"{imgname}.png")
+        path = beneath(out, f"{file_name(imgname)}.png")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, crop_camera
+from dsr_fit.dataset.names import exported_name
 from dsr_fit.dataset.schema import Row
 from dsr_fit.errors import InputError
 from dsr_fit.fitting.convert import convert
@@ -48,6 +49,11 @@ class Label:
     """Where the parameters were converted from another body: mean distance to its surface."""
     joint_residual_mm: float | None = None
     """The same of the joints."""
+
+    @property
+    def imgname(self) -> str:
+        """The image's name, as other programs expect it."""
+        return exported_name(self.row["imgname"])
 
     @property
     def side(self) -> float:

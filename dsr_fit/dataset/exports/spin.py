@@ -22,7 +22,7 @@ def write_spin(labels: Iterable[Label], out: Path, images: Path) -> int:
     people = list(labels)
     rows = [label.row for label in people]
     columns = {
-        "imgname": np.array([row["imgname"] for row in rows], dtype=np.str_),
+        "imgname": np.array([label.imgname for label in people], dtype=np.str_),
         "center": stacked([row["bbox_center"] for row in rows], 2),
         "scale": stacked([row["bbox_scale"] for row in rows]),
         "part": stacked([row["keypoints"][25:] for row in rows], 24, 3),

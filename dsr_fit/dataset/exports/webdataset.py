@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dsr_fit.dataset.exports.labels import Label, by_image
+from dsr_fit.dataset.names import image_path
 from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import replacing
@@ -27,7 +28,7 @@ def write_webdataset(labels: Iterable[Label], out: Path, images: Path) -> int:
     keys: set[str] = set()
     with replacing(out) as temporary, tarfile.open(temporary, "w") as archive:
         for imgname, people in by_image(labels):
-            path = images / imgname
+            path = image_path(images, imgname)
             if not path.is_file():
                 raise InputError(f"{path}: the image is gone; --images names the folder that it is in now")
             key = _key(imgname, keys)

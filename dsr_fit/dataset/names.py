@@ -1,0 +1,56 @@
+"""Names of images: any bytes that a file system allows, stored as valid Unicode, and back to the file.
+
+A stored name is the path relative to the folder of images, with forward slashes, decoded as UTF-8 whatever the locale.
+Bytes that are not UTF-8 are percent-encoded (`caf%E9.jpg`); so that this can be undone, a `%` that could be taken for
+such a code is `%25`. All other names are stored as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from pathlib import Path
+
+_AMBIGUOUS = re.compile("%(?=25|[89A-F][0-9A-F])")
+_CODE = re.compile("%(25|[89A-F][0-9A-F])")
+
+
+def stored_name(name: str) -> str:
+    """A name as the file system gives it -> as rows store it. Raises ValueError where no file can have it."""
+    if "\0" in name:
+        raise ValueError(f"{name!r} can't be a file name")
+    try:
+        text = os.fsencode(name).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # text from a file, under a locale that has no such letters, or half a surrogate pair
+        text = name
+        if any("\ud800" <= letter < "\udc80" or "\udcff" < letter <= "\udfff" for letter in name):
+            raise ValueError(f"{name!r} can't be a file name") from None
+    text = _AMBIGUOUS.sub("%25", text)
+    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
+
+
+def file_name(imgname: str) -> str:
+    """A stored name -> the name that opens the file under this locale."""
+    text = _CODE.sub(lambda match: "%" if match[1] == "25" else chr(0xDC00 + int(match[1], 16)), imgname)
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+def image_path(images: Path, imgname: str) -> Path:
+    """The file of a stored name; an absolute one is its own."""
+    return images / file_name(imgname)
+
+
+def exported_name(imgname: str) -> str:
+    """A stored name as other programs expect it: the file's own name wherever that is valid Unicode."""
+    return imgname if set(_CODE.findall(imgname)) - {"25"} else imgname.replace("%25", "%")
+
+
+def normalised(name: str, images: Path) -> str:
+    """The one name of a picture that a list names in several ways: `./a.jpg`, `b//a.jpg`, `s/../a.jpg`."""
+    if ".." in name.split("/"):  # behind a link to a folder, `..` is not the folder before it
+        folder = os.path.realpath(images / posixpath.dirname(name))
+        return Path(
+            os.path.relpath(os.path.join(folder, posixpath.basename(name)), os.path.realpath(images))
+        ).as_posix()
+    return posixpath.normpath(name)
