@@ -17,7 +17,7 @@ from dsr_fit.assets import licensed_setting, shipped, user_file
 from dsr_fit.body.files import load_body
 from dsr_fit.cli import main as cli
 from dsr_fit.config import load_config
-from dsr_fit.dataset.sources import open_source
+from dsr_fit.dataset.listing import open_source
 from dsr_fit.errors import InputError
 from dsr_fit.gate.gate import ASSET, read_gate
 from dsr_fit.io.keypoint_files import read_keypoints

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dsr_fit.cli.checks import check_folder
+from dsr_fit.cli.ending import PARTLY
 from dsr_fit.cli.options import NO_GATE, DatasetArguments
 from dsr_fit.errors import UsageError
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.sources import Source
 
-SOME_FAILED = 3
-"""Exit status of a run in which people have no fit."""
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,8 @@ class BatchArguments(DatasetArguments):
     """Images fitted together; fixed for a folder."""
     shard_size: int = 64
     """Batches in a shard; fixed for a folder."""
-    timeout: float = 300.0
+    timeout: float = TIMEOUT_S
     """Seconds that detection and parsing, or the fit, may take for each person; with --engine local."""
-
-    quiet: bool = False
-    """Write nothing but warnings and errors."""
 
     def run(self) -> int:
         return run_batch(self)
@@ -65,7 +62,7 @@ def run_batch(arguments: BatchArguments) -> int:
     )
     last: list[RunProgress] = []
     try:
-        with reporting(arguments.quiet) as report:
+        with reporting() as report:
 
             def remember(progress: RunProgress) -> None:
                 last[:] = [progress]
@@ -84,13 +81,13 @@ def run_batch(arguments: BatchArguments) -> int:
             for _ in rows:
                 pass
     finally:  # after an interrupt, too, the counts are said
-        if last and not arguments.quiet:
+        if last:
             found = summary(last[0])
             if sys.stdout.isatty():
                 sys.stdout.write(sentence(found, source.left_out, arguments.out))
             else:
                 write_line({**found, "left_out": source.left_out, "left_out_files": len(source.left_files)})
-    return SOME_FAILED if last[0].statuses["failed"] else 0
+    return PARTLY if last[0].statuses["failed"] else 0
 
 
 def _say_left_out(source: Source) -> None:
@@ -144,4 +141,6 @@ def check(arguments: BatchArguments) -> None:
         raise UsageError(f"--timeout {arguments.timeout:g}: a positive number of seconds")
     if arguments.address is not None and arguments.engine != "ray":
         raise UsageError("--address names a Ray cluster; it goes with --engine ray")
+    if arguments.timeout != TIMEOUT_S and arguments.engine == "ray":
+        raise UsageError("--timeout goes with --engine local; Ray has no time limit for an image")
     check_folder("--out", arguments.out)

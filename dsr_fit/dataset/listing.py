@@ -12,7 +12,7 @@ from dsr_fit.dataset.annotations import read_coco, read_spin_people
 from dsr_fit.dataset.names import image_path, normalised, stored_name
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.io.images import IMAGE_SUFFIXES
+from dsr_fit.io.images import is_image
 
 OPENPOSE_SUFFIX = "_keypoints.json"
 
@@ -82,7 +82,7 @@ def _folder(path: Path, out: Path | None) -> Source:
         left += [f"{inside / name}/" for name in folders if (Path(parent) / name).is_symlink()]
         for name in files:
             if not name.startswith("."):
-                (names if Path(name).suffix.lower() in IMAGE_SUFFIXES else left).append(str(inside / name))
+                (names if is_image(name) else left).append(str(inside / name))
     entries = [Entry(name) for name in sorted(map(stored_name, names))]
     sidecars = (".json", ".txt", ".npz", ".parquet")
     others = [stored_name(name) for name in sorted(left) if Path(name).suffix.lower() not in sidecars]

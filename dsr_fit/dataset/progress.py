@@ -89,11 +89,9 @@ class Report(Protocol):
 
 
 @contextmanager
-def reporting(quiet: bool = False) -> Iterator[Report]:
-    """A report that suits standard output, or none."""
-    if quiet:
-        yield lambda progress: None
-    elif sys.stdout.isatty():
+def reporting() -> Iterator[Report]:
+    """A report that suits standard output."""
+    if sys.stdout.isatty():
         with _bar() as report:
             yield report
     else:

@@ -76,6 +76,10 @@ def run(
     resources = resources or Resources()
     if settings.batch_size < 1 or shard_size < 1:
         raise UsageError("--batch-size and --shard-size must be at least 1")
+    if observe is None and settings.parser != "open":
+        from dsr_fit.observe.parser import load_parser
+
+        load_parser(settings.parser, settings.parsing_protocol)
     if fit is None:
         fitter = settings.fitter()  # files that don't fit are rejected before anything is written
         if settings.gate is not None:
