@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dsr_fit.api import FitFailure, fit
     from dsr_fit.body.files import load_body
     from dsr_fit.config import FitConfig
+    from dsr_fit.dataset.changes import Follow
     from dsr_fit.dataset.run import fit_dataset, read_results
     from dsr_fit.errors import DsrFitError, InputError, UsageError
     from dsr_fit.fitting.fitter import Fitter
@@ -29,6 +30,7 @@ __all__ = [
     "FitFailure",
     "FitResult",
     "Fitter",
+    "Follow",
     "InputError",
     "Inputs",
     "Keypoints",
@@ -47,6 +49,7 @@ _HOMES = {
     "dsr_fit.api": ("FitFailure", "fit"),
     "dsr_fit.body.files": ("load_body",),
     "dsr_fit.config": ("FitConfig",),
+    "dsr_fit.dataset.changes": ("Follow",),
     "dsr_fit.dataset.run": ("fit_dataset", "read_results"),
     "dsr_fit.errors": ("DsrFitError", "InputError", "UsageError"),
     "dsr_fit.fitting.fitter": ("Fitter",),

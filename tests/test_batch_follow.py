@@ -313,8 +313,8 @@ def test_a_lost_plan_is_made_from_the_rows(photos: Path, tmp_path: Path) -> None
     assert _sizes(out) == {f"{n:05d}.jpg": n + 1 for n in range(10)}
 
 
-def test_20_power_losses_leave_the_same_rows(tmp_path: Path) -> None:
-    """SIGKILL, then the last 4 KB of the three youngest files are gone."""
+def test_power_losses_leave_the_same_rows(tmp_path: Path) -> None:
+    """SIGKILL, then the last 4 KB of the three youngest files are gone. DSR_FIT_KILLS says how often."""
     whole = tmp_path / "whole"
     for _ in run(source(180), whole, SETTINGS, ONE, shard_size=SHARD, observe=Look, fit=Fit):
         pass
@@ -323,7 +323,7 @@ def test_20_power_losses_leave_the_same_rows(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)])}
     command = [sys.executable, str(HERE / "batch_stages.py"), str(out), "180", str(record), "0.02"]
     moments = random.Random(1)
-    for _ in range(20):
+    for _ in range(int(os.environ.get("DSR_FIT_KILLS", "5"))):
         begun = len(record.read_text())
         process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60

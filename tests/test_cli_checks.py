@@ -185,7 +185,7 @@ def test_an_export_stays_out_of_the_results(inputs: Path, capfd: Capture, out: s
         ("fit", "--mode eft --stages.0.iterations 3", "has no use for these settings; leave"),
         ("fit", "--mode eft+smplify --stages.0.iterations 3", "its stages are --eft.refinement"),
         ("fit", "--label-scheme atr", "says what --labels holds"),
-        ("fit", "--seed 99999999999999999999", "--seed 99999999999999999999: at most 64 bits"),
+        ("fit", "--seed 99999999999999999999", "a whole number from 0 to 4294967295 works"),
         ("fit", "--eft.iterations 99999999999999999999 --mode eft", "--eft.iterations 99999999999999999999: at most"),
         ("evaluate clothed", "--first-seed -99999999999999999999", "at most 64 bits"),
         ("train", "--seed 5000000000", "below 2^32"),

@@ -180,6 +180,7 @@ def _read_spin(path: Path) -> None:
 
 def ways() -> dict[str, Way]:
     """Every way in, by name."""
+    import damage_results  # which is made of this module's parts
 
     json_files = [(".json", json.dumps(content).encode()) for content in people()]
     own, spin = ((".npz", content) for content in archives())
@@ -187,15 +188,17 @@ def ways() -> dict[str, Way]:
         lambda one: (".json", json.dumps(mutated(*one)).encode())
     )
     return {
-        "images": _bytewise(images(), _read_image),
+        "images": bytewise(images(), _read_image),
         "keypoint files": Way(structured, json_files, _observe_keypoints),
-        "bytes of keypoint files": _bytewise([*json_files, own], _observe_keypoints),
-        "label maps": _bytewise(label_maps(), _read_labels),
-        "SPIN files": _bytewise([spin], _read_spin),
+        "bytes of keypoint files": bytewise([*json_files, own], _observe_keypoints),
+        "label maps": bytewise(label_maps(), _read_labels),
+        "SPIN files": bytewise([spin], _read_spin),
+        **damage_results.ways(),
     }
 
 
-def _bytewise(files: list[tuple[str, bytes]], read: Callable[[Path], None]) -> Way:
+def bytewise(files: list[tuple[str, bytes]], read: Callable[[Path], None]) -> Way:
+    """Files with a few bytes changed, lost or added."""
     hurt = st.tuples(st.sampled_from(files), EDITS).map(lambda one: (one[0][0], damaged(one[0][1], one[1])))
     return Way(hurt, files, read)
 

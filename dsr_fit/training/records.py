@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
 
 def check_record(path: Path, settings: dict[str, Any]) -> bool:
     """Whether the file exists. Raises UsageError where it holds other settings, which can't be resumed with these."""
-    known = read_record(path)
+    try:
+        known = read_record(path)
+    except InputError:
+        logging.getLogger("dsr_fit").warning("%s is damaged; it is written again with the settings given now", path)
+        return False
     if known is not None and known != settings:
         changed = "; ".join(differences(known, settings))
         raise UsageError(f"--out {path.parent}: was begun with other settings ({changed}); choose another --out")

@@ -24,7 +24,7 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.regressor.open_regressor import ASSET
 from dsr_fit.render.device import choose_device
 from dsr_fit.training import hmr_data, open_data
-from dsr_fit.training.checkpointing import DECAY, checkpoint_callbacks, last_checkpoint, loggers
+from dsr_fit.training.checkpointing import DECAY, checkpoint_callbacks, is_whole, last_checkpoint, loggers
 from dsr_fit.training.pictures import save_picture
 from dsr_fit.training.records import check_record, write_record
 from dsr_fit.training.regressor_training import TrainingData
@@ -54,7 +54,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
     if settings.out.exists() and not settings.out.is_dir():
         raise InputError(f"--out {settings.out}: is a file; name a folder")
     check_record(settings.out / SETTINGS, identity)
-    if out.exists():
+    if is_whole(out):
         return out
     device = choose_device(settings.device)
     gpus = range(torch.cuda.device_count() if device == "cuda" or torch.cuda.is_initialized() else 0)
