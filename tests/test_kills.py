@@ -1,7 +1,7 @@
 """`train` and `export` killed at random moments, and after losses of power: the same command ends with the same files.
 
-Batches have their own tests. DSR_FIT_KILLS says how often; every second kill is a loss of power too: the last 4 KB of the
-three youngest files are gone.
+Batches have their own tests. DSR_FIT_KILLS says how often; every second kill is a loss of power too: the last 4 KB of
+the three youngest files are gone.
 """
 
 from __future__ import annotations

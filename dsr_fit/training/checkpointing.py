@@ -35,8 +35,10 @@ def checkpoint_callbacks(work: Path, decay: float = DECAY) -> list[Callback]:
 
 
 class KeepPrevious(Callback):
-    """Copies the last checkpoint to `previous.ckpt`, synced, before the next one replaces it: a loss of power may damage
-    files that were just written."""
+    """Copies the last checkpoint to `previous.ckpt`, synced, before the next one replaces it.
+
+    A loss of power may damage files that were just written.
+    """
 
     def __init__(self, work: Path) -> None:
         self.work = work
