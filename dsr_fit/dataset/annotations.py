@@ -21,6 +21,9 @@ from dsr_fit.observe.perception import MIN_KEYPOINTS
 FLAG_CONFIDENCE = np.array([0.0, 0.5, 1.0])
 """COCO's visibility flags as confidence: not labelled, labelled but hidden, visible."""
 
+FAR = 1e9
+"""Pixels; single precision holds them, and no image is so large."""
+
 
 def read_coco(path: Path, images: Path) -> Source:
     """Images that show people with at least `MIN_KEYPOINTS` keypoints, in the order of the file's images.
@@ -80,6 +83,7 @@ def _coco_person(path: Path, number: int, annotation: Any) -> Person | None:
         whole = (flags == flags.round()).all()
         table[:, 2] = FLAG_CONFIDENCE[flags.astype(int)] if whole else flags.clip(0, 1)
         table[~np.isfinite(table).all(1)] = 0
+        table = table.clip(-FAR, FAR)
         keypoints = empty_keypoints()
         keypoints[list(COCO_17_SLOTS)] = np.where(table[:, 2:] > 0, table, 0)
         if (keypoints[:, 2] > 0).sum() < MIN_KEYPOINTS:
@@ -101,8 +105,8 @@ def _outline(segmentation: Any) -> tuple[np.ndarray, ...]:
     """Polygons; run-length encodings, which COCO uses for crowds, are ignored."""
     if not isinstance(segmentation, list):
         return ()
-    polygons = (np.array(flat, dtype=np.float32).reshape(-1, 2) for flat in segmentation if len(flat) >= 6)
-    return tuple(polygon for polygon in polygons if np.isfinite(polygon).all())
+    polygons = (np.array(flat, dtype=np.float64).reshape(-1, 2) for flat in segmentation if len(flat) >= 6)
+    return tuple(polygon.astype(np.float32) for polygon in polygons if (np.abs(polygon) < FAR).all())
 
 
 def read_spin_people(path: Path, images: Path) -> Source:

@@ -109,7 +109,7 @@ def _with_openpose(source: Source, keypoints: Path | None) -> Source:
     entries = []
     for entry in source.entries:
         image = image_path(root, entry.imgname)
-        file = image.with_name(f"{image.stem}{OPENPOSE_SUFFIX}")
+        file = image.parent / f"{image.stem}{OPENPOSE_SUFFIX}"
         used = keypoints is not None or os.path.exists(file)
         entries.append(replace(entry, keypoint_file=file) if used else entry)
     with_files = any(entry.keypoint_file is not None for entry in entries)
