@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from batch_stages import BATCH, SHARD, Fit, Look, source
 
+from dsr_fit.cli import main as cli
 from dsr_fit.dataset.changes import Follow
 from dsr_fit.dataset.fingerprints import fingerprint
 from dsr_fit.dataset.listing import open_source
@@ -213,6 +215,34 @@ def test_the_summary_has_totals_and_this_runs_part(photos: Path, tmp_path: Path)
     said = summary(_follow(photos, tmp_path / "out"))
     assert (said["done"], said["accepted"]) == (10, 10)
     assert said["now"] == {"done": 0, "accepted": 0, "unjudged": 0, "refused": 0, "failed": 0}
+
+
+def test_an_interrupted_command_says_the_counts(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, report: Any, **options: Any) -> Any:
+        report(RunProgress(10, 3, statuses=Counter(accepted=2, failed=1)))
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("dsr_fit.dataset.run.run", interrupted)
+    assert cli.main(["batch", str(photos), "--out", str(tmp_path / "out")]) == 130
+    said = capfd.readouterr()
+    last = json.loads(said.out.splitlines()[-1])
+    assert (last["done"], last["accepted"], last["failed"], last["finished"]) == (3, 2, 1, False)
+    assert said.err == "dsr-fit: interrupted\n"
+
+
+@pytest.mark.parametrize(("failed", "status"), [(0, 0), (1, 3)])
+def test_the_status_says_whether_people_have_no_fit(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: int, status: int
+) -> None:
+    def done(*_: Any, report: Any, **options: Any) -> Any:
+        report(RunProgress(10, 10, statuses=Counter(accepted=9, failed=failed)))
+        yield {}
+
+    monkeypatch.setattr("dsr_fit.dataset.run.run", done)
+    assert cli.main(["batch", str(photos), "--out", str(tmp_path / "out")]) == status
 
 
 # --- Damage ---------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def summary(progress: RunProgress) -> dict[str, object]:
     stages = {name: round(seconds / max(progress.done, 1), 4) for name, seconds in progress.timings_s.items()}
     return {
         **state(progress),
-        "finished": True,
+        "finished": progress.before + progress.done == progress.images,
         **progress.changes,
         "wall_s": round(wall, 2),
         "stages_s_per_image": stages,
