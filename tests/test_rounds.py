@@ -144,6 +144,7 @@ def test_without_a_share_or_a_gate_the_fits_are_learnt_from_as_they_are(
         (["--cases", "-1"], 2, "--cases -1: 0 or more"),
         (["--cases", "0"], 2, "nothing to evaluate a regressor on"),
         (["--steps", "0"], 2, "--steps 0: at least 1"),
+        (["--calibration", "8"], 2, "right and wrong fits, of at least 30 people; 0 leaves the gate out"),
         (["--gate", __file__], 2, "each round calibrates its own"),
         (["--first-seed", "30"], 2, "some of these people are among those of --calibration"),
         (["--first-seed", "1000000"], 2, "people from 1000000 on are trained on"),
@@ -163,7 +164,7 @@ def test_what_can_not_be_done_is_one_line_and_leaves_nothing(
     out = tmp_path / "out"
     argv = ["rounds", str(tmp_path / "photos"), "--out", str(out), "--cases-dir", str(tmp_path / "cases")]
     # Later options win, so that nothing is rendered for those that only a later check refuses.
-    few = ["--cases", "1", "--calibration", "64" if "--first-seed" in options else "1"]
+    few = ["--cases", "1", "--calibration", "64" if "--first-seed" in options else "0"]
     assert cli.main([*argv, *few, *options]) == status
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)

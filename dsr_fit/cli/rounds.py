@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from dsr_fit.training.rounds import Plan, Rounds, Train
 
 
+LEAST_CALIBRATION = 30
+"""About one fit of ten is right, so that fewer people may well hold none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundsArguments(DatasetArguments, TrainOptions):
     """Improve a regressor by training it on its own fits, round by round; the same command resumes."""
@@ -171,6 +175,11 @@ def check(arguments: RoundsArguments) -> None:
     for name in ("cases", "calibration", "first_seed"):
         if getattr(arguments, name) < 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: 0 or more")
+    if 0 < arguments.calibration < LEAST_CALIBRATION:
+        raise UsageError(
+            f"--calibration {arguments.calibration}: a gate is calibrated on right and wrong fits, of at least "
+            f"{LEAST_CALIBRATION} people; 0 leaves the gate out"
+        )
     if not (0 <= arguments.accept <= 1 and math.isfinite(arguments.accept)):
         raise UsageError(f"--accept {arguments.accept:g}: a share of the fits, between 0 and 1")
     if arguments.camera != "full":
