@@ -64,6 +64,8 @@ def _write_images(folder: Path) -> None:
     person.save(folder / "deeper" / "still" / "good.PNG")
     with open(os.fsencode(folder) + b"/caf\xe9.jpg", "wb") as file:  # a name of another time's encoding
         file.write(content)
+    with open(os.fsencode(folder) + b"/text\xff.jpg", "wb") as file:
+        file.write(b"no picture")
     (folder / "notes.txt").write_text("not an image")
     (folder / ".hidden.jpg").write_bytes(b"")
 
@@ -82,6 +84,7 @@ REASONS = {
     "truncated.jpg": "truncated.jpg is damaged or truncated",
     "empty.jpg": "empty.jpg is empty (0 bytes)",
     "text.jpg": "text.jpg is not an image that can be read",
+    "text%FF.jpg": "text\\xff.jpg is not an image that can be read",
     "panorama.jpg": "panorama.jpg: nobody was found in the image",
     "nobody.png": "nobody.png: nobody was found in the image",
     "tiny.png": "tiny.png: nobody was found in the image",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsr_fit.dataset.listing import open_source
-from dsr_fit.dataset.names import exported_name, file_name, image_path, normalised, stored_name
+from dsr_fit.dataset.names import exported_name, file_name, image_path, normalised, readable, stored_name
 
 
 @given(st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name))
@@ -46,6 +46,12 @@ def test_text_is_a_name_or_refused(name: str) -> None:
         assert "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name)
     else:
         assert exported_name(stored) == name or "%" in stored
+
+
+@given(st.text(max_size=20))
+def test_any_text_can_be_made_readable(text: str) -> None:
+    assert readable(text).encode("utf-8").decode("utf-8") == readable(text)
+    assert readable("é caf\udce9 \ud800") == "é caf\\xe9 \ufffd"
 
 
 def test_a_name_that_is_not_utf_8_is_an_image(tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ def exported_name(imgname: str) -> str:
     return imgname if set(_CODE.findall(imgname)) - {"25"} else imgname.replace("%25", "%")
 
 
+def readable(text: str) -> str:
+    """Text with names of any bytes in it, such as an error's, as valid Unicode; other bytes are `\\xE9`."""
+    halves = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of characters, which no file's name has
+    return halves.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def normalised(name: str, images: Path) -> str:
     """The one name of a picture that a list names in several ways: `./a.jpg`, `b//a.jpg`, `s/../a.jpg`."""
     if ".." in name.split("/"):  # behind a link to a folder, `..` is not the folder before it

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsr_fit.config import Weights
+from dsr_fit.dataset.names import readable
 
 METRICS = ("keypoint_error_px", "keypoint_error_rel", "mc_iou", "containment", "silhouette_iou")
 ENERGIES = tuple(field.name for field in fields(Weights))
@@ -118,7 +119,9 @@ def to_rows(table: pa.Table) -> list[Row]:
 
 
 def _flat(value: Any) -> Any:
-    """An array as a list; NaN, where there is nothing to measure, as null."""
+    """An array as a list; NaN, where there is nothing to measure, as null; text as valid Unicode."""
+    if isinstance(value, str):
+        return readable(value)
     if isinstance(value, np.ndarray):
         return value.ravel().tolist()
     if isinstance(value, (float, np.floating)):
