@@ -34,6 +34,7 @@ from dsr_fit.dataset.shards import open_store
 from dsr_fit.errors import InputError
 from dsr_fit.io.images import image_size, read_image
 from dsr_fit.joints import COCO_17_SLOTS
+from dsr_fit.observe.perception import Perception
 
 ROOT = Path(__file__).resolve().parents[1]
 PERSON = ROOT / "examples" / "person.png"
@@ -195,6 +196,20 @@ def test_nan_keypoints_and_crowds(tmp_path: Path) -> None:
     assert [(row["person"], row["source_id"]) for row in found] == [(0, 7), (1, 8)]
     assert all(row["status"] != "failed" for row in found)
     assert all(row["keypoints_source"] == "coco" for row in found)
+
+
+def test_an_annotation_of_another_image_fails_for_each_of_its_people(tmp_path: Path) -> None:
+    """COCO's width and height contradict the file."""
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    image = {"id": 1, "file_name": "./a.png", "width": 640, "height": 480}
+    people = [{"id": n, "image_id": 1, "keypoints": [5.0, 5.0, 2] * 17} for n in (3, 4)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [image], "annotations": people}))
+    (entry,) = open_source(tmp_path / "coco.json").entries
+    found = Observer(Settings(), tmp_path, Perception(object(), object()))(entry)  # type: ignore[arg-type]
+    assert [(one.person, one.source_id) for one in found] == [(0, 3), (1, 4)]
+    assert {one.reason for one in found} == {
+        "a.png is 30 x 20 pixels, its annotation says 640 x 480; is it another image?"
+    }
 
 
 def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:
