@@ -36,6 +36,9 @@ KEYPOINTS_49: tuple[str, ...] = BODY_25 + SPIN_24
 
 KEYPOINT_INDEX: dict[str, int] = {name: index for index, name in enumerate(KEYPOINTS_49)}
 
+MIN_KEYPOINTS = 4
+"""A person with fewer usable keypoints can't be fitted."""
+
 
 def _other_side(name: str, sides: tuple[tuple[str, str], ...]) -> str:
     for left, right in sides:

@@ -36,6 +36,7 @@ from dsr_fit.errors import InputError, UsageError
 HERE = Path(__file__).resolve().parent
 SETTINGS = Settings(batch_size=BATCH)
 ONE = Resources(observers=1, fitters=1)
+KILLS = int(os.environ.get("DSR_FIT_KILLS", "12"))
 
 
 def _run(out: Path, images: int, look: Any = Look, fit: Any = Fit, **options: Any) -> list[Row]:
@@ -71,15 +72,18 @@ def test_every_person_of_every_image_has_one_row_in_the_sources_order(whole: lis
     assert all(row["betas"] is None for row in failed)
 
 
-def test_killed_at_20_random_moments_the_table_is_the_same(tmp_path: Path, whole: list[Row]) -> None:
-    """SIGKILL to the whole process group or to the run alone; a batch that was safe is never fitted again."""
+def test_killed_at_random_moments_the_table_is_the_same(tmp_path: Path, whole: list[Row]) -> None:
+    """SIGKILL to the whole process group or to the run alone; a batch that was safe is never fitted again.
+
+    DSR_FIT_KILLS says how often.
+    """
     out, record = tmp_path / "out", tmp_path / "record.txt"
     record.touch()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)])}
     command = [sys.executable, str(HERE / "batch_stages.py"), str(out), "180", str(record), "0.06"]
     moments = random.Random(0)
     kills = landed = 0
-    while kills < 20:
+    while kills < KILLS:
         safe = open_store(out).done() if (out / "manifest.json").exists() else set()
         begun = len(record.read_text().splitlines())
         process = subprocess.Popen(command, env=environment, start_new_session=True)
@@ -100,7 +104,7 @@ def test_killed_at_20_random_moments_the_table_is_the_same(tmp_path: Path, whole
             assert pq.read_table(file).num_rows > 0
         again = {int(line) for line in record.read_text().splitlines()[begun:]}
         assert not again & safe
-    assert landed >= 15
+    assert landed >= 0.75 * KILLS
     subprocess.run(command, env=environment, check=True, timeout=120)
     assert _same(list(read_results(out)), whole)
     assert not list(out.glob("parts/*"))

@@ -27,8 +27,9 @@ from dsr_fit.config import FitConfig, Stage
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.io.images import FORMATS
+from dsr_fit.joints import MIN_KEYPOINTS
 from dsr_fit.observe import perception
-from dsr_fit.observe.checks import MIN_CONFIDENCE, MIN_KEYPOINTS, MIN_SIDE
+from dsr_fit.observe.checks import MIN_CONFIDENCE, MIN_SIDE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "bad_input.md"

@@ -97,7 +97,9 @@ def _say_left_out(source: Source) -> None:
     if source.left_files:
         sys.stderr.write(f"dsr-fit: left out, no images that can be read: {described(source.left_files)}\n")
     if source.repeated:
-        sys.stderr.write(f"dsr-fit: images are named more than once ({source.repeated} repetitions); each is fitted once\n")
+        sys.stderr.write(
+            f"dsr-fit: images are named more than once ({source.repeated} repetitions); each is fitted once\n"
+        )
 
 
 def sentence(found: dict, left_out: int, out: Path) -> str:

@@ -15,8 +15,7 @@ from dsr_fit.dataset.names import normalised, stored_name
 from dsr_fit.dataset.sources import Entry, Person, Source
 from dsr_fit.errors import InputError
 from dsr_fit.io.spin_file import SpinFile, read_spin
-from dsr_fit.joints import COCO_17_SLOTS, empty_keypoints
-from dsr_fit.observe.perception import MIN_KEYPOINTS
+from dsr_fit.joints import COCO_17_SLOTS, MIN_KEYPOINTS, empty_keypoints
 
 FLAG_CONFIDENCE = np.array([0.0, 0.5, 1.0])
 """COCO's visibility flags as confidence: not labelled, labelled but hidden, visible."""

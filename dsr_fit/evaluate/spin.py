@@ -22,9 +22,9 @@ from dsr_fit.errors import DsrFitError
 from dsr_fit.evaluate.metrics import mpjpe, pa_mpjpe, pve
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.io.spin_file import SpinFile
-from dsr_fit.joints import SPIN_24, empty_keypoints
+from dsr_fit.joints import MIN_KEYPOINTS, SPIN_24, empty_keypoints
 from dsr_fit.observation import Detection, Observation
-from dsr_fit.observe.perception import MIN_KEYPOINTS, Inputs, Perception
+from dsr_fit.observe.perception import Inputs, Perception
 
 BATCH_SIZE = 16
 SMPL_VERTICES = 6890

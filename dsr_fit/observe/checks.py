@@ -6,11 +6,8 @@ import numpy as np
 
 from dsr_fit.camera import CROP_MARGIN, SPIN_RESOLUTION
 from dsr_fit.errors import InputError
-from dsr_fit.joints import KEYPOINTS_49
+from dsr_fit.joints import KEYPOINTS_49, MIN_KEYPOINTS
 from dsr_fit.observation import Detection
-
-MIN_KEYPOINTS = 4
-"""A person with fewer usable keypoints can't be fitted."""
 
 MIN_CONFIDENCE = 0.3
 """Keypoints above it are usable: a fit's keypoint error is measured on them."""

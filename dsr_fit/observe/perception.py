@@ -17,7 +17,6 @@ from dsr_fit.io.images import ImageSource, image_of
 from dsr_fit.io.keypoint_files import Keypoints, read_keypoints
 from dsr_fit.io.label_files import LabelScheme, keep_own_labels, read_labels
 from dsr_fit.observation import Detection, Observation
-from dsr_fit.observe.checks import MIN_KEYPOINTS as MIN_KEYPOINTS
 from dsr_fit.observe.checks import check_person
 from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
 from dsr_fit.observe.parser import HumanParser, load_parser

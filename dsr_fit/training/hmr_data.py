@@ -15,7 +15,7 @@ from dsr_fit.body.files import OPEN_BODY
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import spin_translation
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.observe.perception import MIN_KEYPOINTS
+from dsr_fit.joints import MIN_KEYPOINTS
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.regressor.checkpoints import load_hmr_checkpoint
 from dsr_fit.regressor.hmr import CropEstimate

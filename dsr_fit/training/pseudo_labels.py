@@ -23,9 +23,9 @@ from dsr_fit.io.files import beneath
 from dsr_fit.io.images import image_size, read_image
 from dsr_fit.io.label_files import keep_own_labels, read_labels
 from dsr_fit.io.spin_file import SCALE_PIXELS, FullCamera, SpinFile, read_spin
+from dsr_fit.joints import MIN_KEYPOINTS
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observe.batch import crop_camera_of
-from dsr_fit.observe.perception import MIN_KEYPOINTS
 
 LABEL_FOLDER = "grph_sequences"
 """Beside a `.npz`: DSR's label maps, `IMGNAME.png` in Graphonomy's colours."""
