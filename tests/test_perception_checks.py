@@ -44,8 +44,11 @@ class _StandIn:
 
     name = "stand-in"
 
-    def detect(self, image: np.ndarray, bbox: Any = None) -> list[Detection]:
+    def detect(self, image: np.ndarray, *about: Any, **more: Any) -> list[Detection]:
         return []
+
+    def complete(self, image: np.ndarray, given: Detection) -> Detection:
+        return given
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
         return np.full(image.shape[:2], 6, np.uint8)
@@ -141,7 +144,7 @@ def test_a_detectors_people_pass_the_same_check() -> None:
     keypoints[:25, :2] = 60
 
     class Detector(_StandIn):
-        def detect(self, image: np.ndarray, bbox: Any = None) -> list[Detection]:
+        def detect(self, image: np.ndarray, *about: Any, **more: Any) -> list[Detection]:
             return [Detection(keypoints)]
 
     with pytest.raises(InputError, match="^person 0 of the image has all keypoints within 0 x 0 pixels"):

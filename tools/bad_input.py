@@ -281,7 +281,7 @@ def outcome(case: Case) -> tuple[int, str]:
 @contextlib.contextmanager
 def loaded_once() -> Iterator[None]:
     """Commands share what is loaded; pillow-heif is not there, whether it is installed or not."""
-    make_fitter, make_detector = Settings.fitter, perception.MediaPipeDetector
+    make_fitter, make_detector = Settings.fitter, perception.PersonDetector
     detector = cache(make_detector)
 
     @cache
@@ -293,7 +293,7 @@ def loaded_once() -> Iterator[None]:
     try:
         with (
             mock.patch.object(Settings, "fitter", lambda _: fitter()),  # noqa: PT008  made on use, not now
-            mock.patch.object(perception, "MediaPipeDetector", detector),
+            mock.patch.object(perception, "PersonDetector", detector),
         ):
             yield
     finally:

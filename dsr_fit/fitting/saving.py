@@ -127,7 +127,7 @@ def _by_joint(spread: np.ndarray | None) -> dict[str, float] | None:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide the numbers."""
-    packages = ("dsr-fit", "torch", "numpy", "numba", "mediapipe")
+    packages = ("dsr-fit", "torch", "numpy", "numba")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
