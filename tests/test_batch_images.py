@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from dsr_fit.cli import main as cli
 from dsr_fit.cli.batch import sentence
 from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.dataset.fingerprints import UNREADABLE, changed, fingerprint
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.observing import Observer, fill
@@ -266,6 +269,36 @@ def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
     assert all(entry.keypoint_file is not None for entry in elsewhere.entries)
     missing = Observer(Settings(), tmp_path)(elsewhere.entries[0])
     assert "no such keypoint file" in missing[0].reason
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """Fails a test that waits."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits"))
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    """As images and as keypoint files; nothing waits for what they never give, then and when the run is repeated."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    _person().save(tmp_path / "person.png")
+    os.mkfifo(tmp_path / "person_keypoints.json")
+    source = open_source(tmp_path)
+    observer = Observer(Settings(), tmp_path, Perception(object(), object()))  # type: ignore[arg-type]
+    reasons = [observer(entry)[0].reason for entry in source.entries]
+    assert reasons == [
+        "device.png is a device or a pipe; save the image as a file",
+        "person_keypoints.json is a device or a pipe; save the keypoint file as a file",
+        "pipe.png is a device or a pipe; save the image as a file",
+    ]
+    for entry in source.entries:
+        assert fingerprint(source.files(entry)) == UNREADABLE
+        assert not changed(UNREADABLE, source.files(entry), strict=True)
 
 
 def test_a_list_names_each_image_once(tmp_path: Path) -> None:
