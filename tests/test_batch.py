@@ -459,5 +459,5 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no results of `dsr-fit batch`"):
         read_results(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(InputError, match="format 99, this version reads 2 and 3"):
+    with pytest.raises(InputError, match=r"manifest\.json: is of format 99, this version reads 2 to 4; use the"):
         read_results(tmp_path)
