@@ -332,16 +332,26 @@ def test_a_damaged_shard_is_set_aside_and_its_images_fitted_again(photos: Path, 
     assert (out / "shard-00000.parquet.damaged").exists()
 
 
-def test_a_flipped_bit_is_noticed(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["imgname", "labels", "betas"])
+def test_a_shard_with_a_damaged_page_is_set_aside_too(photos: Path, tmp_path: Path, column: str) -> None:
+    """One bit of any column, behind an end of the file that is whole; readers say what mends it."""
     out = tmp_path / "out"
     _follow(photos, out)
-    shard = out / "shard-00000.parquet"
+    rows, shard = _sizes(out), out / "shard-00000.parquet"
+    group = pq.read_metadata(shard).row_group(0)
+    chunk = next(
+        chunk for chunk in map(group.column, range(group.num_columns)) if chunk.path_in_schema.startswith(column)
+    )
     content = bytearray(shard.read_bytes())
-    for position in range(40, 600, 40):
-        content[position] ^= 0x10
+    content[chunk.data_page_offset + chunk.total_compressed_size - 5] ^= 0x10
     shard.write_bytes(content)
-    with pytest.raises(InputError, match=r"shard-00000\.parquet: "):
+    with pytest.raises(
+        InputError, match=r"shard-00000\.parquet: is damaged .*; run `dsr-fit batch` there again, which"
+    ):
         list(read_results(out))
+    assert _follow(photos, out).done == 10
+    assert _sizes(out) == rows
+    assert (out / "shard-00000.parquet.damaged").exists()
 
 
 @pytest.mark.parametrize("name", ["shard-00001.parquet", "shard-00000 (1).parquet", "parts/part-00000007.parquet"])

@@ -63,7 +63,7 @@ def _mend(store: Store) -> None:
         for left in (each for folder in (store.folder, store.parts, store.plans) for each in temporaries(folder)):
             left.unlink()
     _mend_plans(store)
-    for path, reason in store.check():
+    for path, reason in store.check(pages=True):
         _set_aside(path, reason)
     store.tidy()
 
