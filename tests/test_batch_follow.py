@@ -30,6 +30,7 @@ from dsr_fit.dataset.records import PersonObservation
 from dsr_fit.dataset.run import Resources, read_results, run
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.shards import open_store
 from dsr_fit.dataset.sources import Entry
 from dsr_fit.errors import InputError
 
@@ -352,6 +353,21 @@ def test_a_shard_with_a_damaged_page_is_set_aside_too(photos: Path, tmp_path: Pa
     assert _follow(photos, out).done == 10
     assert _sizes(out) == rows
     assert (out / "shard-00000.parquet.damaged").exists()
+
+
+def test_images_whose_shard_is_gone_are_known(photos: Path, tmp_path: Path) -> None:
+    """Those of a lost shard; a replaced image whose second fit is lost still has its first."""
+    out = tmp_path / "out"
+    _follow(photos, out)
+    (photos / "00001.jpg").write_text("other content")
+    (photos / "00010.jpg").write_text("new")
+    _follow(photos, out)
+    assert open_store(out).missing() == set()
+    (out / "shard-00001.parquet").unlink()
+    assert open_store(out).missing() == {"00010.jpg"}
+    assert _follow(photos, out).done == 2
+    (out / "shard-00000.parquet").unlink()
+    assert open_store(out).missing() == {f"{n:05d}.jpg" for n in (0, *range(2, 10))}
 
 
 @pytest.mark.parametrize("name", ["shard-00001.parquet", "shard-00000 (1).parquet", "parts/part-00000007.parquet"])

@@ -82,6 +82,12 @@ class Store:
         done = self.done()
         return [batch for batch in sorted(self.names) if batch not in done]
 
+    def missing(self) -> set[str]:
+        """Images that are planned and have no rows, of an earlier plan neither."""
+        done = self.done()
+        names = {name for batch in done for name in self.names.get(batch, ())}
+        return {name for batch in self.left() for name in self.names[batch]} - names
+
     def states(self) -> dict[str, Done]:
         """Image -> what its newest rows say."""
         files = ("input_bytes", "input_mtime_ns", "input_sha256")
