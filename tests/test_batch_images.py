@@ -429,7 +429,7 @@ def test_a_picture_that_cannot_be_written_costs_no_fit(tmp_path: Path, caplog: p
     assert warned[0].endswith("no overlay of person 0 (no such image: gone.png)")
     assert "File name too long" in warned[1]
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert written == [overlays / "...." / "...." / "good.png.0.jpg"]
+    assert written == [overlays / "...." / "%2F" / "...." / "%2F" / "good.png.0.jpg"]
     assert cv2.imread(str(written[0])) is not None
 
 

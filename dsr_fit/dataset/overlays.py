@@ -10,17 +10,17 @@ from PIL import Image
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop
-from dsr_fit.dataset.names import file_name, image_path
+from dsr_fit.dataset.names import file_name, image_path, path_of_own
 from dsr_fit.dataset.observing import reason_of
 from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.dataset.schema import Row
-from dsr_fit.io.files import beneath, replacing
+from dsr_fit.io.files import replacing
 from dsr_fit.io.images import read_image
 
 
 def overlay_path(folder: Path, row: Row) -> Path:
     """Where the picture of a row's person belongs."""
-    return beneath(folder, f"{file_name(row['imgname'])}.{row['person']}.jpg")
+    return path_of_own(folder, file_name(row["imgname"]), f".{row['person']}.jpg")
 
 
 def draw_overlay(folder: Path, row: Row, images: Path, body: Body) -> bool:
