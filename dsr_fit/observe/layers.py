@@ -1,0 +1,99 @@
+"""The convolutions that the person finder and the landmark network are built of, batch norms folded into them.
+
+Both come from TensorFlow, whose padding "SAME" adds the odd pixel of an even input at the end; `same` says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dsr_fit.errors import InputError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Convolution(nn.Module):
+    """A convolution with bias and, if wanted, an activation; `depthwise` has one filter a channel."""
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        size: int = 1,
+        stride: int = 1,
+        *,
+        depthwise: bool = False,
+        activation: type[nn.Module] | None = nn.ReLU6,
+        same: bool = False,
+        bias: bool = True,
+    ) -> None:
+        """`same` pads an even input as TensorFlow does where the stride is 2; else it is padded evenly."""
+        super().__init__()
+        self.uneven = same and stride == 2
+        padding = 0 if self.uneven or size % 2 == 0 else size // 2
+        groups = channels if depthwise else 1
+        self.conv = nn.Conv2d(channels, out, size, stride, padding, groups=groups, bias=bias)
+        self.activation = nn.Identity() if activation is None else activation(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.uneven:
+            x = F.pad(x, (0, 1, 0, 1))
+        return self.activation(self.conv(x))
+
+
+def pointwise(channels: int, out: int, activation: type[nn.Module] | None = nn.ReLU6) -> Convolution:
+    """1 x 1."""
+    return Convolution(channels, out, activation=activation)
+
+
+def depthwise(channels: int, size: int = 3, stride: int = 1, *, same: bool = False) -> Convolution:
+    """A filter a channel, ReLU6."""
+    return Convolution(channels, channels, size, stride, depthwise=True, same=same)
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter, narrow (MobileNetV2, Sandler et al. 2018, section 3.3); a shortcut where nothing changes size."""
+
+    def __init__(
+        self, channels: int, wide: int, out: int, size: int = 3, stride: int = 1, *, same: bool = False
+    ) -> None:
+        super().__init__()
+        self.widen = pointwise(channels, wide) if wide != channels else nn.Identity()
+        self.filter = depthwise(wide, size, stride, same=same)
+        self.narrow = pointwise(wide, out, None)
+        self.shortcut = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        narrow = self.narrow(self.filter(self.widen(x)))
+        return x + narrow if self.shortcut else narrow
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Twice the height and width, bilinear, pixel centres at halves."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def with_weights(network: Network, path: Path) -> Network:
+    """The network with a safetensors file's weights, for inference on the CPU.
+
+    Raises InputError where the file can't be read, or holds other weights.
+    """
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not readable weights ({' '.join(str(error).split())})") from None
+    own = {name: value.shape for name, value in network.state_dict().items()}
+    stored = {name: value.shape for name, value in weights.items()}
+    wrong = sorted({name for name, _ in own.items() ^ stored.items()})
+    if wrong:
+        raise InputError(f"{path}: not the weights of {type(network).__name__} ({len(wrong)} arrays differ)")
+    network.load_state_dict({name: value.float() for name, value in weights.items()})
+    network.requires_grad_(False)
+    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
