@@ -15,6 +15,9 @@ from pathlib import Path
 _AMBIGUOUS = re.compile("%(?=25|[89A-F][0-9A-F])")
 _CODE = re.compile("%(25|[89A-F][0-9A-F])")
 
+_ELSEWHERE = {"": "%2F", ".": "%2E", "..": "%2E%2E"}
+_LIKE_ELSEWHERE = re.compile("(%25)*%2(F|E|E%2E)")
+
 
 def stored_name(name: str) -> str:
     """A name as the file system gives it -> as rows store it. Raises ValueError where no file can have it."""
@@ -39,6 +42,17 @@ def file_name(imgname: str) -> str:
 def image_path(images: Path, imgname: str) -> Path:
     """The file of a stored name; an absolute one is its own."""
     return images / file_name(imgname)
+
+
+def path_of_own(folder: Path, name: str, ending: str) -> Path:
+    """What is written for an image of this file name: `folder/NAME` and the ending, beneath `folder`, of no other name.
+
+    A part that would lead elsewhere is percent-encoded: `../p.jpg` is `%2E%2E/p.jpg`, `/p.jpg` is `%2F/p.jpg`; one that
+    looks like such a code has its `%` encoded in front.
+    """
+    *folders, last = name.split("/")
+    parts = [_ELSEWHERE.get(part, f"%25{part}" if _LIKE_ELSEWHERE.fullmatch(part) else part) for part in folders]
+    return folder.joinpath(*parts, last + ending)
 
 
 def exported_name(imgname: str) -> str:
