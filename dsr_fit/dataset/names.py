@@ -42,8 +42,10 @@ def image_path(images: Path, imgname: str) -> Path:
 
 
 def exported_name(imgname: str) -> str:
-    """A stored name as other programs expect it: the file's own name wherever that is valid Unicode."""
-    return imgname if set(_CODE.findall(imgname)) - {"25"} else imgname.replace("%25", "%")
+    """A stored name as other programs expect it: the file's own name, with bytes that are not UTF-8 as Python has them
+    in paths under a UTF-8 locale (`caf\\udce9.jpg`), so that two files never share a name.
+    """
+    return _CODE.sub(lambda match: "%" if match[1] == "25" else chr(0xDC00 + int(match[1], 16)), imgname)
 
 
 def readable(text: str) -> str:
