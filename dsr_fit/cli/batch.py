@@ -96,10 +96,10 @@ def _say_left_out(source: Source) -> None:
 
     if source.left_files:
         sys.stderr.write(f"dsr-fit: left out, no images that can be read: {described(source.left_files)}\n")
-    if source.repeated:
-        sys.stderr.write(
-            f"dsr-fit: images are named more than once ({source.repeated} repetitions); each is fitted once\n"
-        )
+    for what, count in (("images are named", source.repeated), ("people are annotated", source.repeated_people)):
+        if count:
+            times = f"{count} repetition{'' if count == 1 else 's'}"
+            sys.stderr.write(f"dsr-fit: {what} more than once ({times}); each is fitted once\n")
 
 
 def sentence(found: dict, left_out: int, out: Path) -> str:

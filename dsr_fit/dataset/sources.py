@@ -69,7 +69,9 @@ class Source:
     left_files: tuple[str, ...] = ()
     """Files of a folder that are no images of a format that is read."""
     repeated: int = 0
-    """Further mentions of images that a list names more than once."""
+    """Further mentions of images that are named more than once."""
+    repeated_people: int = 0
+    """Further annotations of people who are annotated more than once in the same way."""
 
     def __len__(self) -> int:
         return len(self.entries)
