@@ -123,7 +123,7 @@ def _statuses(text: str | None) -> tuple[str, ...]:
     """Raises UsageError for anything but statuses that can be retried."""
     from dsr_fit.dataset.changes import RETRIED
 
-    statuses = () if text is None else tuple(text.split(","))
+    statuses = () if text is None else tuple(status.strip() for status in text.split(","))
     if unknown := [status for status in statuses if status not in RETRIED]:
         raise UsageError(f"--retry {text}: {unknown[0]!r} is none of {', '.join(RETRIED)}")
     return statuses

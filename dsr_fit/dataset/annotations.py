@@ -102,9 +102,8 @@ def _coco_person(path: Path, number: int, annotation: Any) -> Person | None:
         if len(given) != 51:
             raise ValueError(f"{len(given) / 3:g} keypoints; COCO has 17, each with x, y and visibility")
         table = np.array(given, dtype=np.float64).reshape(17, 3)
-        flags = np.nan_to_num(table[:, 2]).clip(0, 2)
-        whole = (flags == flags.round()).all()
-        table[:, 2] = FLAG_CONFIDENCE[flags.astype(int)] if whole else flags.clip(0, 1)
+        flags = np.nan_to_num(table[:, 2]).clip(0, FAR)
+        table[:, 2] = FLAG_CONFIDENCE[flags.astype(int)] if np.isin(flags, (0, 1, 2)).all() else flags
         table[~np.isfinite(table).all(1)] = 0
         table = table.clip(-FAR, FAR)
         keypoints = empty_keypoints()
@@ -133,8 +132,9 @@ def _outline(segmentation: Any) -> tuple[np.ndarray, ...]:
 
 
 def read_spin_people(path: Path, images: Path) -> Source:
-    """Every row, a repeated one once: the keypoints of `part` where at least `MIN_KEYPOINTS` are usable, else the detector's in its box.
+    """Every row, repeated ones once.
 
+    Their keypoints are those of `part` where at least `MIN_KEYPOINTS` are usable, else the detector's in the row's box.
     Images are in the order of their first rows, people of an image in that of their rows.
     Raises InputError when the file can't be read.
     """
@@ -156,6 +156,5 @@ def _spin_person(file: SpinFile, row: int) -> Person:
         part = file.part[row].astype(np.float32)
         usable = np.isfinite(part).all(1) & (part[:, 2] > 0)
         keypoints[25:] = np.where(usable[:, None], part, 0)
-        keypoints[:, 2] = keypoints[:, 2].clip(0, 1)
     found = int((keypoints[:, 2] > 0.2).sum()) >= MIN_KEYPOINTS
     return Person(0, keypoints if found else None, file.box(row), (), row, "spin")

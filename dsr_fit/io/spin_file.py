@@ -31,7 +31,8 @@ _FULL_CAMERA: dict[str, tuple[int, ...]] = {
 _REQUIRED = ("imgname", "center", "scale")
 
 _FARTHEST = 1e9
-"""Pixels: keypoints beyond are taken to lie here, in single precision's range, and refused when they are observed."""
+"""Pixels, and confidence: keypoints beyond are taken to lie here, in single precision's range, and refused when they
+are observed."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def read_spin(path: Path) -> SpinFile:
     for name in ("part", "openpose"):
         if name in numbers:
             points = numbers[name]
-            numbers[name] = np.where(np.isinf(points), np.nan, points.clip(-_FARTHEST, _FARTHEST))
+            lost = np.isinf(points) & (True, True, False)
+            numbers[name] = np.where(lost, np.nan, points.clip(-_FARTHEST, _FARTHEST))
     full = {name: numbers[name] for name in _FULL_CAMERA if name in numbers}
     return SpinFile(
         path=path,

@@ -115,7 +115,9 @@ class Perception:
         )
         if given:
             detection = self._completed(image, detection)
-        return replace(detection, keypoints=detection.keypoints.astype(np.float32))
+        keypoints = detection.keypoints.astype(np.float32)
+        keypoints[:, 2] = keypoints[:, 2].clip(max=1)  # maxima of heat maps
+        return replace(detection, keypoints=keypoints)
 
     def _people(self, name: str, image: np.ndarray, inputs: Inputs) -> tuple[list[Detection], str]:
         """The people to choose from, and the file that they are in."""
