@@ -15,6 +15,7 @@ from numpy.lib import format as npy
 
 from dsr_fit.boxes import Box
 from dsr_fit.errors import InputError
+from dsr_fit.io.files import check_file
 from dsr_fit.io.safe_pickle import load_pickle
 
 SCALE_PIXELS = 200.0
@@ -77,8 +78,7 @@ class SpinFile:
 
 def read_spin(path: Path) -> SpinFile:
     """Read a file. Raises InputError where it isn't one, is damaged, lacks columns or has a column's shape wrong."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; --data takes a dataset in SPIN's .npz format")
+    check_file(path, "dataset in SPIN's .npz format")
     columns = _columns(path)
     missing = [name for name in _REQUIRED if name not in columns]
     if missing:
