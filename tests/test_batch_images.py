@@ -305,13 +305,32 @@ def test_a_list_names_each_image_once(tmp_path: Path) -> None:
     assert [entry.imgname for entry in source.entries] == ["b.png", "a.png"]
 
 
+def test_what_is_left_out_of_a_folder_is_counted_by_kind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Hidden images too; what programs keep beside images is not counted."""
+    suffixes = [".heif1"] * 3 + [".mov"] * 2 + [".a", ".b", ".c", ".d", ".e"]
+    names = [f"{number}{suffix}" for number, suffix in enumerate(suffixes)]
+    for name in ("z.png", ".hidden.png", ".DS_Store", "notes.txt", ".git/a.png", *names):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_text("")
+    source = open_source(tmp_path / "photos")
+    assert [entry.imgname for entry in source.entries] == ["z.png"]
+    assert sorted(source.left_files) == sorted([".hidden.png", *names])
+    assert cli.main(["batch", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 3
+    line = "left out of the folder: 3 .heif1, 2 .mov, 1 hidden, 1 .a, 1 .b and 3 more, such as .hidden.png\n"
+    assert line in capfd.readouterr().err
+
+
 def test_a_source_that_cannot_be_read_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "other.csv").write_text("")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    for name in ("a.txt", "b.txt", ".a.png"):
+        (tmp_path / "notes" / name).write_text("")
     for name, words in (
         ("none", "no such source"), ("bad.json", "not COCO keypoint annotations"), ("other.csv", "not a source"),
-        ("empty", "lists no images"),
+        ("empty", "empty: no images to fit; it is empty"),
+        ("notes", "notes: no images to fit; it holds 2 .txt, 1 hidden, such as .a.png"),
     ):  # fmt: skip
         assert cli.main(["batch", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1
         text = capfd.readouterr().err

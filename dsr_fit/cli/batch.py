@@ -95,7 +95,7 @@ def _say_left_out(source: Source) -> None:
     from dsr_fit.dataset.listing import described
 
     if source.left_files:
-        sys.stderr.write(f"dsr-fit: left out, no images that can be read: {described(source.left_files)}\n")
+        sys.stderr.write(f"dsr-fit: left out of the folder: {described(source.left_files)}\n")
     for what, count in (("images are named", source.repeated), ("people are annotated", source.repeated_people)):
         if count:
             times = f"{count} repetition{'' if count == 1 else 's'}"

@@ -67,7 +67,7 @@ class Source:
     left_out: int = 0
     """Annotated people that can't be fitted: crowds, too few keypoints."""
     left_files: tuple[str, ...] = ()
-    """Files of a folder that are no images of a format that is read."""
+    """Files of a folder that are hidden, or no images of a format that is read."""
     repeated: int = 0
     """Further mentions of images that are named more than once."""
     repeated_people: int = 0
