@@ -85,7 +85,7 @@ REASONS = {
     "truncated.jpg": "truncated.jpg is damaged or truncated",
     "empty.jpg": "empty.jpg is empty (0 bytes)",
     "text.jpg": "text.jpg is not an image that can be read",
-    "text%FF.jpg": "text\\xff.jpg is not an image that can be read",
+    "text%FF.jpg": "text%FF.jpg is not an image that can be read",
     "panorama.jpg": "panorama.jpg: nobody was found in the image",
     "nobody.png": "nobody.png: nobody was found in the image",
     "tiny.png": "tiny.png: nobody was found in the image",
