@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dsr_fit.assets import shipped
 from dsr_fit.camera import Crop
 from dsr_fit.errors import InputError
+from dsr_fit.io.files import check_file
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABELS, MIRRORED_LABELS, OCCLUDER
 from dsr_fit.observation import Detection
@@ -134,6 +135,7 @@ class NetworkParser:
 
 def load_network(path: Path) -> ParserNetwork:
     """The network with the weights of a safetensors file. Raises InputError where they are not its weights."""
+    check_file(path, "file of a parser's weights")
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
