@@ -80,7 +80,7 @@ class PersonFinder:
 
     def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
         """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
-        self.network = with_weights(MoveNet(), weights or shipped("priors/detector/finder.safetensors")).to(device)
+        self.network = with_weights(MoveNet, weights or shipped("priors/detector/finder.safetensors")).to(device)
         self.device = device
 
     def find(self, image: np.ndarray, *, closely: bool = True) -> list[Found]:

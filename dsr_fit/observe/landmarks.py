@@ -123,7 +123,7 @@ class LandmarkNetwork:
     def __init__(self, size: DetectorSize = "heavy", weights: Path | None = None, device: str = "cpu") -> None:
         """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
         path = weights or shipped(f"priors/detector/{size}.safetensors")
-        self.network = with_weights(BlazePose({"heavy": HEAVY, "full": FULL}[size]), path).to(device)
+        self.network = with_weights(lambda: BlazePose({"heavy": HEAVY, "full": FULL}[size]), path).to(device)
         self.device = device
         # On a CPU a batch costs the same a person, and alone each gets the same to the bit, whoever else is there.
         self.batch = _GPU_BATCH if device == "cuda" else 1
