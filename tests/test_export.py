@@ -29,12 +29,9 @@ from dsr_fit.dataset.exports.labels import label_of
 from dsr_fit.dataset.exports.spin import write_spin
 from dsr_fit.dataset.exports.webdataset import _key
 from dsr_fit.dataset.fitting import BatchFitter
-<<<<<<< HEAD
-from dsr_fit.dataset.manifest import PlanNote
-=======
 from dsr_fit.dataset.listing import open_source
+from dsr_fit.dataset.manifest import PlanNote
 from dsr_fit.dataset.names import stored_name
->>>>>>> entry
 from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings

@@ -64,9 +64,7 @@ def exported_name(imgname: str) -> str:
 def readable(text: str) -> str:
     """Text with names of any bytes in it, such as an error's, as valid Unicode; other bytes are `%E9`."""
     halves = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of characters, which no file's name has
-    return _in_percent(
-        halves.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    )
+    return _in_percent(halves.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
 def _in_percent(text: str) -> str:

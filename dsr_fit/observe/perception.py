@@ -113,7 +113,9 @@ class Perception:
         check_person(who, person, scene.size)
         if inputs.keypoints is not None and (person.person_mask is None or person.world_landmarks is None):
             person = self._detector().complete(image, person)
-        person = replace(person, keypoints=person.keypoints.astype(np.float32))
+        keypoints = person.keypoints.astype(np.float32)
+        keypoints[:, 2] = keypoints[:, 2].clip(max=1)  # maxima of heat maps
+        person = replace(person, keypoints=keypoints)
         detected = time.perf_counter()
         labels = scene.labels
         if labels is None:
@@ -132,38 +134,9 @@ class Perception:
         timings = {"detect": seconds + detected - started, "parse": time.perf_counter() - detected}
         return Observation(image, person, labels, labels_source, scene.focal, timings)
 
-<<<<<<< HEAD
     def _people(self, scene: _Scene, count: int | None, min_height: float = 0.0) -> list[Detection]:
         """The people to choose from; raises InputError where there is nobody."""
         inputs, keypoints = scene.inputs, scene.inputs.keypoints
-=======
-    def _detect(self, name: str, image: np.ndarray, inputs: Inputs) -> Detection:
-        size = (image.shape[1], image.shape[0])
-        given = inputs.keypoints is not None
-        people, source = self._people(name, image, inputs)
-        if not people and given:
-            raise InputError(f"{source}: holds nobody's keypoints; without --keypoints the detector looks for people")
-        if not people:
-            where, other = ("in the given --bbox", "another") if inputs.bbox is not None else ("in the image", "a")
-            raise InputError(f"{source}: nobody was found {where}; try {other} --bbox, or give --keypoints")
-        if not 0 <= inputs.person < len(people):
-            count = "1 person" if len(people) == 1 else f"{len(people)} people"
-            raise UsageError(f"--person {inputs.person}: {source} shows {count}, numbered from 0")
-        detection = people[inputs.person]
-        one_given = isinstance(inputs.keypoints, Keypoints | Detection)
-        check_person(
-            f"the person given for {name}" if one_given else f"person {inputs.person} of {source}", detection, size
-        )
-        if given:
-            detection = self._completed(image, detection)
-        keypoints = detection.keypoints.astype(np.float32)
-        keypoints[:, 2] = keypoints[:, 2].clip(max=1)  # maxima of heat maps
-        return replace(detection, keypoints=keypoints)
-
-    def _people(self, name: str, image: np.ndarray, inputs: Inputs) -> tuple[list[Detection], str]:
-        """The people to choose from, and the file that they are in."""
-        size, keypoints = (image.shape[1], image.shape[0]), inputs.keypoints
->>>>>>> entry
         if keypoints is None:
             people = self._detector().detect(scene.image, inputs.bbox, count, min_height)
             if not people:

@@ -19,13 +19,8 @@ from dsr_fit.body.parameters import Parameters
 from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.config import from_dict
 from dsr_fit.errors import InputError, UsageError
-<<<<<<< HEAD
-from dsr_fit.io.files import replacing
-from dsr_fit.labels import shows_person
-=======
 from dsr_fit.io.files import check_file, replacing
-from dsr_fit.labels import OCCLUDER
->>>>>>> entry
+from dsr_fit.labels import shows_person
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.optimise.least_squares import State
 from dsr_fit.regressor.open_network import (
