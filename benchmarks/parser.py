@@ -31,7 +31,7 @@ from dsr_fit.io.images import read_image
 from dsr_fit.io.label_files import colour_labels
 from dsr_fit.labels import LABEL_SETS, LABELS
 from dsr_fit.observation import Detection
-from dsr_fit.observe.detector import MediaPipeDetector
+from dsr_fit.observe.detector import PersonDetector
 from dsr_fit.observe.parser import HumanParser, load_parser
 
 SIDE = 448  # pixels of a composite
@@ -42,7 +42,7 @@ class Photos:
     """The photos, what the detector found in them, and their annotation."""
 
     def __init__(self, folder: Path, split: str, cache: Path | None) -> None:
-        self.detector = MediaPipeDetector()
+        self.detector = PersonDetector()
         seen = AnnotatedPhotos(folder, cache)
         self.items: list[tuple[str, np.ndarray, Detection, np.ndarray]] = []
         for number in ccp.photo_numbers(folder, split):

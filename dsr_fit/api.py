@@ -60,7 +60,7 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
         keypoints: a file (OpenPose, COCO, MediaPipe, mesh.npz) or `Keypoints`, instead of the detector's.
         labels: a label map's file or (H, W) array of indices, instead of the parser's.
         bbox: x, y, width, height in pixels, in which to look for the person.
-        person: which person, from 0: by size for detections, in the file's order for keypoint files.
+        person: which person, from 0: by prominence for detections, in the file's order for keypoint files.
         body: `open`, the path of an SMPL file, or a `Body`.
         mode: `smplify`, `eft` or `eft+smplify`; None is the configuration's.
         config: a `FitConfig`, a preset's name, a YAML file, or changes of the defaults as nested dictionaries.

@@ -15,6 +15,9 @@ LABELS: tuple[str, ...] = (
 
 LABEL_INDEX: dict[str, int] = {name: index for index, name in enumerate(LABELS)}
 
+OTHER_PERSON = 253
+"""Another person, in front of this one or behind: no term counts it until fits say which."""
+
 OCCLUDER = 254
 """Something in front of this person: what lies behind is unknown."""
 
@@ -38,6 +41,11 @@ MIRRORED_LABELS: np.ndarray = np.arange(256, dtype=np.uint8)
 """(256,) what each index of a label map is in a mirror."""
 for _left, _right in LEFT_RIGHT_PAIRS:
     MIRRORED_LABELS[[_left, _right]] = _right, _left
+
+
+def shows_person(labels: np.ndarray) -> np.ndarray:
+    """Bool, of any shape: where this person is seen, whatever it wears."""
+    return (labels > 0) & (labels < len(LABELS))
 
 
 ATR_LABELS: tuple[str, ...] = (

@@ -26,7 +26,13 @@ class Detection:
     """(H, W) float32 probability that the pixel shows this person, full image; None when not available."""
 
     source: str = "unknown"
-    """The detector or file format: "mediapipe", "openpose", "coco", ..."""
+    """The detector or file format: "blazepose-heavy", "openpose", "coco", ..."""
+
+    agreement: float | None = None
+    """0..1, how far the person finder and the landmark network saw the same person (OKS); None without a finder."""
+
+    others: np.ndarray | None = None
+    """(H, W) bool, pixels that show other people; None where nobody else is near."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Observation:
     detection: Detection
 
     labels: np.ndarray
-    """(H, W) uint8: 0..19 of `dsr_fit.labels.LABELS`, 254 occluder, 255 unknown."""
+    """(H, W) uint8: 0..19 of `dsr_fit.labels.LABELS`, 253 another person, 254 occluder, 255 unknown."""
 
     labels_source: str
     """The parser's name, or the label map's file name."""

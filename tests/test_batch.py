@@ -204,12 +204,32 @@ class _Stuck(Look):
         time.sleep(3600)
 
 
-def test_processes_that_always_hang_end_the_run_and_no_image_is_blamed(tmp_path: Path) -> None:
-    """As when the images' disk can't be reached."""
-    with pytest.raises(InputError, match=r"6 worker processes hung in a row \(timed out after 0.2 s\)"):
-        _run(tmp_path / "out", 12, _Stuck, resources=Resources(observers=1, fitters=1, timeout_s=0.2))
-    assert not list(read_results(tmp_path / "out"))
-    assert len(_run(tmp_path / "out", 12)) == 24
+def test_processes_that_always_hang_end_the_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    """As when the images' disk can't be reached: the images of the batch under way are rows, no others are."""
+    stuck = {"look": _Stuck, "resources": Resources(observers=1, fitters=1, timeout_s=0.2)}
+    for run_number in (1, 2):
+        with pytest.raises(InputError, match=r"6 or more images in a row hung \(timed out after 0.2 s\); .*--retry f"):
+            _run(tmp_path, 24, **stuck, settings=replace(SETTINGS, batch_size=8))
+        rows = list(read_results(tmp_path))
+        assert [row["imgname"] for row in rows] == [f"{number:05d}.jpg" for number in range(8 * run_number)]
+        assert {row["reason"] for row in rows} == {"timed out after 0.2 s"}
+    rows = _run(tmp_path, 24, settings=replace(SETTINGS, batch_size=8))
+    assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(16, 24)}
+
+
+class _HangsAtFirst(Look):
+    def __call__(self, entry: Entry) -> Any:
+        time.sleep(3600 if entry.imgname < "00008.jpg" else 0)
+        return super().__call__(entry)
+
+
+def test_many_images_that_hang_do_not_end_a_run_that_works(tmp_path: Path) -> None:
+    """A good one behind them, in their batch, shows that it does."""
+    resources = Resources(observers=1, fitters=1, timeout_s=0.2)
+    rows = _run(tmp_path, 12, _HangsAtFirst, resources=resources, settings=replace(SETTINGS, batch_size=9))
+    late = {row["imgname"] for row in rows if row.get("reason") == "timed out after 0.2 s"}
+    assert late == {f"{number:05d}.jpg" for number in range(8)}
+    assert {row["imgname"] for row in rows} == {f"{number:05d}.jpg" for number in range(12)}
 
 
 def test_the_start_of_a_process_does_not_count(tmp_path: Path) -> None:
@@ -439,5 +459,5 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no results of `dsr-fit batch`"):
         read_results(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(InputError, match="format 99, this version reads 2 and 3"):
+    with pytest.raises(InputError, match=r"manifest\.json: is of format 99, this version reads 2 to 4; use the"):
         read_results(tmp_path)

@@ -30,6 +30,7 @@ from dsr_fit.dataset.records import PersonObservation
 from dsr_fit.dataset.run import Resources, read_results, run
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.shards import open_store
 from dsr_fit.dataset.sources import Entry
 from dsr_fit.errors import InputError
 
@@ -106,8 +107,19 @@ def test_removed_images_keep_their_rows(photos: Path, tmp_path: Path) -> None:
     _follow(photos, tmp_path / "out")
     (photos / "00003.jpg").unlink()
     progress = _follow(photos, tmp_path / "out")
-    assert (progress.done, progress.changes["removed"]) == (0, 1)
+    assert (progress.images, progress.before, progress.done, progress.changes["removed"]) == (9, 9, 0, 1)
     assert len(_sizes(tmp_path / "out")) == 10
+
+
+def test_a_failed_image_that_is_removed_no_longer_counts(photos: Path, tmp_path: Path) -> None:
+    """Neither among the images nor in the exit status: nothing can be done about it."""
+    (photos / "00005.jpg").write_text("bad")
+    assert _follow(photos, tmp_path / "out").statuses == {"accepted": 9, "failed": 1}
+    (photos / "00005.jpg").unlink()
+    progress = _follow(photos, tmp_path / "out")
+    assert (progress.statuses, summary(progress)["finished"]) == ({"accepted": 9}, True)
+    (photos / "00005.jpg").write_text("bad")
+    assert _follow(photos, tmp_path / "out").statuses == {"accepted": 9, "failed": 1}
 
 
 def test_a_replaced_image_is_fitted_again(photos: Path, tmp_path: Path) -> None:
@@ -188,7 +200,8 @@ def test_an_interrupted_change_is_finished(photos: Path, tmp_path: Path) -> None
     (photos / "00019.jpg").unlink()
     (photos / "00001.jpg").write_text("changed meanwhile")
     progress = _follow(photos, tmp_path / "out")
-    assert progress.statuses == {"accepted": 19, "failed": 1}
+    assert (progress.statuses, progress.images) == ({"accepted": 19}, 19)
+    assert progress.before + progress.done == 19
     reasons = {row["imgname"]: row["reason"] for row in read_results(tmp_path / "out")}
     assert reasons["00019.jpg"] == "no longer in the source"
     assert _sizes(tmp_path / "out")["00001.jpg"] == 17
@@ -280,6 +293,30 @@ def test_a_strangers_manifest_is_not_overwritten(photos: Path, tmp_path: Path) -
     assert (out / "manifest.json").read_text() == '{"name": "an app"}'
 
 
+@pytest.mark.parametrize("version", [1, 5])
+def test_a_manifest_of_another_format_is_not_overwritten(photos: Path, tmp_path: Path, version: int) -> None:
+    """Nor is it restored where it is lost and a shard repeats it; a format that no version writes is damage."""
+    out = tmp_path / "out"
+    _follow(photos, out)
+    ours = (out / "manifest.json").read_text()
+    others = ours.replace('"format": 4', f'"format": {version}')
+    (out / "manifest.json").write_text(others)
+    for work in (lambda: read_results(out), lambda: _follow(photos, out)):
+        with pytest.raises(InputError, match=rf"manifest\.json: is of format {version}, this version reads 2 to 4"):
+            work()
+    assert (out / "manifest.json").read_text() == others
+    (out / "manifest.json").write_text(ours.replace('"format": 4', '"format": -4'))
+    assert _follow(photos, out).done == 0
+    assert (out / "manifest.json").read_text() == ours
+    table = pq.read_table(out / "shard-00000.parquet")
+    about = {**json.loads(table.schema.metadata[b"dsr_fit"]), "manifest": others}
+    pq.write_table(table.replace_schema_metadata({"dsr_fit": json.dumps(about)}), out / "shard-00000.parquet")
+    (out / "manifest.json").unlink()
+    with pytest.raises(InputError, match=rf"shard-00000\.parquet: is of format {version}"):
+        _follow(photos, out)
+    assert not (out / "manifest.json").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "no rows", "fewer rows"])
 def test_a_damaged_shard_is_set_aside_and_its_images_fitted_again(photos: Path, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "out"
@@ -296,16 +333,41 @@ def test_a_damaged_shard_is_set_aside_and_its_images_fitted_again(photos: Path, 
     assert (out / "shard-00000.parquet.damaged").exists()
 
 
-def test_a_flipped_bit_is_noticed(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["imgname", "labels", "betas"])
+def test_a_shard_with_a_damaged_page_is_set_aside_too(photos: Path, tmp_path: Path, column: str) -> None:
+    """One bit of any column, behind an end of the file that is whole; readers say what mends it."""
     out = tmp_path / "out"
     _follow(photos, out)
-    shard = out / "shard-00000.parquet"
+    rows, shard = _sizes(out), out / "shard-00000.parquet"
+    group = pq.read_metadata(shard).row_group(0)
+    chunk = next(
+        chunk for chunk in map(group.column, range(group.num_columns)) if chunk.path_in_schema.startswith(column)
+    )
     content = bytearray(shard.read_bytes())
-    for position in range(40, 600, 40):
-        content[position] ^= 0x10
+    content[chunk.data_page_offset + chunk.total_compressed_size - 5] ^= 0x10
     shard.write_bytes(content)
-    with pytest.raises(InputError, match=r"shard-00000\.parquet: "):
+    with pytest.raises(
+        InputError, match=r"shard-00000\.parquet: is damaged .*; run `dsr-fit batch` there again, which"
+    ):
         list(read_results(out))
+    assert _follow(photos, out).done == 10
+    assert _sizes(out) == rows
+    assert (out / "shard-00000.parquet.damaged").exists()
+
+
+def test_images_whose_shard_is_gone_are_known(photos: Path, tmp_path: Path) -> None:
+    """Those of a lost shard; a replaced image whose second fit is lost still has its first."""
+    out = tmp_path / "out"
+    _follow(photos, out)
+    (photos / "00001.jpg").write_text("other content")
+    (photos / "00010.jpg").write_text("new")
+    _follow(photos, out)
+    assert open_store(out).missing() == set()
+    (out / "shard-00001.parquet").unlink()
+    assert open_store(out).missing() == {"00010.jpg"}
+    assert _follow(photos, out).done == 2
+    (out / "shard-00000.parquet").unlink()
+    assert open_store(out).missing() == {f"{n:05d}.jpg" for n in (0, *range(2, 10))}
 
 
 @pytest.mark.parametrize("name", ["shard-00001.parquet", "shard-00000 (1).parquet", "parts/part-00000007.parquet"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +25,11 @@ from dsr_fit.cli import main as cli
 from dsr_fit.cli.batch import sentence
 from dsr_fit.cli.options import NO_GATE
 from dsr_fit.config import FitConfig, LeastSquares, Stage
+from dsr_fit.dataset.fingerprints import UNREADABLE, changed, fingerprint
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.observing import Observer, fill
+from dsr_fit.dataset.overlays import overlay_path, remove_overlays
 from dsr_fit.dataset.records import PackedObservation, PersonObservation, pack_labels, unpack_labels
 from dsr_fit.dataset.run import Resources, fit_dataset, read_results
 from dsr_fit.dataset.schema import Row
@@ -299,6 +303,36 @@ def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
     assert "no such keypoint file" in missing[0].reason
 
 
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """Fails a test that waits."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits"))
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    """As images and as keypoint files; nothing waits for what they never give, then and when the run is repeated."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    _person().save(tmp_path / "person.png")
+    os.mkfifo(tmp_path / "person_keypoints.json")
+    source = open_source(tmp_path)
+    observer = Observer(Settings(), tmp_path, Perception(object(), object()))  # type: ignore[arg-type]
+    reasons = [observer(entry)[0].reason for entry in source.entries]
+    assert reasons == [
+        "device.png is a device or a pipe; save the image as a file",
+        "person_keypoints.json is a device or a pipe; save the keypoint file as a file",
+        "pipe.png is a device or a pipe; save the image as a file",
+    ]
+    for entry in source.entries:
+        assert fingerprint(source.files(entry)) == UNREADABLE
+        assert not changed(UNREADABLE, source.files(entry), strict=True)
+
+
 def test_a_list_names_each_image_once(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("# mine\nb.png\n\na.png\nb.png\n")
     source = open_source(tmp_path / "list.txt")
@@ -395,6 +429,77 @@ def test_overlays_that_are_missing_are_drawn(tmp_path: Path) -> None:
     assert read_image(os.fsdecode(drawn[1]))[0].shape == (448, 2240, 3)
 
 
+def test_overlays_are_those_of_the_rows(tmp_path: Path) -> None:
+    """An image is replaced, another fails now, and neither run draws: the next that does draws what is left.
+
+    So is a picture that a loss of power has cut or emptied.
+    """
+    images, drawn = tmp_path / "images", tmp_path / "out" / "overlays"
+    images.mkdir()
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        _person().save(images / name)
+    settings = Settings(config=QUICK, overlays=True)
+    list(fit_dataset(images, tmp_path / "out", settings=settings, resources=ONE))
+    before = {path.name: path.read_bytes() for path in drawn.iterdir()}
+    assert set(before) == {"a.png.0.jpg", "b.png.0.jpg", "c.png.0.jpg", "d.png.0.jpg"}
+    _person().transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(images / "a.png")
+    (images / "b.png").write_bytes(b"no picture")
+    list(fit_dataset(images, tmp_path / "out", settings=replace(settings, overlays=False), resources=ONE))
+    assert {path.name for path in drawn.iterdir()} == {"c.png.0.jpg", "d.png.0.jpg"}
+    (drawn / "c.png.0.jpg").write_bytes(b"")
+    (drawn / "d.png.0.jpg").write_bytes(before["d.png.0.jpg"][:-500])
+    list(fit_dataset(images, tmp_path / "out", settings=settings, resources=ONE))
+    after = {path.name: path.read_bytes() for path in drawn.iterdir()}
+    assert set(after) == {"a.png.0.jpg", "c.png.0.jpg", "d.png.0.jpg"}
+    change = {name: _pixel_change(before[name], picture) for name, picture in after.items()}
+    assert change["a.png.0.jpg"] > 5
+    assert max(change["c.png.0.jpg"], change["d.png.0.jpg"]) < 1  # single precision in the rows
+
+
+def _pixel_change(before: bytes, after: bytes) -> float:
+    """Mean difference of two pictures, in grey levels."""
+    pictures = [cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_GRAYSCALE) for each in (before, after)]
+    return float(np.abs(np.subtract(*pictures, dtype=np.int16)).mean())
+
+
+def test_images_of_one_name_have_overlays_of_their_own(tmp_path: Path) -> None:
+    """One of them outside the folder of images; removing the pictures of one leaves the other's."""
+    names = ["p.jpg", "../p.jpg", "p.jpg.1"]
+    paths = [overlay_path(tmp_path, name, person) for name in names for person in (0, 11)]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    remove_overlays(tmp_path, ["../p.jpg", "q.jpg"])
+    assert [path.exists() for path in paths] == [True, True, False, False, True, True]
+
+
+def test_a_place_where_no_overlays_can_be_is_refused_before_the_work(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    _person().save(tmp_path / "images" / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "overlays").write_text("a file")
+    assert cli.main(["batch", str(tmp_path / "images"), "--out", str(tmp_path / "out"), "--overlays"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "overlays: can't be a folder of overlays (File exists); move it elsewhere, or leave --overlays out" in line
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_overlay_that_cannot_be_drawn_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the process that fits, and not again when the missing ones are drawn; a later run tries once more."""
+    (tmp_path / "images").mkdir()
+    _person().save(tmp_path / "images" / "a.png")
+    (tmp_path / "out" / "overlays" / "a.png.0.jpg").mkdir(parents=True)
+    settings = Settings(config=QUICK, overlays=True)
+    for warned in ([], ["a.png: no overlay of person 0 "]):
+        list(fit_dataset(tmp_path / "images", tmp_path / "out", settings=settings, resources=ONE))
+        assert capfd.readouterr().err.count("no overlay of person 0") == 1 - len(warned)
+        assert [record.getMessage().split("(")[0] for record in caplog.records] == warned
+
+
 def test_the_end_of_a_run_is_told_to_people(tmp_path: Path) -> None:
     found = {
         "done": 5, "images": 6, "accepted": 3, "refused": 1, "failed": 2, "unjudged": 0, "rate": 1.5,
@@ -446,7 +551,7 @@ def test_a_picture_that_cannot_be_written_costs_no_fit(tmp_path: Path, caplog: p
     assert warned[0].endswith("no overlay of person 0 (no such image: gone.png)")
     assert "File name too long" in warned[1]
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert written == [overlays / "...." / "...." / "good.png.0.jpg"]
+    assert written == [overlays / "...." / "%2F" / "...." / "%2F" / "good.png.0.jpg"]
     assert cv2.imread(str(written[0])) is not None
 
 

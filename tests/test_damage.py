@@ -18,7 +18,7 @@ EXAMPLES = 60
 @pytest.mark.parametrize("name", damage.ways())
 def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
     outcomes = damage.run(damage.ways()[name], tmp_path, EXAMPLES, derandomize=True)
-    mended = ("manifests", "plans")  # from what the shards repeat
+    mended = ("manifests", "plans", "shards")  # from what the shards repeat, or set aside and fitted again
     assert outcomes["read" if name in mended else "refused"] > 0
 
 

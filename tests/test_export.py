@@ -30,10 +30,12 @@ from dsr_fit.dataset.exports.spin import write_spin
 from dsr_fit.dataset.exports.webdataset import _key
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.listing import open_source
+from dsr_fit.dataset.manifest import PlanNote
 from dsr_fit.dataset.names import stored_name
 from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.shards import open_store
 from dsr_fit.fitting.convert import convert
 from dsr_fit.fitting.fitter import crop_camera
 from dsr_fit.io.safe_pickle import load_pickle
@@ -375,6 +377,20 @@ def test_it_is_said_how_many_fits_are_left_out(
     assert capfd.readouterr().out == f"{out}: 2 people; 1 refused left out, --refused takes them too\n"
     assert _export(folder, "spin", "counted.npz", "--refused") == 0
     assert capfd.readouterr().out == f"{out}: 3 people\n"
+
+
+def test_it_is_said_how_many_images_have_no_results(
+    tmp_path: Path, smpl_rows: list[Row], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As where a shard is lost, or the run isn't at its end."""
+    store_rows(tmp_path / "out", tmp_path, NAMES[:2], Settings(), smpl_rows[:3])
+    open_store(tmp_path / "out").plan(["more.png", "others.png"], PlanNote(2, added=2))
+    fits_them = "2 images have no results yet, `dsr-fit batch` there again fits them\n"
+    assert _export(tmp_path, "spin", "some.npz") == 0
+    assert capfd.readouterr().out.endswith(f"2 people; 1 refused left out, --refused takes them too; {fits_them}")
+    (tmp_path / "out" / "shard-00000.parquet").unlink()
+    assert _export(tmp_path, "spin", "none.npz") == 1
+    assert capfd.readouterr().err.endswith(f"no accepted fits to export; {fits_them.replace('2', '4')}")
 
 
 def test_nothing_to_export_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsr_fit.dataset.listing import open_source
-from dsr_fit.dataset.names import exported_name, file_name, image_path, normalised, readable, stored_name
+from dsr_fit.dataset.names import exported_name, file_name, image_path, normalised, path_of_own, readable, stored_name
 
 
 @given(st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name))
@@ -53,6 +53,25 @@ def test_text_is_a_name_or_refused(name: str) -> None:
 def test_any_text_can_be_made_readable(text: str) -> None:
     assert readable(text).encode("utf-8").decode("utf-8") == readable(text)
     assert readable("é caf\udce9 \ud800") == "é caf%E9 \ufffd"
+
+
+_PARTS = st.sampled_from(["", ".", "..", "...", "a", "%2E", "%2F", "%2E%2E", "%25", "%25%2E", "%25%25%2F", "%2e", "%"])
+_PATHS = st.lists(_PARTS | st.text("a.%2EF5", max_size=6), min_size=1, max_size=4).map("/".join)
+
+
+@given(_PATHS, _PATHS)
+def test_every_name_has_a_path_of_its_own_beneath_the_folder(one: str, other: str) -> None:
+    """Not only in writing: also as a file system follows `..`, `.` and doubled slashes."""
+    folder = Path("/results/overlays")
+    paths = [os.path.normpath(path_of_own(folder, name, ".0.jpg")) for name in (one, other)]
+    assert (paths[0] == paths[1]) == (one == other)
+    assert all(folder in Path(path).parents for path in paths)
+
+
+def test_paths_of_plain_names_are_the_names() -> None:
+    assert path_of_own(Path("out"), "sub/..a/p 50%.jpg", ".png") == Path("out/sub/..a/p 50%.jpg.png")
+    assert path_of_own(Path("out"), "../p.jpg", ".png") == Path("out/%2E%2E/p.jpg.png")
+    assert path_of_own(Path("out"), "/data/p.jpg", ".png") == Path("out/%2F/data/p.jpg.png")
 
 
 def test_a_name_that_is_not_utf_8_is_an_image(tmp_path: Path) -> None:

@@ -46,8 +46,11 @@ class _StandIn:
 
     name = "stand-in"
 
-    def detect(self, image: np.ndarray, bbox: Any = None) -> list[Detection]:
+    def detect(self, image: np.ndarray, *about: Any, **more: Any) -> list[Detection]:
         return []
+
+    def complete(self, image: np.ndarray, given: Detection) -> Detection:
+        return given
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
         return np.full(image.shape[:2], 6, np.uint8)
@@ -143,7 +146,7 @@ def test_a_detectors_people_pass_the_same_check() -> None:
     keypoints[:25, :2] = 60
 
     class Detector(_StandIn):
-        def detect(self, image: np.ndarray, bbox: Any = None) -> list[Detection]:
+        def detect(self, image: np.ndarray, *about: Any, **more: Any) -> list[Detection]:
             return [Detection(keypoints)]
 
     with pytest.raises(InputError, match="^person 0 of the image has all keypoints within 0 x 0 pixels"):
@@ -313,8 +316,10 @@ def _files_with(confidence: float, folder: Path) -> list[Inputs]:
     np.savez(folder / "spin.npz", imgname=np.array(["a.png"]), center=np.ones((1, 2)), scale=np.ones(1), part=part)
     given: list[Any] = [folder / "openpose.json", folder / "coco.json", Keypoints(points)]
     for name in ("coco.json", "spin.npz"):
-        (person,) = open_source(folder / name).entries[0].people or ()
-        given.append(Detection(person.keypoints))
+        people = open_source(folder / name).entries[0].people
+        assert people is not None
+        assert people[0].keypoints is not None
+        given.append(Detection(people[0].keypoints))
     row = RowPerception(read_spin(folder / "spin.npz"), folder, Perception())._part(0)
     assert row is not None
     return [Inputs(each) for each in (*given, row)]

@@ -1,9 +1,7 @@
-"""The MediaPipe detector on a photo of one person: frames, order, determinism, silence, refusals."""
+"""The detector on pictures of one person and of several: frames, order, determinism, boxes, refusals."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,9 @@ from PIL import Image
 from dsr_fit.boxes import keypoint_box, shared_area, widened
 from dsr_fit.errors import InputError
 from dsr_fit.io.images import read_image
-from dsr_fit.joints import KEYPOINT_INDEX
-from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
+from dsr_fit.joints import COCO_17_SLOTS, KEYPOINT_INDEX, empty_keypoints
+from dsr_fit.observation import Detection
+from dsr_fit.observe.detector import BODY_25_OF_COCO, PersonDetector
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "person.png"
 
@@ -22,8 +21,8 @@ GREY = np.full((64, 48, 3), 128, dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
-def detector() -> KeypointDetector:
-    return MediaPipeDetector()
+def detector() -> PersonDetector:
+    return PersonDetector()
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +45,10 @@ def _differences(first: np.ndarray, second: np.ndarray, size: float) -> np.ndarr
     return np.linalg.norm(first[both, :2] - second[both, :2], axis=1) / size
 
 
-def test_shapes_and_ranges(detector: KeypointDetector, photo: np.ndarray) -> None:
+def test_shapes_and_ranges(detector: PersonDetector, photo: np.ndarray) -> None:
     (person,) = detector.detect(photo)
     assert person.keypoints.shape == (49, 3)
-    assert person.source == "mediapipe"
+    assert person.source == "blazepose-heavy"
     assert person.world_landmarks is not None
     assert person.person_mask is not None
     assert person.person_mask.shape == photo.shape[:2]
@@ -63,7 +62,7 @@ def test_shapes_and_ranges(detector: KeypointDetector, photo: np.ndarray) -> Non
     np.testing.assert_array_equal(person.keypoints[:, 2], person.world_landmarks[:, 3])
 
 
-def test_world_landmarks_are_camera_axes_about_the_hips(detector: KeypointDetector, photo: np.ndarray) -> None:
+def test_world_landmarks_are_camera_axes_about_the_hips(detector: PersonDetector, photo: np.ndarray) -> None:
     (person,) = detector.detect(photo)
     world = person.world_landmarks
     assert world is not None
@@ -75,26 +74,26 @@ def test_world_landmarks_are_camera_axes_about_the_hips(detector: KeypointDetect
         assert np.corrcoef(world[seen, axis], person.keypoints[seen, axis])[0, 1] > 0.8
 
 
-def test_the_mask_covers_the_keypoints(detector: KeypointDetector, photo: np.ndarray) -> None:
+def test_the_mask_covers_the_keypoints(detector: PersonDetector, photo: np.ndarray) -> None:
     (person,) = detector.detect(photo)
     assert person.person_mask is not None
     sure = person.keypoints[person.keypoints[:, 2] > 0.9, :2].astype(int)
     assert (person.person_mask[sure[:, 1], sure[:, 0]] > 0.5).mean() > 0.8
 
 
-def test_an_answer_depends_on_its_image_alone(detector: KeypointDetector, photo: np.ndarray) -> None:
+def test_an_answer_depends_on_its_image_alone(detector: PersonDetector, photo: np.ndarray) -> None:
     (first,) = detector.detect(photo)
     detector.detect(np.ascontiguousarray(photo[:, ::-1]))
     detector.detect(GREY)
     (again,) = detector.detect(photo)
-    (fresh,) = MediaPipeDetector().detect(photo)
+    (fresh,) = PersonDetector().detect(photo)
     for name in ("keypoints", "person_mask", "world_landmarks"):
         for other in (again, fresh):
             np.testing.assert_array_equal(getattr(first, name), getattr(other, name))
 
 
-def test_a_padded_image_shifts_the_keypoints(detector: KeypointDetector, photo: np.ndarray) -> None:
-    """Within 3 % of the person's size: MediaPipe itself samples the shifted image anew."""
+def test_a_padded_image_shifts_the_keypoints(detector: PersonDetector, photo: np.ndarray) -> None:
+    """Within 3 % of the person's size: the shifted image is sampled anew."""
     (person,) = detector.detect(photo)
     (shifted,) = detector.detect(_padded(photo, 120, 40, 60, 80))
     size = max(keypoint_box(person.keypoints)[2:])
@@ -102,7 +101,7 @@ def test_a_padded_image_shifts_the_keypoints(detector: KeypointDetector, photo: 
     assert np.median(_differences(shifted.keypoints, moved, size)) < 0.03
 
 
-def test_a_flipped_image_swaps_left_and_right(detector: KeypointDetector, photo: np.ndarray) -> None:
+def test_a_flipped_image_swaps_left_and_right(detector: PersonDetector, photo: np.ndarray) -> None:
     (person,) = detector.detect(photo)
     (flipped,) = detector.detect(np.ascontiguousarray(photo[:, ::-1]))
     mirrored = flipped.keypoints.copy()
@@ -115,7 +114,7 @@ def test_a_flipped_image_swaps_left_and_right(detector: KeypointDetector, photo:
     assert np.median(_differences(mirrored, person.keypoints, size)) < 0.03
 
 
-def test_a_box_chooses_the_person_in_it(detector: KeypointDetector, photo: np.ndarray) -> None:
+def test_a_box_chooses_the_person_in_it(detector: PersonDetector, photo: np.ndarray) -> None:
     """Two copies side by side: either box gives its own copy, in coordinates of the whole image."""
     width = photo.shape[1]
     pair = np.concatenate([photo, np.full_like(photo, 190), photo], axis=1)
@@ -133,7 +132,7 @@ def test_a_box_chooses_the_person_in_it(detector: KeypointDetector, photo: np.nd
         assert columns[-1] <= shift + 2 * width
 
 
-def test_small_people_are_found_and_ordered_by_size(detector: KeypointDetector, photo: np.ndarray) -> None:
+def test_small_people_are_found_and_ordered_by_size(detector: PersonDetector, photo: np.ndarray) -> None:
     """Both sizes are too small for one look at the whole image."""
     canvas = Image.new("RGB", (1920, 1440), (190, 190, 190))
     height = 310
@@ -150,7 +149,7 @@ def test_small_people_are_found_and_ordered_by_size(detector: KeypointDetector, 
         assert sum(inside) == 1
 
 
-def test_nobody_is_an_empty_list(detector: KeypointDetector) -> None:
+def test_nobody_is_an_empty_list(detector: PersonDetector) -> None:
     assert detector.detect(GREY) == []
     assert detector.detect(GREY, bbox=(5, 5, 20, 30)) == []
     assert detector.detect(np.zeros((1, 1, 3), dtype=np.uint8)) == []
@@ -165,39 +164,70 @@ def test_nobody_is_an_empty_list(detector: KeypointDetector) -> None:
         ((-9, 0, 9, 9), "outside"),
     ],
 )
-def test_senseless_boxes_are_refused(detector: KeypointDetector, bbox: tuple[float, ...], words: str) -> None:
+def test_senseless_boxes_are_refused(detector: PersonDetector, bbox: tuple[float, ...], words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         detector.detect(GREY, bbox=bbox)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
-def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+def test_keypoints_from_elsewhere_get_mask_and_landmarks_of_the_same_person(
+    detector: PersonDetector, photo: np.ndarray
+) -> None:
+    """Keypoints of COCO, 2 % of the person off; nobody's keypoints, beside the person, stay as they are."""
+    (person,) = detector.detect(photo)
+    size = max(keypoint_box(person.keypoints)[2:])
+    given = empty_keypoints()
+    coco, body_25 = list(COCO_17_SLOTS), list(BODY_25_OF_COCO)
+    given[coco] = person.keypoints[body_25]
+    given[coco, :2] += np.random.default_rng(0).normal(0, 0.02 * size, (17, 2))
+    full = detector.complete(photo, Detection(given, source="coco"))
+    assert full.source == "coco"
+    np.testing.assert_array_equal(full.keypoints, given)
+    assert full.person_mask is not None
+    assert person.person_mask is not None
+    assert np.abs(full.person_mask - person.person_mask).mean() < 0.02
+    assert full.world_landmarks is not None
+    assert person.world_landmarks is not None
+    seen = person.keypoints[:, 2] > 0.5
+    assert np.median(np.linalg.norm((full.world_landmarks - person.world_landmarks)[seen, :3], axis=1)) < 0.04
+    given[coco, 0] -= 1.5 * size
+    assert detector.complete(photo, Detection(given)).person_mask is None
 
 
-def test_it_is_quiet_and_loads_nothing_heavy() -> None:
-    """In a process of its own: nothing on stderr, no plotting library, MediaPipe still importable in full."""
-    result = _python(
-        "import numpy as np, sys\n"
-        "from dsr_fit.observe.detector import MediaPipeDetector\n"
-        "MediaPipeDetector().detect(np.zeros((64, 64, 3), np.uint8))\n"
-        "assert 'matplotlib' not in sys.modules\n"
-        "import mediapipe\n"
-        "assert mediapipe.solutions.pose.Pose and mediapipe.__version__\n"
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    assert result.stdout == ""
+def test_two_people_close_together_share_no_pixel(detector: PersonDetector, photo: np.ndarray) -> None:
+    """A person, and a mirror image half a shoulder's width beside, partly in front."""
+    (alone,) = detector.detect(photo)
+    assert alone.person_mask is not None
+    step = int(0.45 * keypoint_box(alone.keypoints)[2])
+    pair = np.concatenate([photo, np.full_like(photo, 190)], axis=1)
+    width, front = photo.shape[1], photo[:, ::-1]
+    shown = alone.person_mask[:, ::-1, None] > 0.5
+    place = slice(width // 2 + step, width // 2 + step + width)
+    pair[:, place] = np.where(shown, front, pair[:, place])
+    people = detector.detect(pair)
+    assert len(people) == 2
+    first, second = (one.person_mask for one in people)
+    assert first is not None
+    assert second is not None
+    assert not ((first > 0.5) & (second > 0.5)).any()
+    for one, other in ((people[0], second), (people[1], first)):
+        assert one.others is not None
+        inside = (other > 0.5) & one.others
+        assert inside.any()
+        assert one.person_mask is not None
+        assert not ((one.person_mask > 0) & one.others).any()
+    assert min(one.agreement or 0 for one in people) > 0.5
 
 
-def test_a_missing_mediapipe_names_the_remedy() -> None:
-    result = _python(
-        "import importlib.util as util\n"
-        "found = util.find_spec\n"
-        "util.find_spec = lambda name, *rest: None if name == 'mediapipe' else found(name, *rest)\n"
-        "from dsr_fit.errors import InputError\n"
-        "from dsr_fit.observe.detector import MediaPipeDetector\n"
-        "try:\n    MediaPipeDetector()\nexcept InputError as error:\n    print(error)\n"
-    )
-    assert "pip install mediapipe==0.10.21" in result.stdout
-    assert len(result.stdout.splitlines()) == 1
+def test_no_more_people_than_asked_for(detector: PersonDetector, photo: np.ndarray) -> None:
+    """With a neighbour's pixels still known; a share of the picture's height leaves the small one out."""
+    small = np.array(Image.fromarray(photo).resize((photo.shape[1] // 2, photo.shape[0] // 2)))
+    pair = np.full((photo.shape[0], photo.shape[1] + small.shape[1], 3), 190, np.uint8)
+    pair[:, : photo.shape[1]] = photo
+    pair[-small.shape[0] :, photo.shape[1] :] = small
+    everybody = detector.detect(pair)
+    assert len(everybody) == 2
+    (one,) = detector.detect(pair, count=1)
+    np.testing.assert_array_equal(one.keypoints, everybody[0].keypoints)
+    (tall,) = detector.detect(pair, min_height=0.6)
+    np.testing.assert_array_equal(tall.keypoints, everybody[0].keypoints)

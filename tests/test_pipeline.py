@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 from dsr_fit.boxes import Box
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import empty_keypoints
-from dsr_fit.labels import LABEL_INDEX, OCCLUDER
-from dsr_fit.observation import Detection
+from dsr_fit.labels import LABEL_INDEX, OCCLUDER, OTHER_PERSON
+from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.perception import Inputs, Perception
 
 WIDTH, HEIGHT = 120, 160
@@ -32,15 +32,27 @@ def _person(left: float, top: float, width: float, height: float, points: int = 
 
 
 class _Detector:
-    """Finds the given people, whatever the image; remembers where it was told to look."""
+    """Finds the given people, whatever the image; remembers where it was told to look, and for how many.
+
+    Keypoints from elsewhere are completed by the first of them.
+    """
 
     def __init__(self, *people: Detection) -> None:
         self.people, self.looks = list(people), []
 
-    def detect(self, image: np.ndarray, bbox: Box | None = None) -> list[Detection]:
+    def detect(
+        self, image: np.ndarray, bbox: Box | None = None, count: int | None = None, min_height: float = 0.0
+    ) -> list[Detection]:
         assert image.shape == (HEIGHT, WIDTH, 3)
-        self.looks.append(bbox)
+        self.looks.append((bbox, count, min_height))
         return self.people
+
+    def complete(self, image: np.ndarray, given: Detection) -> Detection:
+        if not self.people:
+            return given
+        seen = self.people[0]
+        landmarks = seen.world_landmarks if given.world_landmarks is None else given.world_landmarks
+        return replace(given, person_mask=seen.person_mask, world_landmarks=landmarks)
 
 
 class _Parser:
@@ -79,7 +91,7 @@ def _write_keypoints(path: Path, *people: np.ndarray) -> Path:
     return path
 
 
-def test_the_largest_person_is_the_first(photo: Path) -> None:
+def test_people_are_numbered_as_the_detector_orders_them(photo: Path) -> None:
     for number, expected in enumerate((LARGE, SMALL)):
         perception = Perception(_Detector(LARGE, SMALL), _Parser())
         observation = perception.observe(photo, Inputs(person=number))
@@ -100,7 +112,7 @@ def test_people_who_are_not_there_are_wrong_usage(photo: Path, number: int) -> N
 def test_the_box_is_where_the_detector_looks(photo: Path) -> None:
     detector = _Detector(LARGE)
     Perception(detector, _Parser()).observe(photo, Inputs(bbox=(1, 2, 30, 40)))
-    assert detector.looks == [(1, 2, 30, 40)]
+    assert detector.looks == [((1, 2, 30, 40), 1, 0)]
 
 
 def test_a_box_beside_keypoints_would_say_nothing_and_is_refused(photo: Path, tmp_path: Path) -> None:
@@ -120,26 +132,44 @@ def test_given_keypoints_are_taken_in_the_files_order(photo: Path, tmp_path: Pat
         Perception(_Detector(), _Parser()).observe(photo, Inputs(path, person=2))
 
 
-def test_given_keypoints_get_the_detectors_mask_and_landmarks_of_that_person(photo: Path, tmp_path: Path) -> None:
-    """The detector looks in the keypoints' box; a box that agrees (IoU over 0.6) is the same person."""
+def test_given_keypoints_get_the_detectors_mask_and_landmarks(photo: Path, tmp_path: Path) -> None:
     given = _person(24, 24, 60, 120)
     path = _write_keypoints(tmp_path / "k.json", given)
-    detector, parser = _Detector(SMALL, LARGE), _Parser()
+    detector, parser = _Detector(LARGE), _Parser()
     observation = Perception(detector, parser).observe(photo, Inputs(path))
-    np.testing.assert_allclose(detector.looks[0], (24, 24, 60, 120), atol=1e-4)
+    assert detector.looks == []
     np.testing.assert_allclose(observation.detection.keypoints, given, atol=1e-4)
     assert observation.detection.person_mask is LARGE.person_mask
     assert observation.detection.world_landmarks is LARGE.world_landmarks
     assert parser.asked[0].person_mask is LARGE.person_mask
 
 
-@pytest.mark.parametrize("others", [(), (SMALL,), (_seen(_person(20, 20, 60, 60)),)])
-def test_somebody_elses_mask_is_not_taken(photo: Path, tmp_path: Path, others: tuple[Detection, ...]) -> None:
-    """The last one's box is half of the given: IoU 0.5."""
-    path = _write_keypoints(tmp_path / "k.json", LARGE.keypoints)
-    observation = Perception(_Detector(*others), _Parser()).observe(photo, Inputs(path))
-    assert observation.detection.person_mask is None
-    assert observation.detection.world_landmarks is None
+def test_everybody_is_observed_and_who_cant_be_is_an_error_in_place(photo: Path) -> None:
+    few = _seen(_person(20, 20, 60, 120, 3))
+    detector = _Detector(LARGE, few, SMALL)
+    first, error, last = Perception(detector, _Parser()).observe_all(photo, most=7, min_height=0.2)
+    assert detector.looks == [(None, 7, 0.2)]
+    assert isinstance(first, Observation)
+    assert isinstance(last, Observation)
+    np.testing.assert_array_equal(first.detection.keypoints, LARGE.keypoints)
+    np.testing.assert_array_equal(last.detection.keypoints, SMALL.keypoints)
+    assert str(error) == f"person 1 of {photo} has 3 usable keypoints, a fit needs 4"
+    assert len(Perception(detector, _Parser()).observe_all(photo, most=2)) == 2
+
+
+def test_options_of_one_person_do_not_go_with_everybody(photo: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", np.ones((HEIGHT, WIDTH), np.uint8))
+    for inputs, words in ((Inputs(person=1), "--person"), (Inputs(labels=tmp_path / "labels.npy"), "--labels")):
+        with pytest.raises(UsageError, match=words):
+            Perception(_Detector(LARGE), _Parser()).observe_all(photo, inputs)
+
+
+def test_other_peoples_pixels_are_labelled_so(photo: Path) -> None:
+    others = np.zeros((HEIGHT, WIDTH), bool)
+    others[:, :60] = True
+    seen = Perception(_Detector(replace(LARGE, others=others)), _Parser()).observe(photo)
+    assert (seen.labels[:, :60] == OTHER_PERSON).all()
+    assert not (seen.labels[:, 60:] == OTHER_PERSON).any()
 
 
 def test_landmarks_of_the_file_are_kept(photo: Path, tmp_path: Path) -> None:

@@ -331,9 +331,12 @@ class _Watched:
     def __init__(self) -> None:
         self.boxes: list[Any] = []
 
-    def detect(self, image: np.ndarray, bbox: Any = None) -> list[Detection]:
+    def detect(self, image: np.ndarray, bbox: Any = None, *about: Any, **more: Any) -> list[Detection]:
         self.boxes.append(bbox)
         return []
+
+    def complete(self, image: np.ndarray, given: Detection) -> Detection:
+        return given
 
 
 def test_part_is_taken_where_it_is_enough_and_else_the_box_is_searched(tmp_path: Path) -> None:

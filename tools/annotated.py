@@ -22,7 +22,7 @@ from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import crop_labels
-from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
+from dsr_fit.observe.detector import KeypointDetector, PersonDetector
 from dsr_fit.priors.counting import View
 
 RESOLUTION = 448
@@ -58,10 +58,12 @@ class AnnotatedPhotos:
             found = _arrays(path)
             if "missing" in found:
                 return None
-            return Detection(found["keypoints"], found["world"], found["mask"].astype(np.float32) / 255, "mediapipe")
-        self.detector = self.detector or MediaPipeDetector()
+            return Detection(
+                found["keypoints"], found["world"], found["mask"].astype(np.float32) / 255, PersonDetector().name
+            )
+        self.detector = self.detector or PersonDetector()
         image, _ = read_image(ccp.photo_path(self.folder, number))
-        people = self.detector.detect(image)
+        people = self.detector.detect(image, count=1)
         if path is not None:
             values: dict[str, Any] = {"missing": 1}
             if people and people[0].person_mask is not None:

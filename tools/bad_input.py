@@ -119,6 +119,7 @@ IMAGES = [
     Case("a phone's HEIC, without the extra", _text(b"\0\0\0\x1cftypheic" + bytes(99)), "photo.heic"),
     Case("a name longer than file systems take", _nothing, f"{260 * 'n'}.jpg"),
     Case("a device", _nothing, "/dev/zero"),
+    Case("a pipe", os.mkfifo, "pipe.png"),
     Case("junk behind a JPEG", _photo(change=lambda content: content + b"junk" * 999), "junk.jpg"),
     Case("an orientation that there is not", _photo({"exif": _exif(9)}), "turned.jpg"),
     Case("a lens of 60 metres in the EXIF", _photo({"exif": _exif(FocalLengthIn35mmFilm=60_000)}), "lens.jpg"),
@@ -165,6 +166,7 @@ _DEEP = "[" * 100_000
 KEYPOINTS = [
     Case("a path where nothing is", _nothing, "person.png --keypoints k.json"),
     Case("a folder", lambda path: path.mkdir(), "person.png --keypoints keypoints"),
+    Case("a pipe", os.mkfifo, "person.png --keypoints k.json"),
     _keypoints("an empty file", ""),
     _keypoints("no JSON", "nose 1 2 3"),
     _keypoints("half a file", _openpose(_points())[:300]),
@@ -213,6 +215,7 @@ def _npy(array: np.ndarray) -> Callable[[Path], None]:
 
 LABEL_MAPS = [
     Case("a path where nothing is", _nothing, "person.png --labels map.png"),
+    Case("a pipe", os.mkfifo, "person.png --labels map.png"),
     Case("another size", _png(_labels()[:450]), "person.png --labels map.png"),
     Case("a label that there is not", _png(_labels(77)), "person.png --labels map.png"),
     Case("a colour that is no label's", _png(np.full((900, 640, 3), 9, np.uint8)), "person.png --labels map.png"),
@@ -285,7 +288,7 @@ def outcome(case: Case) -> tuple[int, str]:
 @contextlib.contextmanager
 def loaded_once() -> Iterator[None]:
     """Commands share what is loaded; pillow-heif is not there, whether it is installed or not."""
-    make_fitter, make_detector = Settings.fitter, perception.MediaPipeDetector
+    make_fitter, make_detector = Settings.fitter, perception.PersonDetector
     detector = cache(make_detector)
 
     @cache
@@ -297,7 +300,7 @@ def loaded_once() -> Iterator[None]:
     try:
         with (
             mock.patch.object(Settings, "fitter", lambda _: fitter()),  # noqa: PT008  made on use, not now
-            mock.patch.object(perception, "MediaPipeDetector", detector),
+            mock.patch.object(perception, "PersonDetector", detector),
         ):
             yield
     finally:

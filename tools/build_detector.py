@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def of_tfjs(path: Path) -> Iterator[Weights]:
 
 def fill(network: nn.Module, picture: torch.Tensor, found: Iterator[Weights]) -> None:
     """Give every convolution its weights. Raises ValueError where any are missing or left."""
-    ran: list[nn.Conv2d] = []
+    ran: list[Any] = []
     handles = [
         module.register_forward_hook(lambda module, *_: ran.append(module))
         for module in network.modules()

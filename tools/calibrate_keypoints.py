@@ -30,7 +30,7 @@ from dsr_fit.io.images import read_image
 from dsr_fit.joints import BODY_25, MIRRORED_KEYPOINTS
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
-from dsr_fit.observe.detector import MediaPipeDetector
+from dsr_fit.observe.detector import PersonDetector
 from dsr_fit.optimise.least_squares import Problem, State, solve
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.regressor import kinematic
@@ -44,10 +44,10 @@ def detect(folder: Path, count: int, seed: int) -> list[Observation]:
     """Observations of `count` random training photos; label maps are left empty."""
     numbers = ccp.photo_numbers(folder, "train", annotated=False)
     chosen = np.random.default_rng(seed).permutation(numbers)[:count]
-    detector, found = MediaPipeDetector(), []
+    detector, found = PersonDetector(), []
     for number in chosen:
         image, _ = read_image(ccp.photo_path(folder, number))
-        for detection in detector.detect(image)[:1]:
+        for detection in detector.detect(image, count=1):
             labels = np.zeros(image.shape[:2], np.uint8)
             blank = np.broadcast_to(np.uint8(0), image.shape)  # only its size is needed, not the pixels of them all
             found.append(Observation(blank, detection, labels, "none", float(np.hypot(image.shape[0], image.shape[1]))))

@@ -125,8 +125,11 @@ class _Nobody:
 
     name = "stand-in"
 
-    def detect(self, image: np.ndarray, bbox: Any = None) -> list[Detection]:
+    def detect(self, image: np.ndarray, *about: Any, **more: Any) -> list[Detection]:
         return []
+
+    def complete(self, image: np.ndarray, given: Detection) -> Detection:
+        return given
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
         return np.full(image.shape[:2], 5, np.uint8)

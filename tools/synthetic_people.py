@@ -18,7 +18,7 @@ from dsr_fit.io.label_files import keep_own_labels
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observation import Detection
 from dsr_fit.observe.batch import crop_labels
-from dsr_fit.observe.detector import MediaPipeDetector
+from dsr_fit.observe.detector import PersonDetector
 from dsr_fit.observe.parser import HumanParser, load_parser
 from dsr_fit.priors.recorded_poses import PoseSet, load_poses
 from dsr_fit.synthetic import ClothedCase, generate
@@ -48,12 +48,12 @@ def casting() -> Casting:
 class CaseObserver:
     """Detector and parser, for painted people."""
 
-    detector: MediaPipeDetector
+    detector: PersonDetector
     parser: HumanParser
 
     @classmethod
     def make(cls) -> CaseObserver:
-        return cls(MediaPipeDetector(), load_parser("open", "fast"))
+        return cls(PersonDetector(), load_parser("open", "fast"))
 
     def find(self, case: ClothedCase) -> Detection | None:
         """The detection that is the case's person, if any."""

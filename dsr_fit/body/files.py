@@ -6,13 +6,11 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from dsr_fit.assets import licensed, sha256, shipped
 from dsr_fit.body.body import Body, build_body
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import read_arrays
-from dsr_fit.io.safe_pickle import read_pickle
 from dsr_fit.joints import (
     KEYPOINTS_49,
     SMPL_PARENTS,
@@ -40,7 +38,7 @@ def load_body(body: str | Path = "open", joint_regressor_extra: str | Path | Non
     path = shipped(OPEN_BODY) if str(body) == "open" else Path(body)
     if not path.is_file():
         raise InputError(f"{path}: no such body file; give an SMPL .pkl or .npz, or `open` for the one that ships")
-    arrays = read_pickle(path, _KEYS) if path.suffix.lower() == ".pkl" else _read_npz(path)
+    arrays = _read_pickle(path) if path.suffix.lower() == ".pkl" else _read_npz(path)
     _check(path, arrays)
     regressor = _matrix(path, arrays, "J_regressor", 24)
     if "keypoint_regressor_row" in arrays:
@@ -116,6 +114,12 @@ def _numbers(path: Path, name: str, array: np.ndarray, shape: tuple[int, ...]) -
     return array
 
 
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    from dsr_fit.io.safe_pickle import read_pickle  # with scipy, which the bodies that ship do without
+
+    return read_pickle(path, _KEYS)
+
+
 def _matrix(path: Path, arrays: dict[str, np.ndarray], name: str, rows: int) -> np.ndarray:
     """Dense (rows, V) regressor, stored dense or as triplets."""
     vertices = len(arrays["v_template"])
@@ -124,8 +128,11 @@ def _matrix(path: Path, arrays: dict[str, np.ndarray], name: str, rows: int) -> 
         row, col, val = (arrays[f"{name}_{part}"] for part in ("row", "col", "val"))
         try:
             places = (row.astype(np.int64), col.astype(np.int64))
-            matrix = sparse.coo_array((val.astype(np.float64), places), (rows, vertices)).toarray()
-        except (ValueError, TypeError) as error:
+            if any(len(place) and place.min() < 0 for place in places):
+                raise ValueError("negative indices")
+            matrix = np.zeros((rows, vertices))
+            np.add.at(matrix, places, val.astype(np.float64))
+        except (ValueError, TypeError, IndexError) as error:
             raise InputError(f"{path}: `{name}_row`, `_col` and `_val` are no {rows} x {vertices} ({error})") from None
     return _numbers(path, name, np.asarray(matrix), (rows, vertices)).astype(np.float64)
 

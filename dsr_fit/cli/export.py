@@ -21,6 +21,7 @@ from dsr_fit.errors import InputError, UsageError
 if TYPE_CHECKING:
     from dsr_fit.dataset.exports.labels import Label
     from dsr_fit.dataset.schema import Row
+    from dsr_fit.dataset.shards import Store
 
 Format = Literal["spin", "eft", "webdataset", "coco", "graphonomy"]
 Residual = tuple[str, int, tuple[float, float]]
@@ -69,7 +70,9 @@ def run_export(arguments: ExportArguments) -> None:
     first = next(rows, None)
     if first is None:  # before a writer replaces an earlier export
         others = [f"; --{name} takes the {statuses[name]} {name} ones" for name in optional if statuses[name]]
-        raise InputError(f"{arguments.results}: no {' or '.join(sorted(chosen))} fits to export{''.join(others)}")
+        raise InputError(
+            f"{arguments.results}: no {' or '.join(sorted(chosen))} fits to export{''.join(others)}{_unfitted(store)}"
+        )
     rows = chain((first,), rows)
     residuals: list[Residual] = []
     if arguments.to_body is None:
@@ -81,9 +84,17 @@ def run_export(arguments: ExportArguments) -> None:
     count = _writer(arguments.format)(labels, arguments.out, images)
     left_out = {name: statuses[name] for name in optional if name not in chosen and statuses[name]}
     notes = [f"; {number} {name} left out, --{name} takes them too" for name, number in left_out.items()]
-    sys.stdout.write(f"{arguments.out}: {count} {'person' if count == 1 else 'people'}{''.join(notes)}\n")
+    sys.stdout.write(
+        f"{arguments.out}: {count} {'person' if count == 1 else 'people'}{''.join(notes)}{_unfitted(store)}\n"
+    )
     if arguments.to_body is not None:
         _write_residuals(_residuals_path(arguments.out), residuals)
+
+
+def _unfitted(store: Store) -> str:
+    """What is missing of the run's images."""
+    missing = len(store.missing())
+    return f"; {missing} images have no results yet, `dsr-fit batch` there again fits them" if missing else ""
 
 
 def _check(arguments: ExportArguments) -> None:

@@ -35,7 +35,7 @@ class FitArguments(FitterArguments):
     bbox: str | None = None
     """Look for the person in this box only: x,y,w,h in pixels."""
     person: int = 0
-    """Which person, from 0: by size for detections, in the file's order for keypoint files."""
+    """Which person, from 0: by prominence for detections, in the file's order for keypoint files."""
     obj_frame: Literal["upright", "camera"] = "upright"
     """Mesh frame: y up and the pelvis at the origin, or the image's camera frame."""
 

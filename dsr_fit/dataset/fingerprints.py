@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,15 @@ UNREADABLE = Fingerprint(0, 0, "")
 
 
 def fingerprint(files: Iterable[Path]) -> Fingerprint:
-    """Read files that may be missing or unreadable; then it is `UNREADABLE`."""
+    """Read files that may be missing or unreadable; then it is `UNREADABLE`.
+
+    So are pipes and devices, which may have no end, or keep a reader waiting forever.
+    """
     hashed, size, mtime = hashlib.sha256(), 0, 0
     try:
         for path in files:
+            if not stat.S_ISREG(path.stat().st_mode):
+                return UNREADABLE
             with path.open("rb") as file:
                 mtime = max(mtime, path.stat().st_mtime_ns)
                 while block := file.read(1 << 20):

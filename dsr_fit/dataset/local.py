@@ -17,12 +17,13 @@ from dsr_fit.errors import InputError
 
 TRIES = 2
 """A task whose process dies is tried once more in a new one; then the task is taken to be the cause. A task that runs
-out of time is tried once more only where no process has answered yet."""
+out of time has had its turn."""
 
 MANY_DEATHS = 6
-"""So many deaths or time-outs in a row, or more than there are processes, without an answer between them, are no
-image's fault: the run ends, and can be resumed. Once any process has answered, a task that is given up accounts for the
-deaths before it."""
+"""So many deaths or time-outs in a row, or more than there are processes, before any process has answered, may be no
+image's fault: the run ends, and can be resumed. After deaths nothing is recorded; after time-outs the images under way
+have their turn, and become rows, so that the next run comes further. Once any process has answered, a task that is
+given up accounts for the deaths before it."""
 
 
 class TimedOut(Died):
@@ -36,6 +37,9 @@ class _Batch:
     number: int
     entries: Sequence[Entry]
     observed: dict[int, list[PersonObservation]] = field(default_factory=dict)
+
+    def people(self) -> list[PersonObservation]:
+        return [one for _, people in sorted(self.observed.items()) for one in people]
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def run_local(
 
     Only as many batches are under way as the fitters need, so memory doesn't grow with the number of images.
     `timeout_s` bounds the time for each person of an image and of a batch; a process that takes longer is replaced.
-    Raises InputError where processes can't work, or die one after the other.
+    Raises InputError where processes can't work, or die or hang one after the other.
     """
     observing = [Worker(observe) for _ in range(observers)]
     fitting = [Worker(fit) for _ in range(fitters)]
@@ -93,10 +97,11 @@ def run_local(
     left = deque(batches)
     under_way = deaths = 0
     works = False
+    hung_up: Died | None = None
     many = max(MANY_DEATHS, observers + fitters + 1)
     try:
         while True:
-            while left and not to_observe and under_way < 2 * fitters + 2:
+            while left and not hung_up and not to_observe and under_way < 2 * fitters + 2:
                 batch = _Batch(*left.popleft())
                 to_observe += [_Observe(batch, index) for index in range(len(batch.entries))]
                 under_way += 1
@@ -104,7 +109,7 @@ def run_local(
             _hand_out(fitting, to_fit, timeout_s)
             busy = [worker for worker in (*observing, *fitting) if worker.task is not None]
             if not busy:
-                return
+                break
             for worker in _finished(busy):
                 task = worker.task
                 answer = _answer(worker)
@@ -113,14 +118,14 @@ def run_local(
                 died = isinstance(answer, Died)
                 hung = isinstance(answer, TimedOut)
                 works = works or not died
-                given_up = task.tries == TRIES or (hung and works)
+                given_up = task.tries == TRIES or hung
                 deaths = deaths + 1 if died and not (works and given_up) else 0
-                if deaths == many:
+                if deaths >= many and not hung:
                     raise InputError(
-                        f"{deaths} worker processes {'hung' if hung else 'died'} in a row ({answer}); "
-                        f"is {'the disk unreachable' if hung else 'memory short'}? What was done is kept: run the same "
-                        "command again, with fewer --fitters and --perceivers"
+                        f"{deaths} worker processes died in a row ({answer}); is memory short? What was done is kept: "
+                        "run the same command again, with fewer --fitters and --perceivers"
                     )
+                hung_up = answer if deaths >= many else hung_up if deaths else None
                 if died and not given_up:
                     queue: deque[Any] = to_observe if isinstance(task, _Observe) else to_fit
                     # Until any process has answered, other tasks go first: they may show that processes work.
@@ -130,16 +135,22 @@ def run_local(
                     answer = Failure(str(answer) if hung else f"{task.doing} failed twice: {answer}")
                 if isinstance(answer, Failure):
                     answer = task.failed(answer.reason)
-                if isinstance(task, _Fit):
-                    under_way -= 1
-                    yield task.batch, answer
-                    continue
-                batch = task.batch
-                batch.observed[task.index] = answer
-                if len(batch.observed) == len(batch.entries):
-                    to_fit.append(
-                        _Fit(batch.number, [one for _, people in sorted(batch.observed.items()) for one in people])
-                    )
+                if isinstance(task, _Observe):
+                    task.batch.observed[task.index] = answer
+                    if len(task.batch.observed) < len(task.batch.entries):
+                        continue
+                    task = _Fit(task.batch.number, task.batch.people())
+                    if any(not one.reason for one in task.content):
+                        to_fit.append(task)
+                        continue
+                    answer = task.failed("")  # nobody to fit
+                under_way -= 1
+                yield task.batch, answer
+        if hung_up is not None:
+            raise InputError(
+                f"{many} or more images in a row hung ({hung_up}); is the disk unreachable? They are stored as failed: "
+                "run the same command again to fit the others, with --retry failed to fit them too"
+            )
     finally:
         for worker in (*observing, *fitting):
             worker.stop()

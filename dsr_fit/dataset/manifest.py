@@ -22,6 +22,10 @@ _BY_NAME = ("folder", "openpose", "list")
 """Kinds of source that name images alone, and may follow each other."""
 
 
+class OtherFormat(InputError):
+    """A manifest of a format that this version doesn't know: of another version, and not damaged."""
+
+
 @dataclass(frozen=True)
 class PlanNote:
     """Why images were added to a folder's work: one line of its history."""
@@ -77,12 +81,14 @@ class Manifest:
 
 
 def parse_manifest(text: str) -> Manifest:
-    """Raises ValueError, KeyError or TypeError for anything else."""
+    """Raises OtherFormat for that of another version; ValueError, KeyError or TypeError for anything else."""
     content = json.loads(text)
     version = content["format"]
     if version not in schema.READABLE:
-        readable = " and ".join(map(str, schema.READABLE))
-        raise ValueError(f"format {version}, this version reads {readable}")
+        reads = f"this version reads {schema.READABLE[0]} to {schema.READABLE[-1]}"
+        if type(version) is int and version > 0:
+            raise OtherFormat(f"is of format {version}, {reads}; use the version that wrote it, or another folder")
+        raise ValueError(f"format {version}, {reads}")
     if version < 4:  # one list of images, cut from beginning to end
         content |= {
             "results": "",
@@ -99,12 +105,14 @@ def parse_manifest(text: str) -> Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises InputError when there is none, or one that this version can't read."""
+    """Raises InputError when there is none, or one that can't be read, OtherFormat for another version's."""
     path = folder / NAME
     if not path.is_file():
         raise InputError(f"{folder}: holds no results of `dsr-fit batch` (no {NAME})")
     try:
         return parse_manifest(path.read_text(encoding="utf-8"))
+    except OtherFormat as error:
+        raise OtherFormat(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); use another folder") from None
 

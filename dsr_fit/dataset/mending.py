@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from dsr_fit.dataset.manifest import NAME, Manifest, parse_manifest, read_manifest, write_manifest
+from dsr_fit.dataset.manifest import NAME, Manifest, OtherFormat, parse_manifest, read_manifest, write_manifest
 from dsr_fit.dataset.schema import VERSION
 from dsr_fit.dataset.shards import Store, result_files, rows_in
 from dsr_fit.dataset.tables import Damaged, about_table
@@ -22,13 +22,15 @@ _log = logging.getLogger("dsr_fit")
 def resume_store(folder: Path) -> Store | None:
     """The results of a folder, mended, to continue; None where there are none.
 
-    A manifest that is missing or damaged is restored from the shards. Raises InputError for files that can't be of
-    these results.
+    A manifest that is missing or damaged is restored from the shards; one of another version's format is not touched.
+    Raises InputError for that, and for files that can't be of these results.
     """
     path = folder / NAME
     files = result_files(folder)
     try:
         manifest = read_manifest(folder)
+    except OtherFormat:
+        raise
     except InputError:
         copies = list(filter(None, map(_manifest_in, files)))
         if not copies and path.exists() and path.stat().st_size and not path.read_bytes().startswith(_OURS):
@@ -61,7 +63,7 @@ def _mend(store: Store) -> None:
         for left in (each for folder in (store.folder, store.parts, store.plans) for each in temporaries(folder)):
             left.unlink()
     _mend_plans(store)
-    for path, reason in store.check():
+    for path, reason in store.check(pages=True):
         _set_aside(path, reason)
     store.tidy()
 
@@ -89,8 +91,10 @@ def _set_aside(path: Path, reason: str) -> None:
 
 
 def _manifest_in(path: Path) -> Manifest | None:
-    """The manifest that a file of rows repeats."""
+    """The manifest that a file of rows repeats. Raises OtherFormat."""
     try:
         return parse_manifest(about_table(path)["manifest"])
+    except OtherFormat as error:
+        raise OtherFormat(f"{path}: {error}") from None
     except (Damaged, ValueError, KeyError, TypeError):
         return None

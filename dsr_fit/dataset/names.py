@@ -15,6 +15,9 @@ from pathlib import Path
 _AMBIGUOUS = re.compile("%(?=25|[89A-F][0-9A-F])")
 _CODE = re.compile("%(25|[89A-F][0-9A-F])")
 
+_ELSEWHERE = {"": "%2F", ".": "%2E", "..": "%2E%2E"}
+_LIKE_ELSEWHERE = re.compile("(%25)*%2(F|E|E%2E)")
+
 
 def stored_name(name: str) -> str:
     """A name as the file system gives it -> as rows store it. Raises ValueError where no file can have it."""
@@ -31,13 +34,23 @@ def stored_name(name: str) -> str:
 
 def file_name(imgname: str) -> str:
     """A stored name -> the name that opens the file under this locale."""
-    text = _CODE.sub(lambda match: "%" if match[1] == "25" else chr(0xDC00 + int(match[1], 16)), imgname)
-    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    return os.fsdecode(exported_name(imgname).encode("utf-8", "surrogateescape"))
 
 
 def image_path(images: Path, imgname: str) -> Path:
     """The file of a stored name; an absolute one is its own."""
     return images / file_name(imgname)
+
+
+def path_of_own(folder: Path, name: str, ending: str) -> Path:
+    """What is written for an image of this file name: `folder/NAME` and the ending, beneath `folder`, of no other name.
+
+    A part that would lead elsewhere is percent-encoded: `../p.jpg` is `%2E%2E/p.jpg`, `/p.jpg` is `%2F/p.jpg`; one that
+    looks like such a code has its `%` encoded in front.
+    """
+    *folders, last = name.split("/")
+    parts = [_ELSEWHERE.get(part, f"%25{part}" if _LIKE_ELSEWHERE.fullmatch(part) else part) for part in folders]
+    return folder.joinpath(*parts, last + ending)
 
 
 def exported_name(imgname: str) -> str:
@@ -50,9 +63,7 @@ def exported_name(imgname: str) -> str:
 def readable(text: str) -> str:
     """Text with names of any bytes in it, such as an error's, as valid Unicode; other bytes are `%E9`."""
     halves = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of characters, which no file's name has
-    return _in_percent(
-        halves.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    )
+    return _in_percent(halves.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
 def _in_percent(text: str) -> str:

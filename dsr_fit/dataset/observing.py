@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 
 from dsr_fit.dataset.fingerprints import fingerprint
-from dsr_fit.dataset.names import file_name, image_path
+from dsr_fit.dataset.names import file_name, image_path, path_of_own
 from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import Entry, Person
 from dsr_fit.dataset.worker import Work
 from dsr_fit.errors import DsrFitError, InputError
-from dsr_fit.io.files import beneath, read_arrays, replacing
+from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.images import image_size
 from dsr_fit.io.keypoint_files import read_keypoints
 from dsr_fit.observation import Detection
@@ -122,7 +122,7 @@ class CachedObserver:
 
 def cache_path(folder: Path, imgname: str) -> Path:
     """`FOLDER/IMGNAME.npz`."""
-    return beneath(folder, f"{file_name(imgname)}.npz")
+    return path_of_own(folder, file_name(imgname), ".npz")
 
 
 def write_observations(path: Path, people: list[PersonObservation]) -> None:

@@ -29,7 +29,7 @@ def _cpu_s() -> float:
 
 @dataclass
 class RunProgress:
-    """How far a folder has come, and this run's part in that."""
+    """How far a folder has come with the images that its source has now, and this run's part in that."""
 
     images: int
     """Of all runs so far and of this one."""
@@ -45,6 +45,8 @@ class RunProgress:
     """Images by why this run found something to do: `added`, `replaced`, `retried`; and `removed` ones."""
     superseded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Image -> statuses of rows that this run replaces."""
+    removed: frozenset[str] = frozenset()
+    """Images that the source no longer has: neither they nor their rows are counted."""
     timings_s: Counter[str] = field(default_factory=Counter)
     """Seconds of each step, summed over this run's images; `write` is one of them."""
     started: float = field(default_factory=time.perf_counter)
@@ -53,17 +55,21 @@ class RunProgress:
     @classmethod
     def of(cls, states: dict[str, Done], changes: Changes, left: dict[int, list[str]]) -> RunProgress:
         """Before the first batch: what is done, and what is left of it by batches."""
-        todo = {name for names in left.values() for name in names}
+        removed = frozenset(changes.removed)
+        states = {name: state for name, state in states.items() if name not in removed}
+        todo = {name for names in left.values() for name in names} - removed
         counted = {name: len(names) for name, names in vars(changes).items()}
         statuses = Counter(status for state in states.values() for status in state.statuses)
         superseded = {name: state.statuses for name, state in states.items() if name in todo}
         before = len(states) - len(superseded)
-        return cls(before + len(todo), before, statuses=statuses, changes=counted, superseded=superseded)
+        return cls(
+            before + len(todo), before, statuses=statuses, changes=counted, superseded=superseded, removed=removed
+        )
 
     def add(self, names: list[str], rows: list[Row], timings_s: dict[str, float]) -> None:
         """Count a batch of images, whose rows are stored."""
-        self.done += len(names)
-        new = Counter(row["status"] for row in rows)
+        self.done += len(set(names) - self.removed)
+        new = Counter(row["status"] for row in rows if row["imgname"] not in self.removed)
         self.now += new
         self.statuses += new
         self.statuses -= Counter(status for name in names for status in self.superseded.get(name, ()))

@@ -17,6 +17,7 @@ from dsr_fit.dataset.local import default_workers, run_local
 from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.manifest import agree, begin, write_manifest
 from dsr_fit.dataset.mending import resume_store
+from dsr_fit.dataset.overlays import check_overlays, draw_missing, remove_overlays
 from dsr_fit.dataset.progress import Report, RunProgress
 from dsr_fit.dataset.records import FittedBatch, PersonObservation, failed_rows
 from dsr_fit.dataset.schema import Row
@@ -86,7 +87,10 @@ def run(
             from dsr_fit.gate.gate import Gate
 
             Gate.of(fitter, settings.gate)
+    overlays = out / "overlays"
     with locked(out):
+        if settings.overlays:
+            check_overlays(overlays)
         store, number = _open(source, out, settings, shard_size, mix, follow)
         states = store.states()
         changes = changes_of(source, store, states, follow)
@@ -97,9 +101,10 @@ def run(
         progress = RunProgress.of(states, changes, left)
         if report is not None:
             report(progress)
-        overlays = out / "overlays" if settings.overlays else None
+        todo = {name for names in left.values() for name in names}
+        remove_overlays(overlays, todo)
         observe = observe or partial(observer, settings, source.images)
-        fit = fit or partial(batch_fitter, settings, source.images, overlays)
+        fit = fit or partial(batch_fitter, settings, source.images, overlays if settings.overlays else None)
         # Images that are no longer in the source are rows all the same, but nobody looks at them.
         batches = [(batch, [entries[name] for name in names if name in entries]) for batch, names in left.items()]
         for batch, fitted in _engine(resources, batches, settings, observe, fit):
@@ -114,8 +119,8 @@ def run(
             if report is not None:
                 report(progress)
             yield from rows
-        if overlays is not None:
-            _draw_missing(store, overlays, source.images, settings)
+        if settings.overlays:
+            draw_missing(store, overlays, source.images, settings, tried=todo)
 
 
 def _open(
@@ -129,18 +134,6 @@ def _open(
     if manifest != store.manifest:
         write_manifest(out, manifest)
     return Store(out, manifest), number
-
-
-def _draw_missing(store: Store, overlays: Path, images: Path, settings: Settings) -> None:
-    """Draw what earlier runs were not asked to draw, or could not."""
-    from dsr_fit.body.files import load_body
-    from dsr_fit.dataset.overlays import draw_overlay, overlay_path
-
-    body = None
-    for row in store.rows():
-        if row["status"] != "failed" and not overlay_path(overlays, row).exists():
-            body = body or load_body(settings.body_path() or "open", settings.joint_regressor_extra)
-            draw_overlay(overlays, row, images, body)
 
 
 def _engine(

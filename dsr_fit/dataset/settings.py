@@ -77,7 +77,7 @@ class Settings(ModelFiles):
             "device": self.device,
             "files": {name: sha256(path) if path else "shipped" for name, path in files.items()},
             "shipped": _shipped_hashes(),
-            "packages": {name: version(name) for name in ("dsr-fit", "mediapipe")},
+            "packages": {"dsr-fit": version("dsr-fit")},
         }
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -31,6 +30,9 @@ from dsr_fit.observation import Observation
 from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Perception
 from dsr_fit.synthetic.dataset import read_case
+
+_NETWORKS = ("detector/finder", "detector/heavy", "parser/parser")
+"""What perceives, in `priors/`."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,8 @@ class CachedSource:
             "images": str(given.images),
             "people": describe(given) if with_people else "whoever is found",
             "parser": settings.identity()["parser"],
-            "shipped": sha256(shipped("priors/parser/parser.safetensors")),
+            "shipped": {name: sha256(shipped(f"priors/{name}.safetensors")) for name in _NETWORKS},
             "focal": settings.focal,
-            "mediapipe": version("mediapipe"),
         }
         if not path.exists():
             with replacing(path, durable=True) as temporary:

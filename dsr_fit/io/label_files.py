@@ -12,12 +12,13 @@ from dsr_fit.boxes import keypoint_box
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import check_file, read_arrays, replacing
 from dsr_fit.io.images import open_image
-from dsr_fit.labels import ATR_TO_LABEL, BOX_MARGIN_AT_224, COLOURS, LABELS, OCCLUDER, UNKNOWN
+from dsr_fit.labels import ATR_TO_LABEL, BOX_MARGIN_AT_224, COLOURS, LABELS, OCCLUDER, OTHER_PERSON, UNKNOWN
 
+OTHER_PERSON_COLOUR = (64, 64, 64)
 OCCLUDER_COLOUR = (128, 128, 128)
 UNKNOWN_COLOUR = (255, 255, 255)
 
-_COLOURED = (*range(len(LABELS)), OCCLUDER, UNKNOWN)
+_COLOURED = (*range(len(LABELS)), OTHER_PERSON, OCCLUDER, UNKNOWN)
 
 
 LabelScheme = Literal["lip", "atr"]
@@ -31,9 +32,10 @@ def read_labels(
 ) -> np.ndarray:
     """A label map, from a file or an array of indices, for an image of `image_size` = (width, height), or of any.
 
-    Reads greyscale and palette PNGs whose values are label indices (0..19, 254 occluder, 255 unknown), PNGs
-    in Graphonomy's exact colours (occluder grey 128, unknown white; alpha is ignored), and integer `.npy`
-    arrays. With `scheme` "atr" indices are ATR's 18 labels; colours are Graphonomy's all the same.
+    Reads greyscale and palette PNGs whose values are label indices (0..19, 253 another person, 254 occluder, 255
+    unknown), PNGs in Graphonomy's exact colours (another person grey 64, occluder grey 128, unknown white; alpha is
+    ignored), and integer `.npy` arrays. With `scheme` "atr" indices are ATR's 18 labels; colours are Graphonomy's all
+    the same.
 
     Returns: (H, W) uint8.
     Raises: InputError where the file can't be read, is no label map, or has another size than the image.
@@ -88,6 +90,7 @@ def _colour_table() -> np.ndarray:
     """(256, 3) uint8: a colour for each label."""
     table = np.full((256, 3), UNKNOWN_COLOUR, dtype=np.uint8)
     table[: len(COLOURS)] = COLOURS
+    table[OTHER_PERSON] = OTHER_PERSON_COLOUR
     table[OCCLUDER] = OCCLUDER_COLOUR
     return table
 
@@ -121,13 +124,13 @@ def _from_indices(path: str | Path, indices: np.ndarray, scheme: LabelScheme) ->
     meaning = _INDICES[scheme]
     table = np.arange(256, dtype=np.uint8)
     table[: len(meaning)] = meaning
-    allowed = np.isin(np.arange(256), [*range(len(meaning)), OCCLUDER, UNKNOWN])
+    allowed = np.isin(np.arange(256), [*range(len(meaning)), OTHER_PERSON, OCCLUDER, UNKNOWN])
     values = np.unique(indices)
     wrong = [int(value) for value in values if not (0 <= value <= 255 and allowed[value])]
     if wrong:
         raise InputError(
             f"{path} holds {wrong[0]}, which is no label; 0 to {len(meaning) - 1}, "
-            f"{OCCLUDER} (occluder) and {UNKNOWN} (unknown) are"
+            f"{OTHER_PERSON} (another person), {OCCLUDER} (occluder) and {UNKNOWN} (unknown) are"
         )
     return table[indices]
 

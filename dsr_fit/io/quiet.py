@@ -16,8 +16,7 @@ _LOCK = threading.RLock()
 def quiet_stderr() -> Iterator[None]:
     """Keep what is written to file descriptor 2 off the terminal while the block runs.
 
-    MediaPipe and TFLite log before their logging is configured, so no environment variable silences them; libtiff
-    prints what it makes of a damaged file.
+    libtiff prints what it makes of a damaged file, and can't be asked not to.
     """
     with _LOCK, tempfile.TemporaryFile() as sink:
         try:

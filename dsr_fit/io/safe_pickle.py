@@ -14,10 +14,14 @@ from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
-from numpy.core.multiarray import _reconstruct, scalar  # pyright: ignore[reportAttributeAccessIssue]
 from scipy import sparse
 
 from dsr_fit.errors import InputError
+
+try:
+    from numpy._core.multiarray import _reconstruct, scalar  # pyright: ignore[reportAttributeAccessIssue]
+except ImportError:  # numpy 1
+    from numpy.core.multiarray import _reconstruct, scalar  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Inert:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dsr_fit.camera import SPIN_FOCAL, SPIN_RESOLUTION, Crop, ray_rotation
-from dsr_fit.labels import LABEL_SETS, MC_LABELS, OCCLUDER, UNKNOWN, valid_mc_labels
+from dsr_fit.labels import LABEL_SETS, MC_LABELS, UNKNOWN, shows_person, valid_mc_labels
 from dsr_fit.observation import Observation
 from dsr_fit.observe.crop import warp
 from dsr_fit.tensors import Tensors
@@ -123,7 +123,7 @@ def targets_of(labels: np.ndarray, mc_valid: np.ndarray, label_set: str, class_w
         classes=torch.from_numpy(classes),
         known=single(known),
         class_weights=single(weights),
-        person=single((labels > 0) & (labels != OCCLUDER) & (labels != UNKNOWN)),
+        person=single(shows_person(labels)),
         mc_mask=single(mc_mask),
         mc_distance=single(distance),
         mc_seen=single(mc_mask.any((1, 2))),

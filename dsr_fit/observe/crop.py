@@ -31,8 +31,9 @@ def cut(image: np.ndarray, window: Crop, size: int, border: int) -> np.ndarray:
     return warp(image, window.matrix(size), size, border)
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int, *, nearest: bool = False) -> np.ndarray:
-    """(size, size[, 3]) of (H, W[, 3]) under a (2, 3) similarity as `Crop.matrix` gives; `border` beyond the image.
+def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int | None, *, nearest: bool = False) -> np.ndarray:
+    """(size, size[, 3]) of (H, W[, 3]) under a (2, 3) similarity as `Crop.matrix` gives; `border` beyond the image, or
+    where it is None the image's edge.
 
     Where much is shrunk, areas are averaged: bilinear samples alone would skip over fine detail. `nearest` takes the
     nearest pixel instead, for labels.
@@ -41,6 +42,9 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int, *, neare
     reached = np.linalg.solve(matrix[:, :2], corners.T).T
     low = np.clip(np.floor(reached.min(0)) - 2, 0, None).astype(int)
     high = np.minimum(np.ceil(reached.max(0)) + 2, image.shape[1::-1]).astype(int)
+    if border is None:  # a part is needed even of an image that lies beside the crop
+        low = np.minimum(low, np.array(image.shape[1::-1]) - 1)
+        high = np.maximum(high, low + 1)
     if (high <= low).any():
         return np.full((size, size, *image.shape[2:]), border, image.dtype)
     part = image[low[1] : high[1], low[0] : high[0]]
@@ -53,6 +57,8 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int, *, neare
         turn = turn * (whole / small)
     centred = np.column_stack([turn, shift + turn @ (0.5, 0.5) - 0.5])  # OpenCV counts from pixels' centres
     flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    if border is None:
+        return cv2.warpAffine(part, centred, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return cv2.warpAffine(
         part, centred, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 3
     )

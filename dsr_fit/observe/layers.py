@@ -5,6 +5,7 @@ Both come from TensorFlow, whose padding "SAME" adds the odd pixel of an even in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -80,20 +81,21 @@ def doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def with_weights(network: Network, path: Path) -> Network:
-    """The network with a safetensors file's weights, for inference on the CPU.
+def with_weights(make: Callable[[], Network], path: Path) -> Network:
+    """The network that `make` builds, with a safetensors file's weights, for inference on the CPU.
 
     Raises InputError where the file can't be read, or holds other weights.
     """
     try:
-        weights = load_file(path)
+        weights = {name: value.float() for name, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not readable weights ({' '.join(str(error).split())})") from None
+    with torch.device("meta"):  # no first weights, which take longer to draw than the file's to read
+        network = make()
     own = {name: value.shape for name, value in network.state_dict().items()}
     stored = {name: value.shape for name, value in weights.items()}
     wrong = sorted({name for name, _ in own.items() ^ stored.items()})
     if wrong:
         raise InputError(f"{path}: not the weights of {type(network).__name__} ({len(wrong)} arrays differ)")
-    network.load_state_dict({name: value.float() for name, value in weights.items()})
-    network.requires_grad_(False)
-    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.load_state_dict(weights, assign=True)
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

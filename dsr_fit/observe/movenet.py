@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dsr_fit.observe.layers import Convolution, InvertedResidual, depthwise, doubled, pointwise
+from dsr_fit.observe.layers import Convolution, InvertedResidual, doubled, pointwise
 
 STRIDE = 4
 """Pixels of the input to a cell of the output."""

@@ -10,22 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr_fit.boxes import joint_area, keypoint_box, shared_area
 from dsr_fit.camera import FOCAL_RANGE, Crop, possible_focal
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.images import ImageSource, image_of
 from dsr_fit.io.keypoint_files import Keypoints, read_keypoints
 from dsr_fit.io.label_files import LabelScheme, keep_own_labels, read_labels
+from dsr_fit.labels import OTHER_PERSON
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.checks import check_person
-from dsr_fit.observe.detector import KeypointDetector, MediaPipeDetector
+from dsr_fit.observe.detector import KeypointDetector, PersonDetector
 from dsr_fit.observe.parser import HumanParser, load_parser
 
 UNNAMED = "the image"
 """What messages call an image that is no file."""
-
-SAME_PERSON = 0.6
-"""Overlap (IoU) of the boxes of given and detected keypoints that makes them one person."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Inputs:
     bbox: tuple[float, float, float, float] | None = None
     """x, y, width, height in pixels."""
     person: int = 0
-    """0-based, by box area for detections, in the file's order for keypoint files."""
+    """0-based, by prominence for detections, in the file's order for keypoint files."""
     focal: float | None = None
     """Pixels; 0.1 to 100 times the image's diagonal."""
 
@@ -73,81 +70,124 @@ class Perception:
         Raises InputError when the image, or an input that goes with it, can't be used; UsageError for options that
         don't work together, and for a focal length that no camera has.
         """
-        inputs = inputs or Inputs()
-        image, exif_focal = image_of(source)
-        name = str(source) if isinstance(source, (str, Path)) else UNNAMED
-        size = (image.shape[1], image.shape[0])
-        focal = _focal_length(name, size, inputs.focal, exif_focal)
-        labels = None if inputs.labels is None else read_labels(inputs.labels, size, inputs.label_scheme)
+        scene = _Scene.of(source, inputs or Inputs())
+        person = scene.inputs.person
         started = time.perf_counter()
-        detection = self._detect(name, image, inputs)
+        people = self._people(scene, count=max(person, 0) + 1)
+        if not 0 <= person < len(people):
+            count = "1 person" if len(people) == 1 else f"{len(people)} people"
+            raise UsageError(f"--person {person}: {scene.people_from} shows {count}, numbered from 0")
+        return self._observation(scene, person, people[person], time.perf_counter() - started)
+
+    def observe_all(
+        self, source: ImageSource, inputs: Inputs | None = None, *, most: int | None = None, min_height: float = 0.0
+    ) -> list[Observation | InputError]:
+        """The same of everybody, the most prominent first; an InputError in the place of who can't be fitted.
+
+        Args:
+            most: no more people than so many.
+            min_height: of people whom the detector finds, as a share of the image's height.
+        """
+        scene = _Scene.of(source, inputs or Inputs())
+        if scene.inputs.person != 0:
+            raise UsageError("--person chooses one person; leave it out to fit several")
+        if scene.inputs.labels is not None:
+            raise UsageError("--labels is the label map of one person; choose one by --person")
+        started = time.perf_counter()
+        people = self._people(scene, most, min_height)[:most]
+        seconds = (time.perf_counter() - started) / len(people)
+        answers: list[Observation | InputError] = []
+        for number, person in enumerate(people):
+            try:
+                answers.append(self._observation(scene, number, person, seconds))
+            except InputError as error:
+                answers.append(error)
+        return answers
+
+    def _observation(self, scene: _Scene, number: int, person: Detection, seconds: float) -> Observation:
+        """`seconds`: what finding this person took so far."""
+        started = time.perf_counter()
+        inputs, image = scene.inputs, scene.image
+        one_given = isinstance(inputs.keypoints, Keypoints | Detection)
+        who = f"the person given for {scene.name}" if one_given else f"person {number} of {scene.people_from}"
+        check_person(who, person, scene.size)
+        if inputs.keypoints is not None and (person.person_mask is None or person.world_landmarks is None):
+            person = self._detector().complete(image, person)
+        keypoints = person.keypoints.astype(np.float32)
+        keypoints[:, 2] = keypoints[:, 2].clip(max=1)  # maxima of heat maps
+        person = replace(person, keypoints=keypoints)
         detected = time.perf_counter()
+        labels = scene.labels
         if labels is None:
             self.parser = self.parser or load_parser()
-            labels, labels_source = self.parser.parse(image, detection), self.parser.name
+            labels, labels_source = self.parser.parse(image, person), self.parser.name
         else:
             labels_source = "array" if isinstance(inputs.labels, np.ndarray) else Path(str(inputs.labels)).name
-        labels = keep_own_labels(labels, detection.keypoints, Crop.around(detection.keypoints).side)
+        labels = keep_own_labels(labels, person.keypoints, Crop.around(person.keypoints).side)
         if inputs.labels is not None and not labels.any():
             raise InputError(
                 f"the label map {labels_source} shows background alone where the keypoints are; "
                 "255 stands for pixels of which nothing is known"
             )
-        timings = {"detect": detected - started, "parse": time.perf_counter() - detected}
-        return Observation(image, detection, labels, labels_source, focal, timings)
+        if inputs.labels is None and person.others is not None:
+            labels[person.others] = OTHER_PERSON
+        timings = {"detect": seconds + detected - started, "parse": time.perf_counter() - detected}
+        return Observation(image, person, labels, labels_source, scene.focal, timings)
 
-    def _detect(self, name: str, image: np.ndarray, inputs: Inputs) -> Detection:
-        size = (image.shape[1], image.shape[0])
-        given = inputs.keypoints is not None
-        people, source = self._people(name, image, inputs)
-        if not people and given:
-            raise InputError(f"{source}: holds nobody's keypoints; without --keypoints the detector looks for people")
-        if not people:
-            where, other = ("in the given --bbox", "another") if inputs.bbox is not None else ("in the image", "a")
-            raise InputError(f"{source}: nobody was found {where}; try {other} --bbox, or give --keypoints")
-        if not 0 <= inputs.person < len(people):
-            count = "1 person" if len(people) == 1 else f"{len(people)} people"
-            raise UsageError(f"--person {inputs.person}: {source} shows {count}, numbered from 0")
-        detection = people[inputs.person]
-        one_given = isinstance(inputs.keypoints, Keypoints | Detection)
-        check_person(
-            f"the person given for {name}" if one_given else f"person {inputs.person} of {source}", detection, size
-        )
-        if given:
-            detection = self._completed(image, detection)
-        keypoints = detection.keypoints.astype(np.float32)
-        keypoints[:, 2] = keypoints[:, 2].clip(max=1)  # maxima of heat maps
-        return replace(detection, keypoints=keypoints)
-
-    def _people(self, name: str, image: np.ndarray, inputs: Inputs) -> tuple[list[Detection], str]:
-        """The people to choose from, and the file that they are in."""
-        size, keypoints = (image.shape[1], image.shape[0]), inputs.keypoints
+    def _people(self, scene: _Scene, count: int | None, min_height: float = 0.0) -> list[Detection]:
+        """The people to choose from; raises InputError where there is nobody."""
+        inputs, keypoints = scene.inputs, scene.inputs.keypoints
         if keypoints is None:
-            self.detector = self.detector or MediaPipeDetector()
-            return self.detector.detect(image, inputs.bbox), name
+            people = self._detector().detect(scene.image, inputs.bbox, count, min_height)
+            if not people:
+                where, other = ("in the given --bbox", "another") if inputs.bbox is not None else ("in the image", "a")
+                raise InputError(f"{scene.name}: nobody was found {where}; try {other} --bbox, or give --keypoints")
+            return people
         if inputs.bbox is not None:
             raise UsageError("--bbox tells the detector where to look; with --keypoints choose by --person")
-        if isinstance(keypoints, str | Path):
-            return read_keypoints(keypoints, size, Path(name).name if name != UNNAMED else None), str(keypoints)
-        return [keypoints.detection(size) if isinstance(keypoints, Keypoints) else keypoints], name
+        if not isinstance(keypoints, str | Path):
+            return [keypoints.detection(scene.size) if isinstance(keypoints, Keypoints) else keypoints]
+        people = read_keypoints(keypoints, scene.size, Path(scene.name).name if scene.name != UNNAMED else None)
+        if not people:
+            raise InputError(
+                f"{keypoints}: holds nobody's keypoints; without --keypoints the detector looks for people"
+            )
+        return people
 
-    def _completed(self, image: np.ndarray, given: Detection) -> Detection:
-        """The user's keypoints with the detector's mask and 3D landmarks, where it sees the same person."""
-        box = keypoint_box(given.keypoints)
-        if min(box[2:]) < 1:  # too narrow to look for anybody in
-            return given
-        self.detector = self.detector or MediaPipeDetector()
-        for found in self.detector.detect(image, box):
-            seen = keypoint_box(found.keypoints)
-            if shared_area(box, seen) > SAME_PERSON * joint_area(box, seen):
-                return replace(
-                    given,
-                    person_mask=given.person_mask if given.person_mask is not None else found.person_mask,
-                    world_landmarks=given.world_landmarks
-                    if given.world_landmarks is not None
-                    else found.world_landmarks,
-                )
-        return given
+    def _detector(self) -> KeypointDetector:
+        self.detector = self.detector or PersonDetector()
+        return self.detector
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """An image, and what the user says about it."""
+
+    image: np.ndarray
+    name: str
+    focal: float
+    labels: np.ndarray | None
+    """The user's label map."""
+    inputs: Inputs
+
+    @classmethod
+    def of(cls, source: ImageSource, inputs: Inputs) -> _Scene:
+        image, exif_focal = image_of(source)
+        name = str(source) if isinstance(source, (str, Path)) else UNNAMED
+        size = (image.shape[1], image.shape[0])
+        labels = None if inputs.labels is None else read_labels(inputs.labels, size, inputs.label_scheme)
+        return cls(image, name, _focal_length(name, size, inputs.focal, exif_focal), labels, inputs)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def people_from(self) -> str:
+        """The file that the people are in."""
+        given = self.inputs.keypoints
+        return str(given) if isinstance(given, str | Path) else self.name
 
 
 def _is_number(value: object) -> bool:

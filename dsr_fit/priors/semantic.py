@@ -18,7 +18,6 @@ from dsr_fit.body.files import OPEN_BODY, load_body
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import read_arrays
 from dsr_fit.labels import LABELS, MC_LABELS, LabelSet
-from dsr_fit.priors.correspondence import correspondence
 from dsr_fit.priors.outfits import SLEEVES, TRUNKS, Outfit, on_arms, outfit_of
 
 ASSET = "priors/semantic/prior.npz"
@@ -110,6 +109,8 @@ def load_semantic_prior(body: Body, path: Path | None = None) -> SemanticPrior:
 
 def carry_over(prior: SemanticPrior, source: Body, body: Body) -> SemanticPrior:
     """The prior of `source` (per vertex, one for all images) for `body`, including its outfits."""
+    from dsr_fit.priors.correspondence import correspondence  # with scipy, which no other body needs
+
     rows = correspondence(source, body)
 
     def carried(values: Tensor) -> Tensor:

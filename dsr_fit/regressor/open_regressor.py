@@ -20,7 +20,7 @@ from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.config import from_dict
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.files import check_file, replacing
-from dsr_fit.labels import OCCLUDER
+from dsr_fit.labels import shows_person
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.optimise.least_squares import State
 from dsr_fit.regressor.open_network import (
@@ -155,7 +155,7 @@ def regressor_input(batch: Batch) -> RegressorInput:
             for item, crop in zip(batch.observations, batch.crops, strict=True)
         ]
     )
-    shown = torch.tensor([bool(((each > 0) & (each < OCCLUDER)).any()) for each in labels])
+    shown = torch.tensor([bool(shows_person(each).any()) for each in labels])
     inputs = RegressorInput(flat, points.world, crops, torch.from_numpy(labels), shown.float())
     # A batch's landmarks stand in the full image's frame, the network's in that of a camera that looks at the crop.
     world = torch.cat([points.world @ inputs.turns().mT, points.world_confidence[..., None]], 2)

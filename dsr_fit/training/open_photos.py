@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dsr_fit.camera import Crop
 from dsr_fit.joints import MIRRORED_JOINTS, MIRRORED_KEYPOINTS
-from dsr_fit.labels import OCCLUDER
+from dsr_fit.labels import shows_person
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.regressor.open_network import Placed, RegressorInput
@@ -117,7 +117,7 @@ class Photos:
         observations: list[Observation] = [self._observation(int(row)) for row in rows]
         observed = Batch(observations, crop_camera=False, keypoint_valid=self.keypoint_valid)
         maps = np.stack([observation.labels for observation in observations])
-        shown = ((maps > 0) & (maps < OCCLUDER)).any((1, 2))
+        shown = shows_person(maps).any((1, 2))
         focal = np.array([observation.focal_length for observation in observations])
         centre = np.array([observation.principal_point for observation in observations])
         window = np.column_stack([(WINDOW_PIXELS / 2 - centre) / focal[:, None], WINDOW_PIXELS / focal])

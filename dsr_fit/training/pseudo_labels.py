@@ -14,7 +14,7 @@ import torch
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, ray_rotation, translation_from_keypoints
-from dsr_fit.dataset.names import file_name
+from dsr_fit.dataset.names import file_name, path_of_own
 from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.shards import open_store
@@ -198,7 +198,7 @@ def _of_spin(path: Path, body: Body, images: Path) -> PseudoLabels:
         pose[known, :3], cam_t[known] = full.global_orient[chosen][known], full.cam_t[chosen][known]
         intrinsics = np.column_stack([full.focal_length, full.principal_point])[chosen]
         sizes = full.image_size[chosen]
-    maps = {name: beneath(path.parent / LABEL_FOLDER, f"{name}.png") for name in dict.fromkeys(names)}
+    maps = {name: path_of_own(path.parent / LABEL_FOLDER, name, ".png") for name in dict.fromkeys(names)}
     maps = {name: file if file.is_file() else None for name, file in maps.items()}
     return PseudoLabels(
         images=images,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsr_fit.body.normals import vertex_normals
 from dsr_fit.camera import Crop
-from dsr_fit.labels import COLOURS, OCCLUDER, UNKNOWN
+from dsr_fit.labels import COLOURS, OCCLUDER, OTHER_PERSON, UNKNOWN
 from dsr_fit.observe.batch import crop_labels
 from dsr_fit.observe.crop import cut
 from dsr_fit.render.renderer import Renderer
@@ -68,10 +68,10 @@ def _side_view(renderer: Renderer, vertices: Tensor, sign: float) -> np.ndarray:
 
 
 def _parsing(photo: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Labels in Graphonomy's colours over a pale photo; occluders hatched grey."""
+    """Labels in Graphonomy's colours over a pale photo; occluders grey, other people dark grey."""
     table = np.zeros((256, 3), np.float32)
     table[: len(COLOURS)] = COLOURS
-    table[OCCLUDER] = 128
+    table[OTHER_PERSON], table[OCCLUDER] = 64, 128
     pale = 0.35 * photo.mean(-1, keepdims=True) + 120
     drawn = ((labels > 0) & (labels != UNKNOWN))[..., None]
     return np.where(drawn, 0.25 * photo + 0.75 * table[labels], pale)

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from dsr_fit.dataset.exports.labels import Label, by_image
-from dsr_fit.dataset.names import file_name
+from dsr_fit.dataset.names import file_name, path_of_own
 from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.errors import InputError
-from dsr_fit.io.files import beneath, replacing
+from dsr_fit.io.files import replacing
 from dsr_fit.labels import COLOURS, LABELS
 
 
@@ -24,7 +24,7 @@ def write_graphonomy(labels: Iterable[Label], out: Path, images: Path) -> int:
     del images
     written = 0
     for imgname, people in by_image(labels):
-        path = beneath(out, f"{file_name(imgname)}.png")
+        path = path_of_own(out, file_name(imgname), ".png")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

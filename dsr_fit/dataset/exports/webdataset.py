@@ -16,7 +16,7 @@ from dsr_fit.dataset.names import image_path
 from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import replacing
-from dsr_fit.labels import OCCLUDER, UNKNOWN
+from dsr_fit.labels import shows_person
 
 JOINTS = 44
 """BODY_25, then the first 19 of SPIN's 24."""
@@ -72,7 +72,7 @@ def _person(number: int, label: Label) -> dict[str, Any]:
 def _masks(people: list[Label]) -> bytes:
     """`masks` (P, H, W) bool: what each person's label map says is the person."""
     maps = [unpack_labels(label.row["labels"]) for label in people]
-    masks = np.stack([(labels > 0) & (labels != OCCLUDER) & (labels != UNKNOWN) for labels in maps])
+    masks = np.stack([shows_person(labels) for labels in maps])
     file = io.BytesIO()
     np.savez_compressed(file, masks=masks)
     return file.getvalue()

@@ -1,0 +1,197 @@
+"""Measures people: BlazePose's 33 landmarks in the picture and in 3D and a mask, from a turned square around each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsr_fit.assets import shipped
+from dsr_fit.boxes import Box
+from dsr_fit.camera import Crop
+from dsr_fit.observe.blazepose import FULL, HEAVY, INPUT, BlazePose, Landmarks
+from dsr_fit.observe.crop import warp
+from dsr_fit.observe.layers import with_weights
+
+DetectorSize = Literal["heavy", "full"]
+
+BODY = 33
+"""The first landmarks are the body's."""
+
+CENTER, REACH = 33, 34
+"""Landmarks that place the next region: its centre, and a point on the circle around the whole body."""
+
+MARGIN = 1.25
+"""Side of a region over the diameter of the circle around the body."""
+
+HEAT_WINDOW, MIN_HEAT = 7, 0.5
+"""Heat maps refine landmarks within so many cells, where their peak is so high (MediaPipe's constants)."""
+
+MIN_KEYPOINT = 0.2
+"""Confidence of the finder's keypoints that place a region."""
+
+_SHOULDERS, _HIPS = (5, 6), (11, 12)
+_GPU_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Region:
+    """A square of the image, turned so that the person in it is upright."""
+
+    center: tuple[float, float]
+    """Pixels."""
+    side: float
+    angle: float
+    """Radians by which the image is turned (clockwise as it is seen) to show the person upright."""
+
+    def matrix(self, size: int = INPUT) -> np.ndarray:
+        """(2, 3) from pixels of the image to those of the crop."""
+        return Crop(self.center, self.side).matrix(size, self.angle)
+
+    @classmethod
+    def of_circle(cls, center: np.ndarray, point: np.ndarray, up: np.ndarray) -> Region:
+        """Around a body within the circle about `center` through `point`; `up` (2,) leads to its head."""
+        side = 2 * MARGIN * float(np.linalg.norm(point - center))
+        angle = -np.pi / 2 - float(np.arctan2(up[1], up[0]))
+        turned = (angle + np.pi) % (2 * np.pi) - np.pi
+        return cls((float(center[0]), float(center[1])), max(side, 1.0), turned)
+
+    @classmethod
+    def of_keypoints(cls, keypoints: np.ndarray, box: Box) -> Region:
+        """Of (17, 3) COCO keypoints: about the mid-hip, as far as the farthest keypoint, along hips and shoulders.
+
+        Where hips or shoulders are not seen the box stands in for them.
+        """
+        seen = keypoints[:, 2] > MIN_KEYPOINT
+        x, y, width, height = box
+        middle = np.array([x + width / 2, y + height / 2])
+        hips, shoulders = (_middle(keypoints, seen, pair) for pair in (_HIPS, _SHOULDERS))
+        if hips is None or not seen.any():
+            return cls((float(middle[0]), float(middle[1])), MARGIN * max(width, height, 1.0), 0.0)
+        gaps = np.linalg.norm(keypoints[seen, :2] - hips, axis=1)
+        farthest = keypoints[seen, :2][gaps.argmax()]
+        up = np.array([0.0, -1.0]) if shoulders is None else shoulders - hips
+        if np.linalg.norm(up) < 0.1 * gaps.max():  # seen along the spine
+            up = np.array([0.0, -1.0])
+        return cls.of_circle(hips, farthest, up)
+
+    def differs(self, other: Region) -> bool:
+        """Whether a look at one is not as good as a look at the other."""
+        shift = np.hypot(self.center[0] - other.center[0], self.center[1] - other.center[1])
+        turn = abs((self.angle - other.angle + np.pi) % (2 * np.pi) - np.pi)
+        return bool(
+            shift > SHIFT * self.side or not 1 / SCALE < other.side / self.side < SCALE or turn > np.radians(TURN)
+        )
+
+
+SHIFT, SCALE, TURN = 0.1, 1.25, 20.0
+"""A second look follows where the next region is off by more: in shares of the side, as a factor, in degrees."""
+
+
+def _middle(keypoints: np.ndarray, seen: np.ndarray, pair: tuple[int, int]) -> np.ndarray | None:
+    """(2,) mean of those of two keypoints that are seen, if any."""
+    chosen = [index for index in pair if seen[index]]
+    return keypoints[chosen, :2].mean(0) if chosen else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one look at a region shows."""
+
+    region: Region
+    points: np.ndarray
+    """(33, 3) x, y in pixels of the image, also outside it, and visibility 0..1."""
+    world: np.ndarray
+    """(33, 3) metres about the mid-hip, in the axes of the image."""
+    presence: float
+    """Probability that there is a person in the region."""
+    mask: np.ndarray
+    """(256, 256) float32 probability of the person, in the region."""
+    following: Region
+    """Where the landmarks say that the person is."""
+
+
+class LandmarkNetwork:
+    """BlazePose with MediaPipe's regions, refinement and second looks."""
+
+    def __init__(self, size: DetectorSize = "heavy", weights: Path | None = None, device: str = "cpu") -> None:
+        """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
+        path = weights or shipped(f"priors/detector/{size}.safetensors")
+        self.network = with_weights(lambda: BlazePose({"heavy": HEAVY, "full": FULL}[size]), path).to(device)
+        self.device = device
+        # On a CPU a batch costs the same a person, and alone each gets the same to the bit, whoever else is there.
+        self.batch = _GPU_BATCH if device == "cuda" else 1
+
+    def measure(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[Measured]:
+        """One person in each region of an (H, W, 3) uint8 RGB image; where the first look shows that the region was
+        wrong, a second one at the right one."""
+        seen = self.look(people)
+        again = [number for number, one in enumerate(seen) if one.presence > 0.5 and one.region.differs(one.following)]
+        for number, better in zip(again, self.look([(people[n][0], seen[n].following) for n in again]), strict=True):
+            if better.presence > 0.5:
+                seen[number] = better
+        return seen
+
+    def look(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[Measured]:
+        """One look at each region."""
+        found: list[Measured] = []
+        for start in range(0, len(people), self.batch):
+            part = people[start : start + self.batch]
+            crops = np.stack([warp(image, region.matrix(), INPUT, None) for image, region in part])
+            landmarks = self._run(torch.from_numpy(crops))
+            found += [_measured(one, region) for one, (_, region) in zip(landmarks, part, strict=True)]
+        return found
+
+    @torch.inference_mode()
+    def _run(self, crops: Tensor) -> list[Landmarks]:
+        dtype = next(self.network.parameters()).dtype
+        picture = crops.to(self.device).permute(0, 3, 1, 2).to(dtype) / 255
+        output = self.network(picture.contiguous(memory_format=torch.channels_last))
+        refined = [each.float() for each in output]
+        refined[0] = refine(refined[0], refined[3])
+        return [Landmarks(*row) for row in zip(*(each.cpu() for each in refined), strict=True)]
+
+
+def refine(points: Tensor, heatmaps: Tensor) -> Tensor:
+    """(B, 39, 5) points with x and y moved to the middle of what their heat maps show about them."""
+    cells = heatmaps.shape[-1]
+    half = HEAT_WINDOW // 2
+    cell = (points[..., :2] * (cells / INPUT)).trunc().long()  # x, y
+    inside = ((cell >= 0) & (cell < cells)).all(-1)
+    shares = F.pad(torch.sigmoid(heatmaps), (half, half, half, half))
+    steps = torch.arange(HEAT_WINDOW, device=points.device)
+    column, row = (cell[..., axis, None].clamp(0, cells - 1) + steps for axis in (0, 1))  # (B, 39, 7) in the padded map
+    person, slot = (torch.arange(n, device=points.device) for n in points.shape[:2])
+    window = shares[person[:, None, None, None], slot[:, None, None], row[..., :, None], column[..., None, :]]
+    total = window.sum((-2, -1))
+    # MediaPipe counts from a cell's corner.
+    x = (window.sum(-2) * (column - half)).sum(-1) / total
+    y = (window.sum(-1) * (row - half)).sum(-1) / total
+    better = inside & (window.amax((-2, -1)) >= MIN_HEAT)
+    place = torch.where(better[..., None], torch.stack([x, y], -1) * (INPUT / cells), points[..., :2])
+    return torch.cat([place, points[..., 2:]], -1)
+
+
+def _measured(seen: Landmarks, region: Region) -> Measured:
+    """In the image's pixels and axes."""
+    matrix = region.matrix()
+    places = np.linalg.solve(matrix[:, :2], seen.points[:, :2].double().numpy().T - matrix[:, 2:]).T
+    turn = matrix[:, :2] * (region.side / INPUT)
+    world = seen.world.double().numpy()
+    world[:, :2] = world[:, :2] @ turn
+    visibility = torch.sigmoid(seen.points[:BODY, 3]).numpy()
+    following = Region.of_circle(places[CENTER], places[REACH], places[REACH] - places[CENTER])
+    return Measured(
+        region,
+        np.column_stack([places[:BODY], visibility]),
+        world[:BODY].astype(np.float32),
+        float(seen.person),
+        torch.sigmoid(seen.mask).numpy(),
+        following,
+    )
