@@ -129,7 +129,8 @@ def _stream(seed: int, *numbers: int) -> np.random.Generator:
 def _staged_group(rng: np.random.Generator, casting: Casting) -> tuple[Camera, list[_Cast]]:
     """A camera, and people on its floor."""
     while True:
-        heights = np.exp(rng.uniform(*np.log(HEIGHTS), int(rng.integers(PEOPLE[0], PEOPLE[1] + 1))))
+        count = int(rng.integers(PEOPLE[0], PEOPLE[1] + 1))
+        heights = np.exp(rng.uniform(np.log(HEIGHTS[0]), np.log(HEIGHTS[1]), count))
         width, height = int(rng.integers(720, 1081)), int(rng.integers(640, 861))
         focal = float(np.hypot(width, height) * np.exp(rng.uniform(np.log(0.8), np.log(1.6))))
         # The horizon is as high as shows the tallest from head to foot, seen from the camera's height.
