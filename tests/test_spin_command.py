@@ -108,7 +108,7 @@ def test_files_of_another_kind_are_one_line(tmp_path: Path) -> None:
         "part.npz": "it lacks center, scale",
         "pickle.npz": "not a readable",
         "cut.npz": "not a readable",
-        "gone.npz": "no such file; --data takes",
+        "gone.npz": "no such dataset in SPIN",
     }.items():
         with pytest.raises(InputError, match=words):
             read_spin(tmp_path / name)
@@ -212,7 +212,6 @@ def test_licensed_files_that_are_needed_are_named_with_their_source(tmp_path: Pa
         (["--focal", "-1"], UsageError, "--focal -1: expected pixels"),
         (["--out", "r.txt"], UsageError, "the suffix must be .json"),
         (["--out", "d.npz/r.json"], InputError, "d.npz is a file, not a folder"),
-        (["--images", "no"], InputError, "--images no: no such folder"),
         (["--truth", "joints"], InputError, "holds no ground truth"),
         (["--truth", "bodies"], InputError, "lacks `pose` or `shape`"),
     ],
