@@ -98,7 +98,7 @@ def fill(outline: tuple[np.ndarray, ...], size: tuple[int, int]) -> np.ndarray:
 # --- Cache ----------------------------------------------------------------------------------------
 
 _ARRAYS = ("keypoints", "world_landmarks")
-_VALUES = ("labels_source", "keypoints_source", "focal_length", "image_size")
+_VALUES = ("labels_source", "keypoints_source", "agreement", "focal_length", "image_size")
 
 
 class CachedObserver:

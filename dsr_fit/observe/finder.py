@@ -17,6 +17,7 @@ from dsr_fit.boxes import Box, area, shared_area
 from dsr_fit.observe.layers import with_weights
 from dsr_fit.observe.movenet import KEYPOINTS, MULTIPLE, STRIDE, Maps, MoveNet
 from dsr_fit.observe.oks import similarity
+from dsr_fit.threads import one_torch_thread
 
 LOOK = 256
 """Pixels of the longer side of what the network sees at a time."""
@@ -120,6 +121,7 @@ class PersonFinder:
                 found += [person.moved(scale, x, y) for person in people]
         return found
 
+    @one_torch_thread()
     @torch.inference_mode()
     def _decoded(self, pictures: list[np.ndarray]) -> list[list[Found]]:
         batch = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)

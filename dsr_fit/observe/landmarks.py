@@ -18,6 +18,7 @@ from dsr_fit.camera import Crop
 from dsr_fit.observe.blazepose import FULL, HEAVY, INPUT, BlazePose, Landmarks
 from dsr_fit.observe.crop import warp
 from dsr_fit.observe.layers import with_weights
+from dsr_fit.threads import one_torch_thread, over_images
 
 DetectorSize = Literal["heavy", "full"]
 
@@ -30,8 +31,9 @@ CENTER, REACH = 33, 34
 MARGIN = 1.25
 """Side of a region over the diameter of the circle around the body."""
 
-HEAT_WINDOW, MIN_HEAT = 7, 0.5
-"""Heat maps refine landmarks within so many cells, where their peak is so high (MediaPipe's constants)."""
+HEAT_WINDOW, MIN_HEAT = 9, 0.5
+"""Heat maps refine landmarks within so many cells, where their peak is so high: as MediaPipe does it, though its graph
+says 7 cells."""
 
 MIN_KEYPOINT = 0.2
 """Confidence of the finder's keypoints that place a region."""
@@ -125,7 +127,8 @@ class LandmarkNetwork:
         path = weights or shipped(f"priors/detector/{size}.safetensors")
         self.network = with_weights(lambda: BlazePose({"heavy": HEAVY, "full": FULL}[size]), path).to(device)
         self.device = device
-        # On a CPU a batch costs the same a person, and alone each gets the same to the bit, whoever else is there.
+        # On a CPU a batch costs the same a person, and alone each gets the same to the bit, whoever else is there; the
+        # cores share the people out.
         self.batch = _GPU_BATCH if device == "cuda" else 1
 
     def measure(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[Measured]:
@@ -140,6 +143,15 @@ class LandmarkNetwork:
 
     def look(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[Measured]:
         """One look at each region."""
+        if not people:
+            return []
+        if self.device == "cuda":
+            return self._look(people)
+        with one_torch_thread():
+            parts = over_images(lambda start, stop: self._look(people[start:stop]), len(people))
+        return [one for part in parts for one in part]
+
+    def _look(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[Measured]:
         found: list[Measured] = []
         for start in range(0, len(people), self.batch):
             part = people[start : start + self.batch]
@@ -150,6 +162,8 @@ class LandmarkNetwork:
 
     @torch.inference_mode()
     def _run(self, crops: Tensor) -> list[Landmarks]:
+        if self.device == "cpu":
+            torch.set_num_threads(1)  # of this thread: OpenMP keeps a number for each
         dtype = next(self.network.parameters()).dtype
         picture = crops.to(self.device).permute(0, 3, 1, 2).to(dtype) / 255
         output = self.network(picture.contiguous(memory_format=torch.channels_last))

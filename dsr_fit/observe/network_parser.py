@@ -24,6 +24,7 @@ from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABELS, MIRRORED_LABELS, OCCLUDER
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import cut, put_back, window_around
+from dsr_fit.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from dsr_fit.observe.parser import ParsingProtocol
@@ -113,6 +114,7 @@ class NetworkParser:
         labels = np.where(classes == CLASSES - 1, OCCLUDER, classes).astype(np.uint8)
         return put_back(labels, window, (height, width))
 
+    @one_torch_thread()
     @torch.inference_mode()
     def probabilities(self, image: np.ndarray, detection: Detection, window: Crop) -> Tensor:
         """(21, S, S) probabilities of the window."""
