@@ -232,7 +232,7 @@ def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:
     list(fit_dataset(tmp_path / "set.npz", tmp_path / "out", config=QUICK, resources=ONE))
     rows = list(read_results(tmp_path / "out"))
     assert [(row["person"], row["source_id"], row["keypoints_source"]) for row in rows] == [
-        (0, 0, "spin"), (1, 1, "mediapipe"), (2, 2, None),
+        (0, 0, "spin"), (1, 1, "blazepose-heavy"), (2, 2, None),
     ]  # fmt: skip
     np.testing.assert_allclose(rows[0]["keypoints"][25:], part[0], rtol=1e-5)
     assert rows[2]["status"] == "failed"
@@ -296,7 +296,7 @@ def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
     assert told[1][:3] == ("a.png", 1, None)
     assert "has 3 usable keypoints, a fit needs 4" in told[1][3]
     assert told[2] == ("b.png", 0, None, "b_keypoints.json holds nobody")
-    assert told[3][:3] == ("c.png", 0, "mediapipe")
+    assert told[3][:3] == ("c.png", 0, "blazepose-heavy")
     elsewhere = open_source(tmp_path, keypoints=tmp_path / "out")
     assert all(entry.keypoint_file is not None for entry in elsewhere.entries)
     missing = Observer(Settings(), tmp_path)(elsewhere.entries[0])

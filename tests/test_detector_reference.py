@@ -1,11 +1,11 @@
 """Our landmarks are MediaPipe's own: on twelve pictures, in the regions that MediaPipe looked at.
 
-MediaPipe's crop differs from ours in two ways, and the network answers to both by more than its size suggests, above all
-in 3D:
+MediaPipe's crop differs from ours in two ways, and the network answers to both by more than their size suggests, above
+all in 3D:
 
-- It takes coordinates that count from corners for OpenCV's, which count from pixels' centres, so that what it sees is off
-  by half a pixel of the image less half a pixel of the crop. A region that is moved as much shows our network the same
-  crop, and then the answers are the same (`_moved`).
+- It takes coordinates that count from corners for OpenCV's, which count from pixels' centres, so that what it sees is
+  off by half a pixel of the image less half a pixel of the crop. A region that is moved as much shows our network the
+  same crop, and then the answers are the same (`_moved`).
 - It samples bilinearly however much it shrinks; we average areas from a factor of two on.
 """
 
@@ -112,7 +112,7 @@ def test_masks_are_mediapipes(
 ) -> None:
     """Also in our own sampling: MediaPipe puts the mask back in the same way in which it cuts the crop."""
     for picture, row, expected in zip(pictures, reference["regions"], reference["masks"][:, size], strict=True):
-        ((mask, elsewhere),) = divide(network.look([(picture, _region(row))]), picture.shape[:2])
+        ((mask, elsewhere),) = divide(network.look([(picture, _region(row))]), (picture.shape[0], picture.shape[1]))
         small = np.asarray(Image.fromarray(mask).resize(expected.shape, Image.Resampling.BOX))
         ours, theirs = small > 0.5, expected > 127
         assert elsewhere is None

@@ -316,8 +316,10 @@ def _files_with(confidence: float, folder: Path) -> list[Inputs]:
     np.savez(folder / "spin.npz", imgname=np.array(["a.png"]), center=np.ones((1, 2)), scale=np.ones(1), part=part)
     given: list[Any] = [folder / "openpose.json", folder / "coco.json", Keypoints(points)]
     for name in ("coco.json", "spin.npz"):
-        (person,) = open_source(folder / name).entries[0].people or ()
-        given.append(Detection(person.keypoints))
+        people = open_source(folder / name).entries[0].people
+        assert people is not None
+        assert people[0].keypoints is not None
+        given.append(Detection(people[0].keypoints))
     row = RowPerception(read_spin(folder / "spin.npz"), folder, Perception())._part(0)
     assert row is not None
     return [Inputs(each) for each in (*given, row)]

@@ -156,7 +156,7 @@ def test_the_command_fits_a_photo_and_counts_what_is_missing(tmp_path: Path, cap
     found = json.loads(out.read_text())
     assert said == out.with_suffix(".md").read_text()
     assert (found["rows"], found["evaluated"], found["failures"]) == (2, 1, {"missing image": 1})
-    assert (found["protocol"], found["truth"], found["keypoints"]) == (17, "S", {"mediapipe": 1})
+    assert (found["protocol"], found["truth"], found["keypoints"]) == (17, "S", {"blazepose-heavy": 1})
     assert "the body's own keypoints" in said
     assert "This body isn't SMPL" in said
     assert "row 1, gone.png: no such image" in said

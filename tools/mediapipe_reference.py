@@ -3,7 +3,8 @@
     python tools/mediapipe_reference.py pictures
     python tools/mediapipe_reference.py reference --heavy POSE/package/pose_landmark_heavy.tflite
 
-`pictures` draws the people; `reference` needs MediaPipe, which has no place beside numpy 2, so an environment of its own:
+`pictures` draws the people; `reference` needs MediaPipe, which has no place beside numpy 2, so an environment of its
+own:
 
     python3.11 -m venv mediapipe && mediapipe/bin/pip install mediapipe==0.10.21 "numpy<2" pillow
     npm pack @mediapipe/pose@0.5.1675469404        unpacked; the model that the wheel fetches from the net is in it
@@ -13,7 +14,7 @@
 | array | shape | what |
 | --- | --- | --- |
 | `names` | (12,) | files |
-| `regions` | (12, 4) | what MediaPipe looked at: centre x, y and side in pixels; clockwise turn of the square, radians |
+| `regions` | (12, 4) | what MediaPipe looked at: centre x, y, side in pixels; clockwise turn of the square, radians |
 | `following` | (12, 2, 4) | the same, where MediaPipe would look next |
 | `landmarks` | (12, 2, 33, 3) | x, y in pixels; visibility |
 | `world` | (12, 2, 33, 3) | metres |

@@ -34,8 +34,7 @@ def stored_name(name: str) -> str:
 
 def file_name(imgname: str) -> str:
     """A stored name -> the name that opens the file under this locale."""
-    text = _CODE.sub(lambda match: "%" if match[1] == "25" else chr(0xDC00 + int(match[1], 16)), imgname)
-    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    return os.fsdecode(exported_name(imgname).encode("utf-8", "surrogateescape"))
 
 
 def image_path(images: Path, imgname: str) -> Path:
