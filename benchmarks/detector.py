@@ -1,6 +1,6 @@
 """The person detector: who is found, how well each is measured, and how long it takes.
 
-    python benchmarks/detector.py --wild ../shared/data/wild --real3d ../shared/data/real3d \
+    PYTHONPATH=tools python benchmarks/detector.py --wild ../shared/data/wild --real3d ../shared/data/real3d \
         --out benchmarks/results/detector.json
 
 Composites and single people are rendered (`dsr_fit.synthetic`), with known keypoints and joints. `wild` are photos with
@@ -159,10 +159,10 @@ def on_cases(detectors: Detectors, seeds: range) -> dict[str, Figures]:
 
 
 def on_wild(detectors: Detectors, folder: Path) -> dict[str, Figures]:
-    """Recall of annotated people, and errors against their keypoints."""
+    """Recall of annotated people, the best similarity of anybody to each one missed, and errors of keypoints."""
     figures: dict[str, Figures] = {}
     for name, detector in detectors.items():
-        tally, missed, detections = Tally(), [], 0
+        tally, missed, detections = Tally(), {}, 0
         for photo in read_wild(folder):
             image, _ = read_image(photo.path)
             people = [
@@ -171,11 +171,11 @@ def on_wild(detectors: Detectors, folder: Path) -> dict[str, Figures]:
             seen = detector.detect(image)
             detections += len(seen)
             pairs = tally.add(seen, people)
-            missed += [
-                f"{photo.path.relative_to(folder)} at {one.box[0]:.0f},{one.box[1]:.0f}"
-                for one, number in zip(people, pairs.found, strict=True)
-                if one.counts and number is None
-            ]
+            for one, number in zip(people, pairs.found, strict=True):
+                if one.counts and number is None:
+                    best = max((oks(each.keypoints[COCO_SLOTS], one) for each in seen), default=0.0)
+                    place = f"{photo.path.relative_to(folder)} at {one.box[0]:.0f},{one.box[1]:.0f}"
+                    missed[place] = round(best, 2)
         figures[name] = {
             **tally.recall(), "missed": missed, "detections": detections, "keypoints": tally.keypoints(),
         }  # fmt: skip
