@@ -23,8 +23,7 @@ LOOK = 256
 """Pixels of the longer side of what the network sees at a time."""
 
 WIDE_LOOK, FINE_LOOK = 160, 512
-"""The same for second looks: for large people, since the network knows people up to some 250 pixels, and for small ones.
-"""
+"""The same for second looks: for large people, since the network knows people up to 250 pixels, and for small ones."""
 
 MIN_CENTER = 0.05
 """Probability of a cell to be a person's centre from which on it is looked at."""
