@@ -148,6 +148,8 @@ def licensed(flag: str, given: str | None) -> Path | None:
     if not value:
         return None
     path = Path(value).expanduser()
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder (named by {origin}); name a file, the {entry.what}")
     if not path.is_file():
         raise InputError(
             f"{path}: no such file (named by {origin}); {entry.what} comes from {entry.source}, "

@@ -24,7 +24,7 @@ _FILES = sorted(Path(__file__).parent.rglob("*_kernels.py"))
 _SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).hexdigest()[:12]
 
 
-def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False) -> Any:
+def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False, quick: bool = False) -> Any:
     """`numba.njit` without the GIL, cached.
 
     The cache lies beside the source; where that is read-only, in the user's cache folder; else in a private temporary
@@ -32,12 +32,15 @@ def kernel(function: Callable[..., Any] | None = None, *, fastmath: bool = False
 
     numba takes a cached kernel for valid while its own file stays the same, and never looks at the modules whose
     kernels it calls. So a digest of all kernel modules is part of the name it is cached under.
+
+    `quick`: it is no part of a fit and compiled in a second, about which nothing is said.
     """
     if function is None:
-        return lambda decorated: kernel(decorated, fastmath=fastmath)
+        return lambda decorated: kernel(decorated, fastmath=fastmath, quick=quick)
     function.__qualname__ += f"_{_SOURCES}"
     compiled: Any = njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
     compiled._cache = _cache_of(function)
+    compiled._cache.quick = quick
     return compiled
 
 
@@ -50,6 +53,7 @@ class _Cache(FunctionCache):
     """numba's cache, which says when a kernel has to be compiled, and which no damaged file or full disk stops."""
 
     how = "once per installation"
+    quick = False
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         found = None
@@ -58,7 +62,7 @@ class _Cache(FunctionCache):
         except Exception:  # a damaged pickle may raise anything
             with suppress(OSError):
                 self.flush()
-        if found is None:
+        if found is None and not self.quick:
             _announce(self.how, Path(self.cache_path))
         return found
 
@@ -69,9 +73,11 @@ class _Cache(FunctionCache):
 
 class _NoCache(NullCache):
     how = "in every process: no folder to cache them in can be written to; NUMBA_CACHE_DIR names one"
+    quick = False
 
     def load_overload(self, sig: Any, target_context: Any) -> None:
-        _announce(self.how)
+        if not self.quick:
+            _announce(self.how)
 
 
 def _cache_of(function: Callable[..., Any]) -> Any:

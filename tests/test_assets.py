@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,15 @@ def test_unknown_names_list_the_known() -> None:
 def test_sha256_is_the_files(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_folders_of_what_ships_say_the_files_sha256() -> None:
+    priors = shipped("priors")
+    said = {
+        readme.parent / name: digest
+        for readme in priors.glob("*/README.md")
+        for name, digest in re.findall(r"`([\w.]+)`(?: \| |: )`([0-9a-f]{64})`", readme.read_text())
+    }
+    assert len(said) >= 9
+    assert {path: sha256(path) for path in said} == said
+    assert {path for path in said if path.parent.name == "detector"} == set(priors.glob("detector/*.safetensors"))

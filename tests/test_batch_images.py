@@ -35,6 +35,7 @@ from dsr_fit.dataset.run import Resources, fit_dataset, read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import open_store
+from dsr_fit.dataset.sources import Entry, Person
 from dsr_fit.errors import InputError
 from dsr_fit.io.images import image_size, read_image
 from dsr_fit.joints import COCO_17_SLOTS
@@ -89,7 +90,7 @@ REASONS = {
     "truncated.jpg": "truncated.jpg is damaged or truncated",
     "empty.jpg": "empty.jpg is empty (0 bytes)",
     "text.jpg": "text.jpg is not an image that can be read",
-    "text%FF.jpg": "text\\xff.jpg is not an image that can be read",
+    "text%FF.jpg": "text%FF.jpg is not an image that can be read",
     "panorama.jpg": "panorama.jpg: nobody was found in the image",
     "nobody.png": "nobody.png: nobody was found in the image",
     "tiny.png": "tiny.png: nobody was found in the image",
@@ -206,7 +207,7 @@ def test_an_annotation_of_another_image_fails_for_each_of_its_people(tmp_path: P
     """COCO's width and height contradict the file."""
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     image = {"id": 1, "file_name": "./a.png", "width": 640, "height": 480}
-    people = [{"id": n, "image_id": 1, "keypoints": [5.0, 5.0, 2] * 17} for n in (3, 4)]
+    people = [{"id": n, "image_id": 1, "keypoints": [5.0, n, 2] * 17} for n in (3, 4)]
     (tmp_path / "coco.json").write_text(json.dumps({"images": [image], "annotations": people}))
     (entry,) = open_source(tmp_path / "coco.json").entries
     found = Observer(Settings(), tmp_path, Perception(object(), object()))(entry)  # type: ignore[arg-type]
@@ -214,6 +215,14 @@ def test_an_annotation_of_another_image_fails_for_each_of_its_people(tmp_path: P
     assert {one.reason for one in found} == {
         "a.png is 30 x 20 pixels, its annotation says 640 x 480; is it another image?"
     }
+
+
+@pytest.mark.parametrize(("name", "words"), [("a.png", "no such image: a.png"), ("n" * 300, "File name too long")])
+def test_an_annotated_image_that_cannot_be_there_is_said(tmp_path: Path, name: str, words: str) -> None:
+    entry = Entry(name, (Person(0), Person(1)), size=(640, 480))
+    found = Observer(Settings(), tmp_path, Perception(object(), object()))(entry)  # type: ignore[arg-type]
+    assert [one.person for one in found] == [0, 1]
+    assert all(one.reason.startswith("no such image: ") and words in one.reason for one in found)
 
 
 def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:
@@ -232,7 +241,7 @@ def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:
     list(fit_dataset(tmp_path / "set.npz", tmp_path / "out", config=QUICK, resources=ONE))
     rows = list(read_results(tmp_path / "out"))
     assert [(row["person"], row["source_id"], row["keypoints_source"]) for row in rows] == [
-        (0, 0, "spin"), (1, 1, "mediapipe"), (2, 2, None),
+        (0, 0, "spin"), (1, 1, "blazepose-heavy"), (2, 2, None),
     ]  # fmt: skip
     np.testing.assert_allclose(rows[0]["keypoints"][25:], part[0], rtol=1e-5)
     assert rows[2]["status"] == "failed"
@@ -242,10 +251,41 @@ def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:
 def test_spin_rows_of_one_image_are_one_image_however_far_apart(tmp_path: Path) -> None:
     """What is written by image (a label map, a sample) takes neighbours to be its people."""
     names = ["b.png", "a.png", "b.png", "c.png", "a.png", "b.png"]
-    np.savez(tmp_path / "set.npz", imgname=np.array(names), center=np.full((6, 2), 50.0), scale=np.ones(6))
+    np.savez(tmp_path / "set.npz", imgname=np.array(names), center=np.full((6, 2), 50.0), scale=np.arange(1, 7))
     entries = open_source(tmp_path / "set.npz").entries
     told = [(entry.imgname, [(one.number, one.source_id) for one in entry.people or ()]) for entry in entries]
     assert told == [("b.png", [(0, 0), (1, 2), (2, 5)]), ("a.png", [(0, 1), (1, 4)]), ("c.png", [(0, 3)])]
+
+
+def test_who_is_annotated_again_in_the_same_way_is_fitted_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Repeated rows of SPIN's files, repeated images and annotations of COCO's; other people of the image stay."""
+    scale = np.array([1.0, 1.0, 2.0, 1.0, 1.0])
+    names = np.array(["a.png", "a.png", "a.png", "b.png", "a.png"])
+    np.savez(tmp_path / "set.npz", imgname=names, center=np.full((5, 2), 50.0), scale=scale)
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}, {"id": 1, "file_name": "a.png"}]
+    annotations = [
+        {"id": number, "image_id": image, "keypoints": [5.0, y, 2] * 17}
+        for number, image, y in ((1, 1, 5), (1, 1, 5), (2, 1, 6), (3, 2, 5), (4, 1, 5))
+    ]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    for name, ids, repeated in (("set.npz", [[0, 2], [3]], 0), ("coco.json", [[1, 2], [3]], 1)):
+        source = open_source(tmp_path / name)
+        assert [[one.source_id for one in entry.people or ()] for entry in source.entries] == ids
+        assert [[one.number for one in entry.people or ()] for entry in source.entries] == [[0, 1], [0]]
+        assert (source.repeated, source.repeated_people) == (repeated, 2)
+        assert cli.main(["batch", str(tmp_path / name), "--out", str(tmp_path / name[:4])]) == 3  # no such images
+        said = capfd.readouterr().err
+        assert said.count("people are annotated more than once (2 repetitions); each is fitted once\n") == 1
+        assert said.count("images are named more than once (1 repetition); each is fitted once\n") == repeated
+
+
+def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": name} for name in ("a.png", "b.png")]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": []}))
+    with pytest.raises(InputError, match=r"a\.png and b\.png have the same id"):
+        open_source(tmp_path / "coco.json")
 
 
 def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
@@ -265,7 +305,7 @@ def test_openpose_files_beside_the_images(tmp_path: Path) -> None:
     assert told[1][:3] == ("a.png", 1, None)
     assert "has 3 usable keypoints, a fit needs 4" in told[1][3]
     assert told[2] == ("b.png", 0, None, "b_keypoints.json holds nobody")
-    assert told[3][:3] == ("c.png", 0, "mediapipe")
+    assert told[3][:3] == ("c.png", 0, "blazepose-heavy")
     elsewhere = open_source(tmp_path, keypoints=tmp_path / "out")
     assert all(entry.keypoint_file is not None for entry in elsewhere.entries)
     missing = Observer(Settings(), tmp_path)(elsewhere.entries[0])
@@ -308,13 +348,32 @@ def test_a_list_names_each_image_once(tmp_path: Path) -> None:
     assert [entry.imgname for entry in source.entries] == ["b.png", "a.png"]
 
 
+def test_what_is_left_out_of_a_folder_is_counted_by_kind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Hidden images too; what programs keep beside images is not counted."""
+    suffixes = [".heif1"] * 3 + [".mov"] * 2 + [".a", ".b", ".c", ".d", ".e"]
+    names = [f"{number}{suffix}" for number, suffix in enumerate(suffixes)]
+    for name in ("z.png", ".hidden.png", ".DS_Store", "notes.txt", ".git/a.png", *names):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_text("")
+    source = open_source(tmp_path / "photos")
+    assert [entry.imgname for entry in source.entries] == ["z.png"]
+    assert sorted(source.left_files) == sorted([".hidden.png", *names])
+    assert cli.main(["batch", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 3
+    line = "left out of the folder: 3 .heif1, 2 .mov, 1 hidden, 1 .a, 1 .b and 3 more, such as .hidden.png\n"
+    assert line in capfd.readouterr().err
+
+
 def test_a_source_that_cannot_be_read_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "other.csv").write_text("")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    for name in ("a.txt", "b.txt", ".a.png"):
+        (tmp_path / "notes" / name).write_text("")
     for name, words in (
         ("none", "no such source"), ("bad.json", "not COCO keypoint annotations"), ("other.csv", "not a source"),
-        ("empty", "lists no images"),
+        ("empty", "empty: no images to fit; it is empty"),
+        ("notes", "notes: no images to fit; it holds 2 .txt, 1 hidden, such as .a.png"),
     ):  # fmt: skip
         assert cli.main(["batch", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1
         text = capfd.readouterr().err

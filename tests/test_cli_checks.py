@@ -14,7 +14,9 @@ from command_line import PERSON, Capture, content, refused
 
 from dsr_fit.assets import LICENSED
 from dsr_fit.cli import main as cli
+from dsr_fit.cli.batch import _statuses
 from dsr_fit.cli.checks import MADE
+from dsr_fit.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set", "inputs")
 
@@ -119,6 +121,50 @@ def test_a_file_in_the_place_of_a_folder_is_refused(capfd: Capture, name: str) -
     option = "--cases-dir" if name == "evaluate clothed" else "--out"
     line = f"dsr-fit: {option} person.png: is a file; name a folder"
     assert refused(capfd, _words(name, option, "person.png")) == (1, line)
+
+
+FOLDERS_FOR_FILES = [
+    *(("fit", flag) for flag in LICENSED if hasattr(cli.COMMANDS["fit"], flag) and flag != "joint_regressor_extra"),
+    ("fit", "gate"), ("fit", "keypoints"), ("fit", "labels"), ("batch", "gate"), ("evaluate spin", "data"),
+    ("evaluate spin", "body_male"), ("prior build", "body"),
+]  # fmt: skip
+"""Options that name a file."""
+
+
+@pytest.mark.parametrize(("name", "option"), FOLDERS_FOR_FILES)
+def test_a_folder_in_the_place_of_a_file_is_called_one(inputs: Path, capfd: Capture, name: str, option: str) -> None:
+    extra = [] if option != "smpl_mean_params" else ["--regressor", "mine.pt"]
+    status, line = refused(capfd, _words(name, *extra, "--" + option.replace("_", "-"), "photos"))
+    assert (status, "is a folder" in line, "no such" in line, "Errno" in line) == (1, True, False, False)
+    assert option not in LICENSED or LICENSED[option].what in line
+
+
+@pytest.mark.parametrize("option", ["regressor", "parser"])
+def test_a_folder_of_weights_is_called_one(inputs: Path, capfd: Capture, option: str) -> None:
+    (inputs / "my.safetensors").mkdir()
+    status, line = refused(capfd, _words("fit", f"--{option}", "my.safetensors"))
+    assert (status, line) == (
+        1, f"dsr-fit: my.safetensors is a folder, not a file of a {option}'s weights; name one of the files in it",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("batch", "keypoints"), ("rounds", "images"), ("rounds", "photos"), ("rounds", "synthetic"),
+        ("export", "images"), ("evaluate spin", "images"), ("prior build", "data"),
+    ],
+)  # fmt: skip
+def test_a_file_in_the_place_of_a_folder_of_inputs_is_called_one(capfd: Capture, name: str, option: str) -> None:
+    line = f"dsr-fit: --{option} person.png: is a file; name a folder"
+    assert refused(capfd, _words(name, f"--{option}", "person.png")) == (1, line)
+
+
+@pytest.mark.parametrize("statuses", ["failed, unjudged", " failed,refused ", "failed"])
+def test_statuses_may_have_spaces_between_them(statuses: str) -> None:
+    assert _statuses(statuses) == tuple(word.strip() for word in statuses.split(","))
+    with pytest.raises(UsageError, match="'gone' is none of failed, refused, unjudged"):
+        _statuses(f"{statuses}, gone")
 
 
 def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path: Path) -> None:

@@ -71,12 +71,19 @@ def test_a_run_is_finished_for_a_reader_that_has_left(tmp_path: Path) -> None:
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npz", ".obj", ".png"]
 
 
-def test_names_that_are_no_text_are_told_all_the_same() -> None:
-    assert _shell("dsr-fit $'\\xff.png' --out m.obj") == (1, "", "dsr-fit: no such image: \\udcff.png\n")
-    printed = "from dsr_fit.cli.ending import ended; import sys; sys.exit(ended(lambda: print('\\udcff m')))"
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
-    done = subprocess.run([sys.executable, "-c", printed], capture_output=True, text=True, timeout=60, env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "\\udcff m\n", "")
+@pytest.mark.parametrize("locale", ["LC_ALL=C.UTF-8", "LC_ALL=POSIX PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"])
+def test_names_that_are_no_text_are_told_as_results_store_them(locale: str) -> None:
+    assert _shell(f"{locale} dsr-fit $'\\xff.png' --out m.obj") == (1, "", "dsr-fit: no such image: %FF.png\n")
+    shown = "é" if "C.UTF-8" in locale else "%C3%A9"
+    assert _shell(f"{locale} dsr-fit café.png --out m.obj") == (1, "", f"dsr-fit: no such image: caf{shown}.png\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict", "utf-8:backslashreplace"])
+def test_any_text_is_printed(encoding: str) -> None:
+    code = "from dsr_fit.cli.ending import ended; import sys; sys.exit(ended(lambda: print('\\udcff \\ud800 %25 m')))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "%FF ? %25 m\n", "")
 
 
 # --- Errors ---------------------------------------------------------------------------------------

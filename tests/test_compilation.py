@@ -62,6 +62,15 @@ def test_a_read_only_package_has_its_cache_in_the_users_folder(site: Path, tmp_p
     assert (hits, said) == (0, [ANNOUNCED + "once per installation"])
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_nothing_is_said_about_kernels_that_are_compiled_in_a_second(site: Path, tmp_path: Path, cached: bool) -> None:
+    """Those of rendered people, in an installation that has compiled a fit's."""
+    kernels = site / "dsr_fit" / "few_kernels.py"
+    kernels.write_text(KERNELS.replace("@kernel\n", "@kernel(quick=True)\n").replace("fastmath=True", "quick=True"))
+    folders = {"HOME": tmp_path, "XDG_CACHE_HOME": tmp_path / "cache"} if cached else {}
+    assert run(site, **folders)[2] == []
+
+
 def test_without_a_users_folder_the_cache_is_a_private_temporary_folder(site: Path) -> None:
     private = site / "tmp" / f"dsr-fit-{os.getuid()}"
     hits, folder, said = run(site)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import damage
+import damage_runs
+import numpy as np
 import pytest
 
 from dsr_fit.errors import InputError
@@ -28,6 +30,25 @@ def test_the_files_are_read_before_they_are_damaged(tmp_path: Path, name: str) -
         path = tmp_path / f"whole{suffix}"
         path.write_bytes(content)
         way.read(path)
+
+
+@pytest.mark.usefixtures("nothing_is_set")
+def test_whole_runs_over_damaged_data_sets_end_in_rows_or_one_line(tmp_path: Path) -> None:
+    outcomes = damage_runs.whole_runs(8, tmp_path)
+    assert sum(number for name, number in outcomes.items() if "status" in name) == 8
+    assert any(name.endswith("status 1") for name in outcomes)
+    assert any(name.endswith("people unjudged") for name in outcomes)
+
+
+def test_a_run_with_nan_in_a_row_or_an_unexpected_error_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for change, found in (({"betas": np.array([np.nan])}, "betas of a"), ({"reason": "unexpected KeyError"}, "KeyE")):
+        monkeypatch.setattr(damage_runs.cli, "main", lambda _: 0)
+        row = {"imgname": "a.png", "status": "accepted", "reason": None, **change}
+        monkeypatch.setattr(damage_runs, "read_results", lambda _, row=row: [row])
+        with pytest.raises(AssertionError, match=found):
+            damage_runs._run(tmp_path / "coco.json", tmp_path / "out", "run")
 
 
 def test_what_must_not_happen_is_found(tmp_path: Path) -> None:

@@ -26,9 +26,12 @@ from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset.exports.coco import write_coco
 from dsr_fit.dataset.exports.eft import _residual, orthographic, write_eft
 from dsr_fit.dataset.exports.labels import label_of
+from dsr_fit.dataset.exports.spin import write_spin
 from dsr_fit.dataset.exports.webdataset import _key
 from dsr_fit.dataset.fitting import BatchFitter
+from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.manifest import PlanNote
+from dsr_fit.dataset.names import stored_name
 from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
@@ -333,6 +336,19 @@ def test_ids_are_the_sources_where_they_are_distinct(
     write_eft(labels, tmp_path / "eft.json", tmp_path)
     content = json.loads((tmp_path / "eft.json").read_text())
     assert len({entry["annotId"] for entry in content["data"]}) == 2
+
+
+def test_names_of_any_bytes_stay_distinct_and_lead_back_to_their_files(tmp_path: Path, smpl_rows: list[Row]) -> None:
+    """A file whose name is not UTF-8, and one that is called as results store that name."""
+    stored = ("caf%E9.jpg", "caf%25E9.jpg")
+    labels = [label_of({**row, "imgname": name}) for row, name in zip(smpl_rows, stored, strict=False)]
+    write_spin(labels, tmp_path / "spin.npz", tmp_path)
+    write_coco(labels, tmp_path / "coco.json", tmp_path)
+    write_eft(labels, tmp_path / "eft.json", tmp_path)
+    entries = json.loads((tmp_path / "eft.json").read_text(encoding="utf-8"))["data"]
+    assert tuple(stored_name(entry["imageName"]) for entry in entries) == stored
+    for name in ("spin.npz", "coco.json"):
+        assert tuple(entry.imgname for entry in open_source(tmp_path / name).entries) == stored
 
 
 def test_graphonomy_is_in_its_colours_where_dsr_looks(folder: Path, rows: list[Row]) -> None:

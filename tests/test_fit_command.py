@@ -173,9 +173,9 @@ def test_the_report_is_the_contracts(mesh: Path) -> None:
     assert set(report["timings_s"]) == {"detect", "parse", "regress", "fit", "export"}
     assert report["stop_reason"] in ("converged", "iteration limit")
     assert report["labels_source"] == "open"
-    assert report["keypoints_source"] == "mediapipe"
+    assert report["keypoints_source"] == "blazepose-heavy"
     assert from_dict(FitConfig, report["config"]) == FitConfig()
-    assert {"python", "dsr-fit", "torch", "numpy", "numba", "mediapipe"} == set(report["versions"])
+    assert {"python", "dsr-fit", "torch", "numpy", "numba"} == set(report["versions"])
 
 
 def test_the_mesh_stands_upright_at_the_origin(mesh: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -17,10 +17,12 @@ from PIL import ExifTags, Image
 
 import dsr_fit
 from dsr_fit.camera import FOCAL_RANGE
+from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.observing import Observer
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import Entry, Person
 from dsr_fit.errors import InputError, UsageError
+from dsr_fit.evaluate.spin import RowPerception
 from dsr_fit.io.keypoint_files import Keypoints
 from dsr_fit.io.spin_file import read_spin
 from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
@@ -180,7 +182,11 @@ def test_what_passes_can_be_fitted(
         ({"keypoints": np.zeros((25, 3), np.float32)}, r"`keypoints` of float32 of shape \(25, 3\)"),
         ({"keypoints": [[1, 2, 3]]}, "`keypoints` of list"),
         ({"keypoints": np.full((49, 3), np.nan, np.float32)}, "`keypoints` that are not finite"),
-        ({"keypoints": np.full((49, 3), 2, np.float32)}, r"a confidence outside 0\.\.1"),
+        (
+            {"keypoints": np.full((49, 3), 3, np.float32)},
+            "a confidence of 3 at its Nose; 0 to 1 work",
+        ),
+        ({"keypoints": np.full((49, 3), -1, np.float32)}, "a confidence of -1 at its Nose; 0 to 1 work"),
         ({"world_landmarks": np.zeros((33, 4), np.float32)}, r"`world_landmarks` of .* \(49, 4\) work"),
         ({"world_landmarks": np.full((49, 4), np.inf, np.float32)}, "`world_landmarks` that are not finite"),
         ({"world_landmarks": np.full((49, 4), 850, np.float32)}, "3D landmarks 850 m from the hips"),
@@ -297,6 +303,41 @@ def test_keypoints_of_a_spin_file_beyond_single_precision_are_refused_when_they_
     with pytest.raises(InputError, match=r"at 1e\+09, [\d.]+, too far outside"):
         _observed(Inputs(Detection(keypoints)))
     assert np.isfinite(read[1]).all(1).tolist() == [row != 3 for row in range(24)]
+
+
+def _files_with(confidence: float, folder: Path) -> list[Inputs]:
+    """One confidence of a person, in every kind of source."""
+    points = _keypoints()[:25].astype(float)
+    points[2, 2] = confidence
+    coco, part = points[:17], points[None, :24]
+    (folder / "openpose.json").write_text(json.dumps({"people": [{"pose_keypoints_2d": points.ravel().tolist()}]}))
+    images, people = [{"id": 1, "file_name": "a.png"}], [{"image_id": 1, "keypoints": coco.ravel().tolist()}]
+    (folder / "coco.json").write_text(json.dumps({"images": images, "annotations": people}))
+    np.savez(folder / "spin.npz", imgname=np.array(["a.png"]), center=np.ones((1, 2)), scale=np.ones(1), part=part)
+    given: list[Any] = [folder / "openpose.json", folder / "coco.json", Keypoints(points)]
+    for name in ("coco.json", "spin.npz"):
+        people = open_source(folder / name).entries[0].people
+        assert people is not None
+        assert people[0].keypoints is not None
+        given.append(Detection(people[0].keypoints))
+    row = RowPerception(read_spin(folder / "spin.npz"), folder, Perception())._part(0)
+    assert row is not None
+    return [Inputs(each) for each in (*given, row)]
+
+
+@pytest.mark.parametrize("confidence", [1.05, 1.4, 2.0])
+def test_maxima_of_heat_maps_count_as_1(tmp_path: Path, confidence: float) -> None:
+    for inputs in _files_with(confidence, tmp_path):
+        keypoints = _observed(inputs).detection.keypoints
+        assert keypoints[:, 2].max() == 1
+        assert (keypoints[:, 2] == 1).sum() == 1
+
+
+@pytest.mark.parametrize(("confidence", "shown"), [(2.1, "2.1"), (95, "95"), (1e9, r"1e\+09"), (np.inf, r"1e\+09")])
+def test_confidences_of_another_unit_are_refused(tmp_path: Path, confidence: float, shown: str) -> None:
+    for inputs in _files_with(confidence, tmp_path):
+        with pytest.raises(InputError, match=rf"a confidence of {shown} at its .*; 0 to 1 work, and up to 2"):
+            _observed(inputs)
 
 
 def test_a_label_map_of_background_alone_is_refused() -> None:

@@ -162,12 +162,12 @@ def test_bad_values_are_unobserved_and_empty_people_keep_their_number(tmp_path: 
     points[0, 2] = math.nan
     points[1, 2] = -1
     points[2, 0] = math.inf
-    points[3, 2] = 1.7  # heat map peaks may pass 1
+    points[3:5, 2] = 1.7, math.inf  # whether a confidence may be so large is asked when it is observed
     people = [{"pose_keypoints_2d": [0] * 75}, {"pose_keypoints_2d": points.ravel().tolist()}]
     empty, person = _read(tmp_path, {"people": people})
     assert not empty.keypoints.any()
     np.testing.assert_array_equal(person.keypoints[:3], 0)
-    assert person.keypoints[3, 2] == 1
+    np.testing.assert_allclose(person.keypoints[3:5, 2], (1.7, 1e9))
     assert np.isfinite(person.keypoints).all()
 
 

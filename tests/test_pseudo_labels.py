@@ -225,6 +225,17 @@ def test_files_of_others_are_seen_by_the_crops_camera(tmp_path: Path, smpl: Body
     assert not labels.cam_t[2].any()
 
 
+def test_confidences_of_another_unit_are_not_trained_on(tmp_path: Path, smpl: Body) -> None:
+    openpose = np.full((3, 25, 3), 50.0)
+    openpose[..., 2], openpose[1, 0, 2] = 1.4, 95
+    path, *_ = _crop_file(tmp_path, smpl, openpose=openpose)
+    with pytest.raises(InputError, match="row 1 has a confidence of 95; 0 to 1 work, and up to 2 count as 1"):
+        read_pseudo_labels(path, smpl)
+    openpose[1, 0, 2] = np.nan
+    labels = read_pseudo_labels(_crop_file(tmp_path, smpl, openpose=openpose)[0], smpl)
+    assert labels.keypoints[..., 2].max() == 1
+
+
 def test_parameters_of_official_smpl_are_none_of_the_open_bodys(tmp_path: Path, smpl: Body) -> None:
     labels = read_pseudo_labels(_crop_file(tmp_path, smpl)[0], open_body())
     assert not labels.has_body.any()

@@ -108,7 +108,7 @@ def test_files_of_another_kind_are_one_line(tmp_path: Path) -> None:
         "part.npz": "it lacks center, scale",
         "pickle.npz": "not a readable",
         "cut.npz": "not a readable",
-        "gone.npz": "no such file; --data takes",
+        "gone.npz": "no such dataset in SPIN",
     }.items():
         with pytest.raises(InputError, match=words):
             read_spin(tmp_path / name)
@@ -156,7 +156,7 @@ def test_the_command_fits_a_photo_and_counts_what_is_missing(tmp_path: Path, cap
     found = json.loads(out.read_text())
     assert said == out.with_suffix(".md").read_text()
     assert (found["rows"], found["evaluated"], found["failures"]) == (2, 1, {"missing image": 1})
-    assert (found["protocol"], found["truth"], found["keypoints"]) == (17, "S", {"mediapipe": 1})
+    assert (found["protocol"], found["truth"], found["keypoints"]) == (17, "S", {"blazepose-heavy": 1})
     assert "the body's own keypoints" in said
     assert "This body isn't SMPL" in said
     assert "row 1, gone.png: no such image" in said
@@ -212,7 +212,6 @@ def test_licensed_files_that_are_needed_are_named_with_their_source(tmp_path: Pa
         (["--focal", "-1"], UsageError, "--focal -1: expected pixels"),
         (["--out", "r.txt"], UsageError, "the suffix must be .json"),
         (["--out", "d.npz/r.json"], InputError, "d.npz is a file, not a folder"),
-        (["--images", "no"], InputError, "--images no: no such folder"),
         (["--truth", "joints"], InputError, "holds no ground truth"),
         (["--truth", "bodies"], InputError, "lacks `pose` or `shape`"),
     ],

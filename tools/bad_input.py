@@ -29,7 +29,7 @@ from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.io.images import FORMATS
 from dsr_fit.joints import MIN_KEYPOINTS
 from dsr_fit.observe import perception
-from dsr_fit.observe.checks import MIN_CONFIDENCE, MIN_SIDE
+from dsr_fit.observe.checks import MAX_CONFIDENCE, MIN_CONFIDENCE, MIN_SIDE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "bad_input.md"
@@ -187,9 +187,12 @@ KEYPOINTS = [
     _keypoints("shares of the image's size", _openpose(_moved((1 / 640, 1 / 900)))),
     _keypoints("nothing seen", _openpose(_points() * (1, 1, 0))),
     _keypoints("NaN everywhere", _openpose(_points() * np.nan)),
+    _keypoints("confidences in per cent", _openpose(_points() * (1, 1, 100))),
+    _keypoints("a confidence of infinity", _openpose(_points() * (1, 1, np.inf))),
     _keypoints("COCO of an image of another size", _coco(width=1280)),
     _keypoints("COCO of other images", _coco(name="other.png", images=2)),
     _keypoints("a damaged archive", b"PK\3\4" + bytes(99), "k.npz"),
+    _keypoints("heat maps whose maxima exceed 1", _openpose(_points() + (0, 0, 0.2))),
     _keypoints("a byte order mark", b"\xef\xbb\xbf" + _openpose(_points())),
 ]
 
@@ -241,6 +244,7 @@ test holds it to the program.
   HEIC needs `pip install "dsr-fit[heif]"`. Of an animation the first frame is taken.
 - **Keypoints** lie in the image, or at most its width and height outside it. At least {count} have a confidence above
   {confidence:g}; one of these or more is inside the image, and they are not all within {side:g} pixels or on one line.
+  Confidences are 0 to 1; the maxima of heat maps may exceed that, up to {most:g} (they count as 1).
 - **Focal lengths** are {low:g} to {high:g} times the image's diagonal.
 """
 
@@ -248,7 +252,7 @@ test holds it to the program.
 def head() -> str:
     return HEAD.format(
         formats=", ".join(suffixes[0] for suffixes in FORMATS.values()), count=MIN_KEYPOINTS,
-        confidence=MIN_CONFIDENCE, side=MIN_SIDE, low=FOCAL_RANGE[0], high=FOCAL_RANGE[1],
+        confidence=MIN_CONFIDENCE, most=MAX_CONFIDENCE, side=MIN_SIDE, low=FOCAL_RANGE[0], high=FOCAL_RANGE[1],
     )  # fmt: skip
 
 

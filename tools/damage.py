@@ -1,7 +1,7 @@
 """Damaged input of every kind: whatever a file holds, it is read, or refused in one line. No traceback, no NaN.
 
     PYTHONPATH=tools python tools/damage.py --examples 20000              every way in, nothing fitted
-    PYTHONPATH=tools python tools/damage.py --examples 0 --fits 200       whole fits by the command line
+    PYTHONPATH=tools python tools/damage.py --examples 0 --fits 200       whole fits and runs by the command line
 
 `tests/test_damage.py` runs a few examples of each.
 """
@@ -243,6 +243,7 @@ def whole_fits(count: int, folder: Path, seed: int = 0) -> Counter[str]:
     """Fit the example, its image, keypoints or label map damaged, by the command line; statuses."""
     from dsr_fit.cli import main as cli
 
+    folder.mkdir(parents=True, exist_ok=True)
     with Image.open(PERSON) as picture:
         photo = picture.convert("RGB")
     size = photo.size
@@ -300,8 +301,8 @@ def whole_fits(count: int, folder: Path, seed: int = 0) -> Counter[str]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--examples", type=int, default=1000, help="damaged files of each kind")
-    arguments.add_argument("--fits", type=int, default=0, help="whole fits")
-    arguments.add_argument("--seed", type=int, default=0, help="of the whole fits")
+    arguments.add_argument("--fits", type=int, default=0, help="whole fits, and as many whole runs")
+    arguments.add_argument("--seed", type=int, default=0, help="of the whole fits and runs")
     arguments.add_argument("--only", help="one way in")
     options = arguments.parse_args()
     warnings.simplefilter("error")
@@ -313,9 +314,12 @@ def main() -> None:
                 outcomes = run(way, Path(folder), options.examples)
                 print(f"{name}: {dict(outcomes)} in {time.perf_counter() - started:.0f} s", flush=True)
         if options.fits:
+            import damage_runs  # which is made of this module's parts
+
             warnings.simplefilter("default")
-            for outcome, number in sorted(whole_fits(options.fits, Path(folder), options.seed).items()):
-                print(f"{outcome}: {number}")
+            for work in (whole_fits, damage_runs.whole_runs):
+                for outcome, number in sorted(work(options.fits, Path(folder) / work.__name__, options.seed).items()):
+                    print(f"{outcome}: {number}", flush=True)
 
 
 if __name__ == "__main__":

@@ -95,11 +95,11 @@ def _say_left_out(source: Source) -> None:
     from dsr_fit.dataset.listing import described
 
     if source.left_files:
-        sys.stderr.write(f"dsr-fit: left out, no images that can be read: {described(source.left_files)}\n")
-    if source.repeated:
-        sys.stderr.write(
-            f"dsr-fit: images are named more than once ({source.repeated} repetitions); each is fitted once\n"
-        )
+        sys.stderr.write(f"dsr-fit: left out of the folder: {described(source.left_files)}\n")
+    for what, count in (("images are named", source.repeated), ("people are annotated", source.repeated_people)):
+        if count:
+            times = f"{count} repetition{'' if count == 1 else 's'}"
+            sys.stderr.write(f"dsr-fit: {what} more than once ({times}); each is fitted once\n")
 
 
 def sentence(found: dict, left_out: int, out: Path) -> str:
@@ -123,7 +123,7 @@ def _statuses(text: str | None) -> tuple[str, ...]:
     """Raises UsageError for anything but statuses that can be retried."""
     from dsr_fit.dataset.changes import RETRIED
 
-    statuses = () if text is None else tuple(text.split(","))
+    statuses = () if text is None else tuple(status.strip() for status in text.split(","))
     if unknown := [status for status in statuses if status not in RETRIED]:
         raise UsageError(f"--retry {text}: {unknown[0]!r} is none of {', '.join(RETRIED)}")
     return statuses

@@ -18,6 +18,9 @@ from dsr_fit.errors import InputError, UsageError
 MADE = ("out", "cases_dir", "cache")
 """Options that name what a command makes where it is missing. Every other path is an input."""
 
+Folder = Path
+"""Type of an option that names a folder of inputs; those that name a file are checked where it is read."""
+
 NEEDS: dict[str, tuple[Callable[[dict[str, Any]], bool], str]] = {
     "photo_limit": (lambda given: given["photos"] is not None, "is about --photos"),
     "noise": (lambda given: given["perception"] == "perfect", "is for --perception perfect"),
@@ -134,6 +137,8 @@ def _check_input(field: Field, path: Path) -> None:
     positional = "Positional" in str(field.type)
     with _refusing(str(path) if positional else f"{option(field.name)} {path}"):
         if path.exists():
+            if "Folder" in str(field.type) and not path.is_dir():
+                raise InputError(f"{option(field.name)} {path}: is a file; name a folder")
             return
     if positional:
         raise InputError(f"no such {field.name}: {path}")

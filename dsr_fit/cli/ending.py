@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import logging
 import os
@@ -94,19 +95,33 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
+def _percent(error: UnicodeError) -> tuple[str, int]:
+    """The bytes of what an encoding lacks, as results store names of any bytes: `caf%E9.jpg`."""
+    assert isinstance(error, UnicodeEncodeError)
+    letter = error.object[error.start]
+    lone = "\ud800" <= letter < "\udc80" or "\udcff" < letter <= "\udfff"  # half of a character, which is no file's
+    return "?" if lone else "".join(
+        f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogateescape")
+    ), error.start + 1
+
+
+PERCENT = "dsr_fit_percent"
+codecs.register_error(PERCENT, _percent)
+
+
 class Output:
-    """A stream whose failures are noted instead of raised; all text goes nowhere after the first."""
+    """A stream whose failures are noted instead of raised; all text goes nowhere after the first. What it can't encode,
+    such as names of files that are no text, is written in per cent form.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
+        encoding = self.stream.encoding or "utf-8"
         try:
-            return self.stream.write(text)
-        except UnicodeEncodeError:  # names of files may hold bytes that are no text
-            encoding = self.stream.encoding or "ascii"
-            return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            return self.stream.write(text.encode(encoding, PERCENT).decode(encoding))
         except OSError as error:
             self._fail(error)
             return len(text)

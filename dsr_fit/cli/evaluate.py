@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dsr_fit.cli.checks import check_out
+from dsr_fit.cli.checks import Folder, check_out
 from dsr_fit.cli.progress import tracked
 from dsr_fit.errors import UsageError
 from dsr_fit.evaluate import REPORTING_SEED, PerceptionKind
@@ -60,7 +60,7 @@ class SpinArguments(ModelFiles):
 
     data: Path
     """The dataset: SPIN's .npz."""
-    images: Path
+    images: Folder
     """Folder that the dataset's image names are relative to."""
     out: Path
     """Report to write: .json; the table goes beside it as .md."""

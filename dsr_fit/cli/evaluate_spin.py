@@ -58,8 +58,6 @@ def _check(arguments: SpinArguments) -> None:
         raise UsageError(f"--every {arguments.every}: expected a positive number of rows")
     check_focal(arguments.focal)
     check_out(arguments, [".json"], beside=[arguments.out.with_suffix(".md")])
-    if not arguments.images.is_dir():
-        raise InputError(f"--images {arguments.images}: no such folder; the names in --data are relative to it")
 
 
 def _judge(arguments: SpinArguments, file: SpinFile, body: Body, is_smpl: bool) -> RowEvaluator:

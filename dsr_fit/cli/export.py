@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dsr_fit.cli.checks import check_folder, check_out, check_outside
+from dsr_fit.cli.checks import Folder, check_folder, check_out, check_outside
 from dsr_fit.cli.progress import tracked
 from dsr_fit.errors import InputError, UsageError
 
@@ -47,7 +47,7 @@ class ExportArguments:
     """Official SMPL's file: fits of another body become SMPL parameters, with residuals beside OUT."""
     joint_regressor_extra: Path | None = None
     """J_regressor_extra.npy, for that file's keypoints."""
-    images: Path | None = None
+    images: Folder | None = None
     """Folder of the images now, for webdataset; default: where they were when they were fitted."""
     quiet: bool = False
     """Print nothing but errors."""

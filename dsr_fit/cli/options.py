@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
 
-from dsr_fit.cli.checks import check_focal
+from dsr_fit.cli.checks import Folder, check_focal
 from dsr_fit.config import FitConfig
 from dsr_fit.model_files import ModelFiles
 
@@ -72,9 +72,9 @@ class DatasetArguments(FitterArguments):
     """A folder of images, COCO keypoint annotations (.json), a SPIN data set (.npz), or a list of images (.txt)."""
     out: Path
     """Folder of the results; the same command resumes there after any interruption."""
-    images: Path | None = None
+    images: Folder | None = None
     """Folder that the names in a .json, .npz or .txt are relative to; default: the file's own."""
-    keypoints: Path | None = None
+    keypoints: Folder | None = None
     """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
     perceivers: int | None = None
     """Processes that decode, detect and parse; default: one for every two cores."""

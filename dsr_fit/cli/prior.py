@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsr_fit.cli.checks import check_out, check_outside
+from dsr_fit.cli.checks import Folder, check_out, check_outside
 from dsr_fit.cli.progress import tracked
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import UsageError
 
 if TYPE_CHECKING:
     from dsr_fit.priors.counting import View
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class BuildArguments:
     """Count what clothed people wear where, and write the semantic prior of their body."""
 
-    data: Path
+    data: Folder
     """Folder of .npz files with fitted bodies, a label map or a mesh of the same name beside each."""
     out: Path
     """Prior to write: .npz, for --semantic-prior."""
@@ -43,8 +43,6 @@ def build(arguments: BuildArguments) -> None:
     for name in ("views", "resolution"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"--{name} {getattr(arguments, name)}: expected a positive number")
-    if not arguments.data.is_dir():
-        raise InputError(f"--data {arguments.data}: no such folder")
     check_outside(arguments.out, arguments.data, "data")
     import numpy as np
 

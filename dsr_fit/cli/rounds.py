@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsr_fit.cli.checks import check_folder
+from dsr_fit.cli.checks import Folder, check_folder
 from dsr_fit.cli.options import DatasetArguments
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.training.settings import LossWeights, TrainOptions, TrainSettings
@@ -35,7 +35,7 @@ class RoundsArguments(DatasetArguments, TrainOptions):
     """Number of rounds; more can be added later."""
     accept: float = 0.5
     """Share of the fits to train on, the best by the gate; 0: those above the gate's own threshold."""
-    photos: Path | None = None
+    photos: Folder | None = None
     """Folder of Clothing Co-Parsing; every regressor is evaluated on its annotated validation photos."""
     photo_limit: int | None = None
     """Evaluate on the first so many of them only."""
@@ -194,7 +194,7 @@ def check(arguments: RoundsArguments) -> None:
         raise InputError("training needs Lightning: pip install 'dsr-fit[train]'")
     for option, path in (("photos", arguments.photos), ("synthetic", arguments.synthetic)):
         if path is not None and not path.is_dir():
-            raise InputError(f"--{option} {path}: no such folder")
+            raise InputError(f"--{option} {path}: {'is a file; name a folder' if path.exists() else 'no such folder'}")
 
 
 def _say(line: str) -> None:

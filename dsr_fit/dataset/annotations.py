@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,39 @@ FAR = 1e9
 """Pixels; single precision holds them, and no image is so large."""
 
 
+class _People:
+    """People by image, numbered in the order they come in; one who is annotated again in the same way is counted."""
+
+    def __init__(self, imgnames: Iterable[str] = ()) -> None:
+        self.of: dict[str, list[Person]] = {name: [] for name in imgnames}
+        self.repeated = 0
+        self._known: set[Hashable] = set()
+
+    def add(self, imgname: str, person: Person) -> None:
+        arrays = (() if person.keypoints is None else (person.keypoints,)) + person.outline
+        content = imgname, person.bbox, *(array.tobytes() for array in arrays)
+        if content in self._known:
+            self.repeated += 1
+            return
+        self._known.add(content)
+        others = self.of.setdefault(imgname, [])
+        others.append(replace(person, number=len(others)))
+
+
 def read_coco(path: Path, images: Path) -> Source:
     """Images that show people with at least `MIN_KEYPOINTS` keypoints, in the order of the file's images.
 
     Boxes and polygons of the segmentation are used if given; `iscrowd` is skipped.
-    Raises InputError when the file isn't COCO keypoint annotations.
+    Raises InputError when the file isn't COCO keypoint annotations, or has two images of one id.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-        listed = {image["id"]: _coco_image(image, images) for image in content["images"]}
+        listed: dict[Hashable, Entry] = {}
+        for image in content["images"]:
+            entry = _coco_image(image, images)
+            other = listed.setdefault(image["id"], entry)
+            if other.imgname != entry.imgname:
+                raise ValueError(f"{other.imgname} and {entry.imgname} have the same id")
         annotations = content["annotations"]
         if not isinstance(annotations, list):
             raise TypeError("`annotations` is no list")
@@ -42,7 +66,7 @@ def read_coco(path: Path, images: Path) -> Source:
             "`images` and `annotations` as in person_keypoints_val2017.json work"
         ) from None
     # By name, not by id: an image that is listed twice is one image with the people of both.
-    people: dict[str, list[Person]] = {entry.imgname: [] for entry in listed.values()}
+    people = _People(entry.imgname for entry in listed.values())
     left_out = 0
     for number, annotation in enumerate(annotations):
         person = _coco_person(path, number, annotation)
@@ -50,11 +74,11 @@ def read_coco(path: Path, images: Path) -> Source:
         if person is None or image is None:
             left_out += 1
             continue
-        others = people[image.imgname]
-        others.append(replace(person, number=len(others)))
+        people.add(image.imgname, person)
     first = {entry.imgname: entry for entry in reversed(listed.values())}
-    entries = [replace(first[name], people=tuple(those)) for name, those in people.items() if those]
-    return Source(images, entries, "coco", left_out, repeated=len(listed) - len(people))
+    entries = [replace(first[name], people=tuple(those)) for name, those in people.of.items() if those]
+    repeated = len(content["images"]) - len(people.of)
+    return Source(images, entries, "coco", left_out, repeated=repeated, repeated_people=people.repeated)
 
 
 def _coco_image(image: dict[str, Any], images: Path) -> Entry:
@@ -78,9 +102,8 @@ def _coco_person(path: Path, number: int, annotation: Any) -> Person | None:
         if len(given) != 51:
             raise ValueError(f"{len(given) / 3:g} keypoints; COCO has 17, each with x, y and visibility")
         table = np.array(given, dtype=np.float64).reshape(17, 3)
-        flags = np.nan_to_num(table[:, 2]).clip(0, 2)
-        whole = (flags == flags.round()).all()
-        table[:, 2] = FLAG_CONFIDENCE[flags.astype(int)] if whole else flags.clip(0, 1)
+        flags = np.nan_to_num(table[:, 2]).clip(0, FAR)
+        table[:, 2] = FLAG_CONFIDENCE[flags.astype(int)] if np.isin(flags, (0, 1, 2)).all() else flags
         table[~np.isfinite(table).all(1)] = 0
         table = table.clip(-FAR, FAR)
         keypoints = empty_keypoints()
@@ -109,29 +132,29 @@ def _outline(segmentation: Any) -> tuple[np.ndarray, ...]:
 
 
 def read_spin_people(path: Path, images: Path) -> Source:
-    """Every row: the keypoints of `part` where at least `MIN_KEYPOINTS` are usable, else the detector's in its box.
+    """Every row, repeated ones once.
 
+    Their keypoints are those of `part` where at least `MIN_KEYPOINTS` are usable, else the detector's in the row's box.
     Images are in the order of their first rows, people of an image in that of their rows.
     Raises InputError when the file can't be read.
     """
     file = read_spin(path)
-    people: dict[str, list[Person]] = {}
+    people = _People()
     for row, imgname in enumerate(file.imgname):
         try:
             name = stored_name(normalised(imgname, images))
         except ValueError as error:
             raise InputError(f"{path}: row {row}: {error}") from None
-        others = people.setdefault(name, [])
-        others.append(_spin_person(file, row, len(others)))
-    return Source(images, [Entry(imgname, tuple(persons)) for imgname, persons in people.items()], "spin")
+        people.add(name, _spin_person(file, row))
+    entries = [Entry(imgname, tuple(persons)) for imgname, persons in people.of.items()]
+    return Source(images, entries, "spin", repeated_people=people.repeated)
 
 
-def _spin_person(file: SpinFile, row: int, number: int) -> Person:
+def _spin_person(file: SpinFile, row: int) -> Person:
     keypoints = empty_keypoints()
     if file.part is not None:
         part = file.part[row].astype(np.float32)
         usable = np.isfinite(part).all(1) & (part[:, 2] > 0)
         keypoints[25:] = np.where(usable[:, None], part, 0)
-        keypoints[:, 2] = keypoints[:, 2].clip(0, 1)
     found = int((keypoints[:, 2] > 0.2).sum()) >= MIN_KEYPOINTS
-    return Person(number, keypoints if found else None, file.box(row), (), row, "spin")
+    return Person(0, keypoints if found else None, file.box(row), (), row, "spin")

@@ -88,7 +88,7 @@ _OF_RESULT = (
     "joints", "global_orient", "body_pose", "betas", "cam_t", "focal_length", "crop_cam", "crop_global_orient",
     "crop_residual_px", "regressor", "spread", "expected_error_m", "change_m", "iterations", "stop_reason",
 )  # fmt: skip
-_OF_OBSERVATION = ("keypoints", "world_landmarks", "labels", "keypoints_source", "labels_source")
+_OF_OBSERVATION = ("keypoints", "world_landmarks", "labels", "keypoints_source", "agreement", "labels_source")
 
 
 def _values(result: FitResult, found: PackedObservation) -> dict[str, Any]:

@@ -16,6 +16,12 @@ from dsr_fit.io.images import is_image
 
 OPENPOSE_SUFFIX = "_keypoints.json"
 
+KINDS_NAMED = 5
+"""Kinds of left out files that are named; the rest is counted."""
+
+SIDECARS = (".json", ".txt", ".npz", ".parquet")
+"""Files beside images that nobody expects to be fitted."""
+
 FOLDERS = ("overlays", "parts", "plans")
 """What a run writes into its folder of results."""
 
@@ -54,19 +60,38 @@ def open_source(
         raise InputError(f"{source.images}: no such folder of images; name it with --images")
     if not len(source):
         people = f" ({source.left_out} people left out)" if source.left_out else ""
-        others = f"; it holds {described(source.left_files)}" if source.left_files else ""
-        raise InputError(f"{path}: lists no images with people to fit{people}{others}")
+        raise InputError(f"{path}: lists no images with people to fit{people}")
     return source
 
 
 def described(left: Sequence[str]) -> str:
-    """Files that are left out, counted by what they end in: `3 .heic, 1 .mov, such as IMG_1.heic`."""
-    counts = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in left)
-    return ", ".join(f"{number} {suffix}" for suffix, number in counts.most_common(5)) + f", such as {left[0]}"
+    """What is left out, counted by its kind: `3 .heic, 1 hidden and 2 more, such as IMG_1.heic`."""
+    counts = Counter(map(_kind, left))
+    named = dict(counts.most_common(KINDS_NAMED))
+    others = counts.total() - sum(named.values())
+    more = f" and {others} more" if others else ""
+    return ", ".join(f"{number} {kind}" for kind, number in named.items()) + f"{more}, such as {left[0]}"
+
+
+def _kind(name: str) -> str:
+    """What a file is counted as."""
+    path = PurePosixPath(name)
+    if path.name.startswith("."):
+        return "hidden"
+    return "folder(s) not searched" if name.endswith("/") else path.suffix.lower() or "without a suffix"
+
+
+def _is_meant(name: str) -> bool:
+    """Whether somebody may have wanted this file to be fitted: not what programs keep beside images."""
+    path = PurePosixPath(name)
+    return is_image(name) if path.name.startswith(".") else path.suffix.lower() not in SIDECARS
 
 
 def _folder(path: Path, out: Path | None) -> Source:
-    """Images of a folder and its subfolders, by name; hidden ones, and those of the results, are skipped."""
+    """Images of a folder and its subfolders, by name; hidden ones, and those of the results, are skipped.
+
+    Raises InputError where there are none.
+    """
     left: list[str] = []
 
     def unreadable(error: OSError) -> None:
@@ -78,15 +103,16 @@ def _folder(path: Path, out: Path | None) -> Source:
     for parent, folders, files in os.walk(path, onerror=unreadable):
         inside = PurePosixPath(Path(parent).relative_to(path).as_posix())
         here = [name for name in sorted(folders) if not name.startswith(".")]
+        left += [f"{inside / name}/" for name in folders if name.startswith(".")]
         folders[:] = [name for name in here if (Path(parent) / name).resolve() not in own]
         left += [f"{inside / name}/" for name in folders if (Path(parent) / name).is_symlink()]
         for name in files:
-            if not name.startswith("."):
-                (names if is_image(name) else left).append(str(inside / name))
+            (names if is_image(name) and not name.startswith(".") else left).append(str(inside / name))
+    left = [stored_name(name) for name in sorted(left)]
+    if not names:
+        raise InputError(f"{path}: no images to fit; it {f'holds {described(left)}' if left else 'is empty'}")
     entries = [Entry(name) for name in sorted(map(stored_name, names))]
-    sidecars = (".json", ".txt", ".npz", ".parquet")
-    others = [stored_name(name) for name in sorted(left) if Path(name).suffix.lower() not in sidecars]
-    return Source(path.absolute(), entries, "folder", left_files=tuple(others))
+    return Source(path.absolute(), entries, "folder", left_files=tuple(filter(_is_meant, left)))
 
 
 def _list(path: Path, images: Path) -> Source:

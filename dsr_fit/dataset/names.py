@@ -29,14 +29,12 @@ def stored_name(name: str) -> str:
         text = name
         if any("\ud800" <= letter < "\udc80" or "\udcff" < letter <= "\udfff" for letter in name):
             raise ValueError(f"{name!r} can't be a file name") from None
-    text = _AMBIGUOUS.sub("%25", text)
-    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
+    return _in_percent(_AMBIGUOUS.sub("%25", text))
 
 
 def file_name(imgname: str) -> str:
     """A stored name -> the name that opens the file under this locale."""
-    text = _CODE.sub(lambda match: "%" if match[1] == "25" else chr(0xDC00 + int(match[1], 16)), imgname)
-    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    return os.fsdecode(exported_name(imgname).encode("utf-8", "surrogateescape"))
 
 
 def image_path(images: Path, imgname: str) -> Path:
@@ -56,14 +54,21 @@ def path_of_own(folder: Path, name: str, ending: str) -> Path:
 
 
 def exported_name(imgname: str) -> str:
-    """A stored name as other programs expect it: the file's own name wherever that is valid Unicode."""
-    return imgname if set(_CODE.findall(imgname)) - {"25"} else imgname.replace("%25", "%")
+    """A stored name as other programs expect it: the file's own name, with bytes that are not UTF-8 as Python has them
+    in paths under a UTF-8 locale (`caf\\udce9.jpg`), so that two files never share a name.
+    """
+    return _CODE.sub(lambda match: "%" if match[1] == "25" else chr(0xDC00 + int(match[1], 16)), imgname)
 
 
 def readable(text: str) -> str:
-    """Text with names of any bytes in it, such as an error's, as valid Unicode; other bytes are `\\xE9`."""
+    """Text with names of any bytes in it, such as an error's, as valid Unicode; other bytes are `%E9`."""
     halves = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # of characters, which no file's name has
-    return halves.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _in_percent(halves.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
+
+
+def _in_percent(text: str) -> str:
+    """Bytes that are not UTF-8 as `%E9`."""
+    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)
 
 
 def normalised(name: str, images: Path) -> str:

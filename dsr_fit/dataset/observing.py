@@ -50,7 +50,7 @@ class Observer:
 
     def _people(self, entry: Entry, path: Path) -> tuple[Person, ...]:
         if entry.people is not None:
-            if entry.size is not None and path.exists() and (size := image_size(path)) != entry.size:
+            if entry.size is not None and (size := image_size(path)) != entry.size:
                 said, has = (f"{width} x {height}" for width, height in (entry.size, size))
                 raise ValueError(f"{entry.imgname} is {has} pixels, its annotation says {said}; is it another image?")
             return entry.people
@@ -98,7 +98,7 @@ def fill(outline: tuple[np.ndarray, ...], size: tuple[int, int]) -> np.ndarray:
 # --- Cache ----------------------------------------------------------------------------------------
 
 _ARRAYS = ("keypoints", "world_landmarks")
-_VALUES = ("labels_source", "keypoints_source", "focal_length", "image_size")
+_VALUES = ("labels_source", "keypoints_source", "agreement", "focal_length", "image_size")
 
 
 class CachedObserver:

@@ -24,6 +24,7 @@ class PackedObservation:
     """PNG of the (H, W) label map."""
     labels_source: str
     keypoints_source: str
+    agreement: float | None
     focal_length: float
     image_size: tuple[int, int]  # width, height
 
@@ -36,6 +37,7 @@ class PackedObservation:
             pack_labels(observation.labels),
             observation.labels_source,
             detection.source,
+            detection.agreement,
             observation.focal_length,
             observation.image_size,
         )
@@ -44,7 +46,7 @@ class PackedObservation:
         """As the fitter takes it, with a black image (a view of one pixel, without memory of its own)."""
         width, height = self.image_size
         black = np.broadcast_to(np.zeros(3, np.uint8), (height, width, 3))
-        detection = Detection(self.keypoints, self.world_landmarks, None, self.keypoints_source)
+        detection = Detection(self.keypoints, self.world_landmarks, None, self.keypoints_source, self.agreement)
         return Observation(black, detection, unpack_labels(self.labels), self.labels_source, self.focal_length)
 
 

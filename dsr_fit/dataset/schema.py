@@ -81,6 +81,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("body", pa.string(), "name and SHA-256 of the body's file", (2,)),
     Column("num_vertices", pa.int32(), "of that body; 6890 is official SMPL"),
     Column("keypoints_source", pa.string(), "who made the keypoints"),
+    _single("agreement", "0..1 (OKS), how far person finder and landmark network saw the same person; null without"),
     Column("labels_source", pa.string(), "who made the label map"),
     *(_single(name, "as in `mesh.json`, of the final fit") for name in METRICS),
     *(_single(f"{name}_initial", "the same of the initial estimate") for name in METRICS),
@@ -99,7 +100,7 @@ VERSION = 4
 """Of the columns' meaning; raised when a reader of the old ones would be misled. 3: the status `unjudged`; 4: batches,
 and what an image's files held."""
 READABLE = (2, 3, 4)
-SINCE_4 = ("batch", "asked", "input_bytes", "input_mtime_ns", "input_sha256")
+SINCE_4 = ("batch", "asked", "input_bytes", "input_mtime_ns", "input_sha256", "agreement")
 
 
 def to_table(rows: Iterable[Row]) -> pa.Table:

@@ -67,9 +67,11 @@ class Source:
     left_out: int = 0
     """Annotated people that can't be fitted: crowds, too few keypoints."""
     left_files: tuple[str, ...] = ()
-    """Files of a folder that are no images of a format that is read."""
+    """Files of a folder that are hidden, or no images of a format that is read."""
     repeated: int = 0
-    """Further mentions of images that a list names more than once."""
+    """Further mentions of images that are named more than once."""
+    repeated_people: int = 0
+    """Further annotations of people who are annotated more than once in the same way."""
 
     def __len__(self) -> int:
         return len(self.entries)

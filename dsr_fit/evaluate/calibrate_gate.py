@@ -75,4 +75,5 @@ def summary_of(row: Row) -> FitSummary:
         row["spread"],
         number("expected_error_m"),
         row["keypoints"][:, 2].sum(),
+        number("agreement"),
     )

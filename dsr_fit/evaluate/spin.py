@@ -255,7 +255,6 @@ class RowPerception:
         seen = np.isfinite(part).all(1) & (part[:, 2] > 0)
         keypoints = empty_keypoints()
         keypoints[-len(SPIN_24) :][seen] = part[seen]
-        keypoints[:, 2] = keypoints[:, 2].clip(0, 1)
         if (keypoints[:, 2] > 0.2).sum() < MIN_KEYPOINTS:
             return None
         return Detection(keypoints, source="part")

@@ -20,6 +20,7 @@ class FitSummary:
     spread: np.ndarray | None  # (24,) radians, the regressor's expected error of each joint's rotation
     expected_error_m: float  # the regressor's expected error of its joints
     keypoint_confidence: float  # sum over the observed keypoints
+    agreement: float  # of person finder and landmark network
 
     @classmethod
     def of_result(cls, result: FitResult) -> FitSummary:
@@ -30,6 +31,7 @@ class FitSummary:
             result.spread,
             float("nan") if result.expected_error_m is None else result.expected_error_m,
             result.observation.detection.keypoints[:, 2].sum(),
+            float("nan") if result.observation.detection.agreement is None else result.observation.detection.agreement,
         )
 
 
@@ -82,6 +84,10 @@ EVIDENCE: dict[str, Evidence] = {
     "hidden": Evidence(
         lambda fit: -fit.keypoint_confidence,
         lambda v: f"few joints are clearly seen (confidences add up to {-v:.0f})",
+    ),
+    "disagreement": Evidence(
+        lambda fit: 1 - fit.agreement,
+        lambda v: f"person finder and landmarks agree by {100 * (1 - v):.0f} % only",
     ),
 }
 

@@ -25,7 +25,7 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult, Verdict
 from dsr_fit.gate.evidence import EVIDENCE, FitSummary, evidence
-from dsr_fit.io.files import replacing
+from dsr_fit.io.files import check_file, replacing
 from dsr_fit.optimise.objective import TERMS
 
 ASSET = "priors/quality/gate.json"
@@ -115,6 +115,7 @@ class Gate:
 
 def read_gate(path: Path) -> dict[str, Any]:
     """A gate file's content. Raises InputError if it is not a gate, or uses evidence unknown to this version."""
+    check_file(path, "quality gate", "`dsr-fit rounds` writes them")
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
         costs = found["costs"]

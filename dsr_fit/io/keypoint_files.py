@@ -31,7 +31,8 @@ _NORMALISED_LIMIT = 2.0
 """MediaPipe's coordinates are shares of the image's size (over 1 outside it) where most stay below this."""
 
 _FARTHEST = 1e9
-"""Pixels: what lies beyond is taken to lie here, in single precision's range, and refused when it is observed."""
+"""Pixels, and confidence: what lies beyond is taken to lie here, in single precision's range, and refused when it is
+observed."""
 
 _POINT_KEYS = ("keypoints", "pose_keypoints_2d", "pose_keypoints", "pose_landmarks", "landmarks")
 _WORLD_KEYS = ("world_landmarks", "pose_world_landmarks")
@@ -66,7 +67,7 @@ def read_keypoints(path: str | Path, image_size: tuple[int, int], image_name: st
     0, 1, 2 become confidence 0, 0.5, 1), MediaPipe json (33 landmarks, lists [x, y, (z), visibility] or
     dicts; coordinates relative to the image are scaled by `image_size`; optional `world_landmarks`), and
     `mesh.npz` (`keypoints`). A point whose place or confidence is null or NaN, and a confidence that is negative, is
-    confidence 0.
+    confidence 0; those above 1 stay as they are, for `dsr_fit.observe.checks` to judge.
 
     Args:
         image_size: width, height in pixels of the image.
@@ -167,7 +168,7 @@ def _detection(who: str, points: Any, world: Any, image_size: tuple[int, int], e
     """One person's `Detection` from points in any of the layouts."""
     table = _table(who, points)
     source, slots = _LAYOUTS[len(table)]
-    confidence = table[:, -1].copy()
+    confidence = table[:, -1].clip(-_FARTHEST, _FARTHEST)
     if source == "coco" and np.isin(confidence, (0, 1, 2)).all() and (2 in confidence or "num_keypoints" in entry):
         confidence = _COCO_FLAG_CONFIDENCE[confidence.astype(int)]
     place = table[:, :2].clip(-_FARTHEST, _FARTHEST)
@@ -177,10 +178,10 @@ def _detection(who: str, points: Any, world: Any, image_size: tuple[int, int], e
             place *= image_size
             # What MediaPipe guesses outside the picture is unknown.
             confidence[((place < 0) | (place > image_size)).any(axis=1)] = 0
-    usable = np.isfinite(table[:, [0, 1, -1]]).all(axis=1) & (confidence > 0)
+    usable = np.isfinite(table[:, :2]).all(axis=1) & (confidence > 0)
     rows, columns = list(slots), list(slots.values())
     keypoints = empty_keypoints()
-    keypoints[columns] = np.where(usable[:, None], np.column_stack([place, confidence.clip(0, 1)]), 0)[rows]
+    keypoints[columns] = np.where(usable[:, None], np.column_stack([place, confidence]), 0)[rows]
 
     world_landmarks = None
     if world is not None and source == "mediapipe":

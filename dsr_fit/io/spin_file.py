@@ -15,6 +15,7 @@ from numpy.lib import format as npy
 
 from dsr_fit.boxes import Box
 from dsr_fit.errors import InputError
+from dsr_fit.io.files import check_file
 from dsr_fit.io.safe_pickle import load_pickle
 
 SCALE_PIXELS = 200.0
@@ -31,7 +32,8 @@ _FULL_CAMERA: dict[str, tuple[int, ...]] = {
 _REQUIRED = ("imgname", "center", "scale")
 
 _FARTHEST = 1e9
-"""Pixels: keypoints beyond are taken to lie here, in single precision's range, and refused when they are observed."""
+"""Pixels, and confidence: keypoints beyond are taken to lie here, in single precision's range, and refused when they
+are observed."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,7 @@ class SpinFile:
 
 def read_spin(path: Path) -> SpinFile:
     """Read a file. Raises InputError where it isn't one, is damaged, lacks columns or has a column's shape wrong."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; --data takes a dataset in SPIN's .npz format")
+    check_file(path, "dataset in SPIN's .npz format")
     columns = _columns(path)
     missing = [name for name in _REQUIRED if name not in columns]
     if missing:
@@ -95,7 +96,8 @@ def read_spin(path: Path) -> SpinFile:
     for name in ("part", "openpose"):
         if name in numbers:
             points = numbers[name]
-            numbers[name] = np.where(np.isinf(points), np.nan, points.clip(-_FARTHEST, _FARTHEST))
+            lost = np.isinf(points) & (True, True, False)
+            numbers[name] = np.where(lost, np.nan, points.clip(-_FARTHEST, _FARTHEST))
     full = {name: numbers[name] for name in _FULL_CAMERA if name in numbers}
     return SpinFile(
         path=path,

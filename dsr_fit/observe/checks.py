@@ -12,6 +12,10 @@ from dsr_fit.observation import Detection
 MIN_CONFIDENCE = 0.3
 """Keypoints above it are usable: a fit's keypoint error is measured on them."""
 
+MAX_CONFIDENCE = 2.0
+"""Confidences above 1 up to it count as 1: maxima of heat maps, such as OpenPose's (1.4 was seen) and MMPose's (1.3).
+Those above are of another unit, such as per cent or a network's raw scores."""
+
 OUTSIDE = 1.0
 """How far outside the image a keypoint may be guessed, in widths of the image sideways, in heights up and down."""
 
@@ -71,8 +75,13 @@ def _check_arrays(who: str, person: Detection, image_size: tuple[int, int]) -> N
             raise InputError(f"{who} has `{name}` of {is_now}; numbers of shape {shape} work")
         if not np.isfinite(array).all():
             raise InputError(f"{who} has `{name}` that are not finite; unobserved points have confidence 0")
-    if keypoints[:, 2].min() < 0 or keypoints[:, 2].max() > 1:
-        raise InputError(f"{who} has a confidence outside 0..1")
+    confidences = keypoints[:, 2]
+    wrong = np.flatnonzero((confidences < 0) | (confidences > MAX_CONFIDENCE))
+    if len(wrong):
+        raise InputError(
+            f"{who} has a confidence of {confidences[wrong[0]]:.6g} at its {KEYPOINTS_49[wrong[0]]}; 0 to 1 work, and "
+            f"up to {MAX_CONFIDENCE:g} count as 1"
+        )
     if landmarks is not None:
         farthest = np.abs(landmarks[landmarks[:, 3] > 0, :3]).max(initial=0)
         if farthest > MAX_METRES:

@@ -17,12 +17,13 @@ from dsr_fit.boxes import Box, area, shared_area
 from dsr_fit.observe.layers import with_weights
 from dsr_fit.observe.movenet import KEYPOINTS, MULTIPLE, STRIDE, Maps, MoveNet
 from dsr_fit.observe.oks import similarity
+from dsr_fit.threads import one_torch_thread
 
 LOOK = 256
 """Pixels of the longer side of what the network sees at a time."""
 
-WIDE_LOOK = 160
-"""The same for a second look at pictures whose people are large: the network knows people up to some 250 pixels."""
+WIDE_LOOK, FINE_LOOK = 160, 512
+"""The same for second looks: for large people, since the network knows people up to 250 pixels, and for small ones."""
 
 MIN_CENTER = 0.05
 """Probability of a cell to be a person's centre from which on it is looked at."""
@@ -97,9 +98,11 @@ class PersonFinder:
         if best < CLEAR or any(one.score < CLEAR and max(one.box[2:]) > LARGE * longer for one in seen):
             seen += self.look(image, [whole], WIDE_LOOK)
             best = max(one.score for one in (*seen, _NOBODY))
+        if closely or best < CLEAR:
+            seen += self.look(image, [whole], FINE_LOOK)
         if closely or best < MIN_SCORE:
             windows = list(_windows_around(seen, longer))
-            if best < MIN_SCORE and not windows:
+            if not windows and not any(one.score > MIN_SCORE for one in seen):
                 windows = list(_grid(width, height, longer / 2))
             seen += self.look(image, windows)
         return distinct([one for one in seen if one.score > MIN_SCORE])
@@ -120,6 +123,7 @@ class PersonFinder:
                 found += [person.moved(scale, x, y) for person in people]
         return found
 
+    @one_torch_thread()
     @torch.inference_mode()
     def _decoded(self, pictures: list[np.ndarray]) -> list[list[Found]]:
         batch = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)

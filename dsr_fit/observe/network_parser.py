@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from dsr_fit.assets import shipped
 from dsr_fit.camera import Crop
 from dsr_fit.errors import InputError
+from dsr_fit.io.files import check_file
 from dsr_fit.joints import KEYPOINT_INDEX
 from dsr_fit.labels import LABELS, MIRRORED_LABELS, OCCLUDER
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import cut, put_back, window_around
+from dsr_fit.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from dsr_fit.observe.parser import ParsingProtocol
@@ -112,6 +114,7 @@ class NetworkParser:
         labels = np.where(classes == CLASSES - 1, OCCLUDER, classes).astype(np.uint8)
         return put_back(labels, window, (height, width))
 
+    @one_torch_thread()
     @torch.inference_mode()
     def probabilities(self, image: np.ndarray, detection: Detection, window: Crop) -> Tensor:
         """(21, S, S) probabilities of the window."""
@@ -132,6 +135,7 @@ class NetworkParser:
 
 def load_network(path: Path) -> ParserNetwork:
     """The network with the weights of a safetensors file. Raises InputError where they are not its weights."""
+    check_file(path, "file of a parser's weights")
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:

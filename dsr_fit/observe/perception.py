@@ -113,7 +113,9 @@ class Perception:
         check_person(who, person, scene.size)
         if inputs.keypoints is not None and (person.person_mask is None or person.world_landmarks is None):
             person = self._detector().complete(image, person)
-        person = replace(person, keypoints=person.keypoints.astype(np.float32))
+        keypoints = person.keypoints.astype(np.float32)
+        keypoints[:, 2] = keypoints[:, 2].clip(max=1)  # maxima of heat maps
+        person = replace(person, keypoints=keypoints)
         detected = time.perf_counter()
         labels = scene.labels
         if labels is None:

@@ -19,7 +19,7 @@ from dsr_fit.body.parameters import Parameters
 from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.config import from_dict
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.io.files import replacing
+from dsr_fit.io.files import check_file, replacing
 from dsr_fit.labels import shows_person
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.optimise.least_squares import State
@@ -173,6 +173,7 @@ def write_network(path: Path, network: RegressorNetwork, body: Body) -> None:
 
 def read_network(path: Path) -> tuple[RegressorNetwork, str]:
     """The network in evaluation mode and the SHA-256 of its body's file. Raises InputError for anything else."""
+    check_file(path, "file of a regressor's weights")
     try:
         with safe_open(path, "pt") as file:
             described = json.loads((file.metadata() or {})["regressor"])

@@ -174,15 +174,16 @@ def _floor_tile(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 def paint_backdrop(
-    camera: Camera, rng: np.random.Generator, shadow: ShadowMap, key_share: float
+    camera: Camera, rng: np.random.Generator, shadow: ShadowMap, key_share: float, tall: float = 0.0
 ) -> tuple[np.ndarray, str]:
-    """Background (H, W, 3) float32, 0..255, and its kind. `key_share` 0..1 is the strength of the floor's shadow."""
+    """Background (H, W, 3) float32, 0..255, and its kind. `key_share` 0..1 is the strength of the floor's shadow; the
+    wall is at least `tall`, metres."""
     kind = str(rng.choice(list(_PAINTERS), p=[share for _, share in _PAINTERS.values()]))
     canvas = np.zeros((*CANVAS, 3), np.float32)
     _PAINTERS[kind][0](rng, canvas)
     canvas += 2.5 * cloud(rng, (CANVAS[0] // 2, CANVAS[1] // 2), 0.8).repeat(2, 0).repeat(2, 1)[..., None]
     far = float(rng.uniform(4, 14) if kind in ("street", "park") else rng.uniform(1.0, 3.5))
-    tall = float(rng.uniform(5, 10) if kind in ("street", "park") else rng.uniform(2.6, 4.5))
+    tall = max(tall, float(rng.uniform(5, 10) if kind in ("street", "park") else rng.uniform(2.6, 4.5)))
 
     step = 2
     rays = camera.rays(step)

@@ -79,7 +79,7 @@ def hull_ring(reach: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return smooth[:, None] * direction + slope[:, None] * across
 
 
-@kernel
+@kernel(quick=True)
 def _settle(x, before, edges, length, stiffness, free, push, point, normal, ease, steps, damping):
     for _ in range(steps):
         for v in range(len(x)):

@@ -126,7 +126,7 @@ def generate(seed: int, casting: Casting | None = None, *, painted: bool = True)
         focal_length=camera.focal,
         vertices=body.astype(np.float32),
         joints=placed.keypoints,
-        keypoint_visibility=_visibility(camera, placed.keypoints, pixels),
+        keypoint_visibility=visible_keypoints(camera, placed.keypoints, pixels.depth, pixels.labels == OCCLUDER),
         body_mask=body_mask,
         clothed_mask=pixels.clothed,
         labels=pixels.labels,
@@ -150,13 +150,13 @@ def _painted(camera: Camera, scene: Scene, stream: Callable[[int], np.random.Gen
     key_share = float((lights.key_colour / (lights.key_colour + lights.sky)).mean() * lights.key @ -camera.down)
     background, backdrop = paint_backdrop(camera, stream(10), shadow, min(max(key_share, 0.0), 0.75))
     picture = render.compose(camera, scene, looks, lights, shadow, background)
-    return _through_lens(picture, stream(11)), backdrop
+    return through_lens(picture, stream(11)), backdrop
 
 
 def _second_person(camera: Camera, main: Placed, rng: np.random.Generator, casting: Casting) -> list[Piece]:
     """Another dressed person, hiding at most half of the first."""
     for _ in range(6):
-        placed, stance = staging.companion(camera, main, rng, casting)
+        placed, stance, _ = staging.companion(camera, main, rng, casting)
         if _hidden_share(camera, main, placed.wearer.vertices, staging.body_faces()) < MOST_HIDDEN:
             break
     return dress(placed.wearer, random_outfit(rng, stance.roomy), rng)
@@ -216,14 +216,18 @@ def _pixel_truth(camera: Camera, scene: Scene, alone: Scene) -> _PixelTruth:
     return _PixelTruth(labels, clothed, depth)
 
 
-def _visibility(camera: Camera, keypoints: np.ndarray, pixels: _PixelTruth) -> np.ndarray:
-    """(49,) bool; a visible keypoint lies inside the body, at most its limb's radius behind the surface."""
+def visible_keypoints(camera: Camera, keypoints: np.ndarray, depth: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """(49,) bool of keypoints (49, 3) in the camera frame: in the frame, and not hidden by anything but the person's
+    own nearby surface; a keypoint lies inside the body, at most its limb's radius behind the surface.
+
+    `depth` (H, W) metres of what is seen; `hidden` (H, W) bool where something is in front of the person.
+    """
     radius = np.array([next(r for r, parts in LIMB_RADII if any(p in name for p in parts)) for name in KEYPOINTS_49])
     pixel = np.floor(camera.project(keypoints)).astype(int)
     inside = ((pixel >= 0) & (pixel < [camera.width, camera.height])).all(1) & (keypoints[:, 2] > 0)
     j, i = pixel.clip(0, [camera.width - 1, camera.height - 1]).T
-    near = pixels.depth[i, j] > keypoints[:, 2] - radius
-    return inside & near & (pixels.labels[i, j] != OCCLUDER)
+    near = depth[i, j] > keypoints[:, 2] - radius
+    return inside & near & ~hidden[i, j]
 
 
 def _looseness(camera: Camera, alone: Scene, placed: Placed) -> tuple[float, dict[str, float]]:
@@ -243,7 +247,7 @@ def _looseness(camera: Camera, alone: Scene, placed: Placed) -> tuple[float, dic
     return float(off.mean()), by_label
 
 
-def _through_lens(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def through_lens(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Blur, sensor noise and JPEG compression: (H, W, 3) uint8."""
     soft = float(rng.choice([0.0, 0.5, 0.8], p=[0.4, 0.4, 0.2]))
     if soft:

@@ -59,7 +59,7 @@ def triangle_ids(camera: Camera, vertices: np.ndarray, faces: np.ndarray, scale:
     return ids
 
 
-@kernel
+@kernel(quick=True)
 def _gather(ids, height, width, scale, focal, faces, attributes, pixel, out, facing):
     """Interpolate attributes at covered pixels (flat indices `pixel`) into out (P, 11); facing: 1 for front faces."""
     cx, cy, f = 0.5 * scale * width, 0.5 * scale * height, focal * scale

@@ -76,7 +76,7 @@ def shadow_map(vertices: np.ndarray, faces: np.ndarray, light: np.ndarray) -> Sh
     return ShadowMap(depth.astype(np.float32), axes, centre, half)
 
 
-@kernel
+@kernel(quick=True)
 def _lit(points, axes, centre, half, depth, bias, radius, out):
     size = depth.shape[0]
     for k in range(len(points)):
@@ -115,7 +115,7 @@ def ambient_occlusion(depth: np.ndarray, covered: np.ndarray, scale: float) -> n
     return out
 
 
-@kernel
+@kernel(quick=True)
 def shade(colour, gloss, normal, sight, facing, lit, occlusion, lights, out):
     """Lit sRGB colours into out (N, 3).
 

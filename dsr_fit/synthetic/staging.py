@@ -201,8 +201,10 @@ def _framed(
     return placed, Camera(width, height, focal, rotation, _on_floor(placed.wearer.vertices, -rotation[:, 1]))
 
 
-def companion(camera: Camera, main: Placed, rng: np.random.Generator, casting: Casting) -> tuple[Placed, Stance]:
-    """A second person on the same floor, beside the first and slightly nearer or farther."""
+def companion(
+    camera: Camera, main: Placed, rng: np.random.Generator, casting: Casting
+) -> tuple[Placed, Stance, np.ndarray]:
+    """A second person on the same floor, beside the first and slightly nearer or farther, and its betas (10,)."""
     stance, betas = random_stance(rng, casting), rng.normal(size=10).astype(np.float32)
     right, towards = camera.rotation[:, 0], camera.rotation[:, 2]
     near = rng.uniform() < 0.35
@@ -212,7 +214,7 @@ def companion(camera: Camera, main: Placed, rng: np.random.Generator, casting: C
     cam_t = main.cam_t + beside * right + depth * towards
     body = place(stance, betas, camera.rotation, cam_t).wearer.vertices
     cam_t = cam_t + (float(camera.floor @ camera.down) - float((body @ camera.down).max())) * camera.down
-    return place(stance, betas, camera.rotation, cam_t), stance
+    return place(stance, betas, camera.rotation, cam_t), stance, betas
 
 
 def body_faces() -> np.ndarray:

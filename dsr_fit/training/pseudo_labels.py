@@ -26,6 +26,7 @@ from dsr_fit.io.spin_file import SCALE_PIXELS, FullCamera, SpinFile, read_spin
 from dsr_fit.joints import MIN_KEYPOINTS
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observe.batch import crop_camera_of
+from dsr_fit.observe.checks import MAX_CONFIDENCE
 
 LABEL_FOLDER = "grph_sequences"
 """Beside a `.npz`: DSR's label maps, `IMGNAME.png` in Graphonomy's colours."""
@@ -224,6 +225,12 @@ def _keypoints(file: SpinFile) -> np.ndarray:
     blocks = [np.zeros((len(file), 25, 3)) if file.openpose is None else file.openpose]
     blocks.append(np.zeros((len(file), 24, 3)) if file.part is None else file.part)
     keypoints = np.concatenate(blocks, 1)
+    too_sure = np.flatnonzero((keypoints[..., 2] > MAX_CONFIDENCE).any(1))
+    if len(too_sure):
+        raise InputError(
+            f"{file.path}: row {too_sure[0]} has a confidence of {np.nanmax(keypoints[too_sure[0], :, 2]):.6g}; "
+            f"0 to 1 work, and up to {MAX_CONFIDENCE:g} count as 1"
+        )
     keypoints[..., 2] = keypoints[..., 2].clip(0, 1)
     usable = np.isfinite(keypoints).all(2) & (keypoints[..., 2] > 0)
     return np.where(usable[..., None], keypoints, 0).astype(np.float32)
