@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +25,12 @@ from dsr_fit.gate.gate import Gate
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Observation
 
+PIXELS = 2e8
+"""Of the label maps that are unpacked at once: those of sixteen people in pictures of 12 megapixels."""
+
 
 class BatchFitter:
-    """Fits all people of a batch of images together."""
+    """Fits the people of a batch of images, so many together as there are images in a batch."""
 
     def __init__(self, settings: Settings, images: Path, overlays: Path | None = None) -> None:
         """`overlays`: folder for a picture of each fit."""
@@ -37,13 +44,9 @@ class BatchFitter:
     def __call__(self, batch: list[PersonObservation]) -> FittedBatch:
         """One row for each person, also for those who can't be fitted."""
         started = time.perf_counter()
-        present = [(number, one.found) for number, one in enumerate(batch) if one.found is not None]
-        outcomes: dict[int, FitResult | str] = {}
-        for start in range(0, len(present), self.settings.batch_size):
-            part = present[start : start + self.settings.batch_size]
-            fits = self._fit([(batch[number].imgname, found) for number, found in part])
-            outcomes |= {number: fit for (number, _), fit in zip(part, fits, strict=True)}
-        rows = [self._row(one, outcomes.get(number, one.reason)) for number, one in enumerate(batch)]
+        rows = []
+        for people in _groups(batch):
+            rows += [self._row(*pair) for pair in zip(people, self._outcomes(people), strict=True)]
         fitted = time.perf_counter()
         if self.overlays is not None:
             for row in rows:
@@ -52,21 +55,28 @@ class BatchFitter:
         timings = {name: sum(one.timings_s.get(name, 0.0) for one in batch) for name in ("detect", "parse")}
         return FittedBatch(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
 
-    def _fit(self, people: list[tuple[str, PackedObservation]]) -> list[FitResult | str]:
-        """A result for each (imgname, observation), or the reason why there is none."""
-        try:
-            outcomes = self.fitter.fit_each([self._observation(*person) for person in people])
-        except Exception as error:  # an image that is gone
-            if len(people) > 1:
-                return [outcome for person in people for outcome in self._fit([person])]
-            outcomes = [error]
-        return [one if isinstance(one, FitResult) else reason_of(one, self.images) for one in outcomes]
+    def _outcomes(self, people: list[PersonObservation]) -> list[FitResult | str]:
+        """A result for each person, or the reason why there is none."""
+        seen = list(self._observations(people))
+        present = [one for one in seen if isinstance(one, Observation)]
+        size = self.settings.batch_size
+        parts = (present[start : start + size] for start in range(0, len(present), size))
+        fits = iter([fit for part in parts for fit in self.fitter.fit_each(part)])
+        outcomes = [next(fits) if isinstance(one, Observation) else one for one in seen]
+        return [reason_of(one, self.images) if isinstance(one, Exception) else one for one in outcomes]
 
-    def _observation(self, imgname: str, found: PackedObservation) -> Observation:
-        """The observation, with its image only where the regressor needs it."""
-        if not self.fitter.regressor.needs_image:
-            return found.observation()
-        return replace(found.observation(), image=read_image(image_path(self.images, imgname))[0])
+    def _observations(self, people: list[PersonObservation]) -> Iterator[Observation | str]:
+        """Each person's observation, with the image only where the regressor needs it; or why there is none."""
+        image = cache(lambda imgname: read_image(image_path(self.images, imgname))[0])  # one for all of its people
+        for one in people:
+            if one.found is None:
+                yield one.reason
+                continue
+            try:
+                seen = one.found.observation()
+                yield replace(seen, image=image(one.imgname)) if self.fitter.regressor.needs_image else seen
+            except Exception as error:  # an image that is gone
+                yield reason_of(error, self.images)
 
     def _row(self, one: PersonObservation, outcome: FitResult | str) -> Row:
         named = one.named()
@@ -82,6 +92,22 @@ class BatchFitter:
             "body": np.array([self.body.name, self.body.sha256]),
             "num_vertices": self.body.num_vertices,
         }
+
+
+def _groups(batch: list[PersonObservation]) -> Iterator[list[PersonObservation]]:
+    """The people of a batch in parts that fit into memory, everybody of a picture in the same."""
+    group: list[PersonObservation] = []
+    pixels = 0
+    for _, members in groupby(batch, lambda one: one.imgname):
+        people = list(members)
+        more = sum(math.prod(one.found.image_size) for one in people if one.found is not None)
+        if group and pixels + more > PIXELS:
+            yield group
+            group, pixels = [], 0
+        group += people
+        pixels += more
+    if group:
+        yield group
 
 
 _OF_RESULT = (

@@ -149,9 +149,9 @@ class Perception:
             people = self._detector().detect(scene.image, inputs.bbox, count, min_height)
             if not people:
                 where, other = ("in the given --bbox", "another") if inputs.bbox is not None else ("in the image", "a")
-                tall = f", at least {min_height:g} of its height tall" if min_height else ""
+                who = f" who takes up {min_height:g} of its height (--min-height)" if min_height else ""
                 raise InputError(
-                    f"{scene.name}: nobody was found {where}{tall}; try {other} --bbox, or give --keypoints"
+                    f"{scene.name}: nobody was found {where}{who}; try {other} --bbox, or give --keypoints"
                 )
             return people
         if inputs.bbox is not None:
