@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +73,9 @@ class Observer:
         )
         people: list[PersonObservation] = []
         try:
-            for person in map(partial(self._packed, entry.imgname), count(), looks):
-                people.append(person)
+            for seen in looks:
+                people.append(self._packed(entry.imgname, len(people), seen))
+                del seen
         except Exception as error:  # whatever a damaged file does to a decoder, it must not end the run
             people.append(PersonObservation(entry.imgname, len(people), reason=reason_of(error, self.images)))
         return people

@@ -37,7 +37,7 @@ _NETWORKS = ("detector/finder", "detector/heavy", "parser/parser")
 
 @dataclass(frozen=True)
 class CachedSource:
-    """A source of images with a cache of perception's results; in images that name nobody, of the one most prominent."""
+    """Images with a cache of perception's results; of an image that names nobody, of its most prominent person."""
 
     source: Source
     cache: Path

@@ -23,9 +23,7 @@ MARGIN = 0.1
 """A mask must be so much surer than another's to win without regard to bones."""
 
 
-def own_pixels(
-    number: int, people: Sequence[Measured], shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray | None]:
+def own_pixels(number: int, people: Sequence[Measured], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
     """A person's (H, W) float32 mask without the others' pixels, and the (H, W) bool pixels of others, if any.
 
     Where two masks claim a pixel, the surer one has it; where both are sure, the person whose bones are nearer.
