@@ -35,6 +35,7 @@ from dsr_fit.dataset.run import Resources, fit_dataset, read_results
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import open_store
+from dsr_fit.dataset.sources import Entry, Person
 from dsr_fit.errors import InputError
 from dsr_fit.io.images import image_size, read_image
 from dsr_fit.joints import COCO_17_SLOTS
@@ -214,6 +215,14 @@ def test_an_annotation_of_another_image_fails_for_each_of_its_people(tmp_path: P
     assert {one.reason for one in found} == {
         "a.png is 30 x 20 pixels, its annotation says 640 x 480; is it another image?"
     }
+
+
+@pytest.mark.parametrize(("name", "words"), [("a.png", "no such image: a.png"), ("n" * 300, "File name too long")])
+def test_an_annotated_image_that_cannot_be_there_is_said(tmp_path: Path, name: str, words: str) -> None:
+    entry = Entry(name, (Person(0), Person(1)), size=(640, 480))
+    found = Observer(Settings(), tmp_path, Perception(object(), object()))(entry)  # type: ignore[arg-type]
+    assert [one.person for one in found] == [0, 1]
+    assert all(one.reason.startswith("no such image: ") and words in one.reason for one in found)
 
 
 def test_spin_rows_by_keypoints_or_by_box(tmp_path: Path) -> None:

@@ -137,7 +137,9 @@ def _spin(draw: random.Random) -> bytes:
         elif change == "narrow":
             columns[name] = column.astype("S") if column.dtype.kind == "U" else column.astype(np.float16)
         elif column.dtype.kind == "f" and column.size:
-            column.flat[[draw.randrange(column.size) for _ in range(draw.choice([1, 3, 40]))]] = draw.choice(LOSSES)
+            places = [draw.randrange(column.size) for _ in range(draw.choice([1, 3, 40]))]
+            with np.errstate(over="ignore"):  # half precision makes infinity of the largest
+                column.flat[places] = draw.choice(LOSSES)
         elif column.size:
             columns[name] = np.array([draw.choice([*NAMES, "gone.png", "", "/", "..", "a.png/x"]) for _ in column])
     file = io.BytesIO()

@@ -54,7 +54,7 @@ class Observer:
     def _named(self, entry: Entry, path: Path) -> Sequence[Person] | None:
         """Whom the source names in an image; None where the detector has to look."""
         if entry.people is not None:
-            if entry.size is not None and path.exists() and (size := image_size(path)) != entry.size:
+            if entry.size is not None and (size := image_size(path)) != entry.size:
                 said, has = (f"{width} x {height}" for width, height in (entry.size, size))
                 raise ValueError(f"{entry.imgname} is {has} pixels, its annotation says {said}; is it another image?")
             return entry.people

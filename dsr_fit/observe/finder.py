@@ -22,8 +22,8 @@ from dsr_fit.threads import one_torch_thread
 LOOK = 256
 """Pixels of the longer side of what the network sees at a time."""
 
-WIDE_LOOK = 160
-"""The same for a second look at pictures whose people are large: the network knows people up to some 250 pixels."""
+WIDE_LOOK, FINE_LOOK = 160, 512
+"""The same for second looks: for large people, since the network knows people up to 250 pixels, and for small ones."""
 
 MIN_CENTER = 0.05
 """Probability of a cell to be a person's centre from which on it is looked at."""
@@ -98,9 +98,11 @@ class PersonFinder:
         if best < CLEAR or any(one.score < CLEAR and max(one.box[2:]) > LARGE * longer for one in seen):
             seen += self.look(image, [whole], WIDE_LOOK)
             best = max(one.score for one in (*seen, _NOBODY))
+        if closely or best < CLEAR:
+            seen += self.look(image, [whole], FINE_LOOK)
         if closely or best < MIN_SCORE:
             windows = list(_windows_around(seen, longer))
-            if best < MIN_SCORE and not windows:
+            if not windows and not any(one.score > MIN_SCORE for one in seen):
                 windows = list(_grid(width, height, longer / 2))
             seen += self.look(image, windows)
         return distinct([one for one in seen if one.score > MIN_SCORE])

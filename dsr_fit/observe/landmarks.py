@@ -38,7 +38,11 @@ says 7 cells."""
 MIN_KEYPOINT = 0.2
 """Confidence of the finder's keypoints that place a region."""
 
-_SHOULDERS, _HIPS = (5, 6), (11, 12)
+TORSO_OF_NECK, TORSO_OF_SHOULDERS, LEGS_OF_TORSO = 1.8, 1.3, 1.7
+"""Of the mean body, for people who are cut off: shoulders to hips over nose to shoulders, and over the shoulders' width;
+hips to ankles over shoulders to hips."""
+
+_SHOULDERS, _HIPS, _LEGS, _NOSE = (5, 6), (11, 12), (13, 14, 15, 16), (0,)
 _GPU_BATCH = 32
 
 
@@ -68,20 +72,32 @@ class Region:
     def of_keypoints(cls, keypoints: np.ndarray, box: Box) -> Region:
         """Of (17, 3) COCO keypoints: about the mid-hip, as far as the farthest keypoint, along hips and shoulders.
 
-        Where hips or shoulders are not seen the box stands in for them.
+        Where the picture cuts a person off, the region reaches as far beyond as the body does: where no leg is seen it
+        is as wide as legs are long, where no hip is, hips are where shoulders and nose let expect them. Where they
+        are not seen either, the box stands in for everything.
         """
         seen = keypoints[:, 2] > MIN_KEYPOINT
-        x, y, width, height = box
-        middle = np.array([x + width / 2, y + height / 2])
-        hips, shoulders = (_middle(keypoints, seen, pair) for pair in (_HIPS, _SHOULDERS))
+        hips, shoulders, legs, nose = (_middle(keypoints, seen, which) for which in (_HIPS, _SHOULDERS, _LEGS, _NOSE))
+        up = np.array([0.0, -1.0])
+        if hips is None and shoulders is not None:
+            reach = 0.0 if nose is None else float(np.linalg.norm(nose - shoulders))
+            left, right = keypoints[list(_SHOULDERS), :2]
+            wide = float(np.linalg.norm(left - right)) if seen[list(_SHOULDERS)].all() else 0.0
+            if nose is not None and reach > 0:
+                up = up + (nose - shoulders) / reach  # heads are bent
+                up = up / max(float(np.linalg.norm(up)), 1e-6)
+            hips = shoulders - up * max(TORSO_OF_NECK * reach, TORSO_OF_SHOULDERS * wide)
+        elif hips is not None and shoulders is not None:
+            up = shoulders - hips
         if hips is None or not seen.any():
-            return cls((float(middle[0]), float(middle[1])), MARGIN * max(width, height, 1.0), 0.0)
+            x, y, width, height = box
+            return cls((x + width / 2, y + height / 2), MARGIN * max(width, height, 1.0), 0.0)
         gaps = np.linalg.norm(keypoints[seen, :2] - hips, axis=1)
-        farthest = keypoints[seen, :2][gaps.argmax()]
-        up = np.array([0.0, -1.0]) if shoulders is None else shoulders - hips
-        if np.linalg.norm(up) < 0.1 * gaps.max():  # seen along the spine
+        torso = 0.0 if shoulders is None else float(np.linalg.norm(shoulders - hips))
+        radius = max(float(gaps.max()), 0.0 if legs is not None else LEGS_OF_TORSO * torso)
+        if np.linalg.norm(up) < 0.1 * radius:  # seen along the spine
             up = np.array([0.0, -1.0])
-        return cls.of_circle(hips, farthest, up)
+        return cls.of_circle(hips, hips + (radius, 0), up)
 
     def differs(self, other: Region) -> bool:
         """Whether a look at one is not as good as a look at the other."""
@@ -96,9 +112,9 @@ SHIFT, SCALE, TURN = 0.1, 1.25, 20.0
 """A second look follows where the next region is off by more: in shares of the side, as a factor, in degrees."""
 
 
-def _middle(keypoints: np.ndarray, seen: np.ndarray, pair: tuple[int, int]) -> np.ndarray | None:
-    """(2,) mean of those of two keypoints that are seen, if any."""
-    chosen = [index for index in pair if seen[index]]
+def _middle(keypoints: np.ndarray, seen: np.ndarray, which: tuple[int, ...]) -> np.ndarray | None:
+    """(2,) mean of those of some keypoints that are seen, if any."""
+    chosen = [index for index in which if seen[index]]
     return keypoints[chosen, :2].mean(0) if chosen else None
 
 

@@ -1,7 +1,7 @@
 """Photos and drawings with annotated people, of several data sets' test images in COCO's format (Lin et al. 2014).
 
-Their keypoints are brought to COCO's 17 by name: AI Challenger has 14 without a face, MHP 16, PoseTrack 17 without eyes,
-JHMDB 15, Human-Art 17.
+Their keypoints are brought to COCO's 17 by name: AI Challenger has 14 without a face, MHP 16 and JHMDB 15 without one,
+PoseTrack 17 without eyes, Human-Art COCO's own.
 """
 
 from __future__ import annotations
