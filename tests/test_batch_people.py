@@ -24,12 +24,15 @@ from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset import fitting
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.observing import Observer
-from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation
+from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation, unpack_labels
 from dsr_fit.dataset.run import Resources, read_results, run
 from dsr_fit.dataset.settings import MIN_HEIGHT, Settings
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.evaluate.cached_source import photo_source
+from dsr_fit.fitting import together
+from dsr_fit.fitting.together import fit_people
 from dsr_fit.joints import empty_keypoints
+from dsr_fit.labels import OCCLUDER, OTHER_PERSON
 from dsr_fit.observation import Detection
 from dsr_fit.observe.perception import Perception
 
@@ -54,8 +57,10 @@ class _Crowd:
         self.people, self.looks, self.most_alive = people, [], 0
         self.masks: list[weakref.ref[np.ndarray]] = []
 
-    def detect(self, image: np.ndarray, *about: Any) -> Sequence[Detection]:
-        self.looks.append(about)
+    def detect(
+        self, image: np.ndarray, bbox: Any = None, count: int | None = None, min_height: float = 0.0
+    ) -> Sequence[Detection]:
+        self.looks.append((bbox, count, min_height))
         return _Taken(self)
 
     def complete(self, image: np.ndarray, given: Detection) -> Detection:
@@ -102,7 +107,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _observer(folder: Path, crowd: _Crowd, parser: _Parser | None = None, **settings: Any) -> Observer:
-    return Observer(Settings(**settings), folder, Perception(crowd, parser or _Parser()))
+    return Observer(replace(Settings(), **settings), folder, Perception(crowd, parser or _Parser()))
 
 
 def test_everybody_found_is_observed_in_one_look(folder: Path) -> None:
@@ -141,7 +146,7 @@ def test_the_settings_limit_who_is_looked_for(folder: Path) -> None:
 
 
 def test_who_is_looked_for_decides_results() -> None:
-    identities = [Settings(**each).identity() for each in ({}, {"max_people": 1}, {"min_height": 0.2})]
+    identities = [replace(Settings(), **each).identity() for each in ({}, {"max_people": 1}, {"min_height": 0.2})]
     assert len({json.dumps(each) for each in identities}) == 3
 
 
@@ -183,14 +188,13 @@ def test_everybody_of_a_picture_is_fitted_together(tmp_path: Path, monkeypatch: 
         for number, found in enumerate(people)
     ]
     fitter = BatchFitter(Settings(config=QUICK), tmp_path)
-    together: list[int] = []
-    fit_each = fitter.fitter.fit_each
+    pictures_of: list[Any] = []
 
-    def overheard(observations: list[Any]) -> list[Any]:
-        together.append(len(observations))
-        return fit_each(observations)
+    def overheard(fitter: Any, observations: list[Any], pictures: list[int], batch_size: int) -> list[Any]:
+        pictures_of.append(pictures)
+        return fit_people(fitter, observations, pictures, batch_size)
 
-    monkeypatch.setattr(fitter.fitter, "fit_each", overheard)
+    monkeypatch.setattr(fitting, "fit_people", overheard)
     rows = fitter(batch).rows
     assert [(row["imgname"], row["person"]) for row in rows] == [(one.imgname, one.person) for one in batch]
     assert [row["status"] for row in rows].index("failed") == 3
@@ -198,10 +202,41 @@ def test_everybody_of_a_picture_is_fitted_together(tmp_path: Path, monkeypatch: 
     width, height = seen[0].image_size
     monkeypatch.setattr(fitting, "PIXELS", 1.5 * width * height)
     again = fitter(batch).rows
-    assert together == [4, 2, 1, 1]
+    assert pictures_of == [[0, 0, 1, 2], [0, 0], [0], [0]]
     for row, other in zip(rows, again, strict=True):
         for name in ("joints", "betas", "cam_t"):
-            np.testing.assert_array_equal(row.get(name), other.get(name))
+            assert str(row.get(name)) == str(other.get(name))
+
+
+def test_rows_hold_the_label_map_of_the_last_fit(tmp_path: Path) -> None:
+    """Who stands before the other is labelled as an other person, and turns out to be an occluder."""
+    far, near = (observe(posed(number)) for number in range(2))
+    labels = np.where(near.labels > 0, OTHER_PERSON, far.labels).astype(np.uint8)
+    batch = [
+        PersonObservation("a.png", number, found=PackedObservation.of(one))
+        for number, one in enumerate((replace(far, labels=labels), replace(near, focal_length=0.8 * near.focal_length)))
+    ]
+    first, second = BatchFitter(Settings(config=QUICK), tmp_path)(batch).rows
+    hidden = unpack_labels(first["labels"]) == OCCLUDER
+    assert (hidden & (labels == OTHER_PERSON)).sum() > 0.5 * (labels == OTHER_PERSON).sum()
+    np.testing.assert_array_equal(unpack_labels(second["labels"]), near.labels)
+
+
+def test_a_picture_that_cannot_be_fitted_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = PackedObservation.of(observe(posed()))
+    batch = [PersonObservation(name, number, found=found) for name in ("a.png", "b.png") for number in range(2)]
+
+    def fails(people: Sequence[Any], renderer: Any) -> Any:
+        calls.append(len(people))
+        if len(calls) % 3:  # the first picture, alone too
+            raise ValueError("no depth")
+        return [None] * len(people)
+
+    calls: list[int] = []
+    monkeypatch.setattr(together, "observed_anew", fails)
+    rows = BatchFitter(Settings(config=QUICK), tmp_path)(batch).rows
+    assert [(row["imgname"], row.get("reason")) for row in rows[:2]] == [("a.png", "no depth")] * 2
+    assert [(row["imgname"], row["status"]) for row in rows[2:]] == [("b.png", "unjudged")] * 2
 
 
 # --- The command ----------------------------------------------------------------------------------

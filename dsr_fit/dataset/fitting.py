@@ -17,10 +17,11 @@ import torch
 from dsr_fit.dataset.names import image_path
 from dsr_fit.dataset.observing import reason_of
 from dsr_fit.dataset.overlays import draw_overlay
-from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation
+from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation, pack_labels
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.fitting.result import FitResult
+from dsr_fit.fitting.together import fit_people
 from dsr_fit.gate.gate import Gate
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Observation
@@ -44,9 +45,7 @@ class BatchFitter:
     def __call__(self, batch: list[PersonObservation]) -> FittedBatch:
         """One row for each person, also for those who can't be fitted."""
         started = time.perf_counter()
-        rows = []
-        for people in _groups(batch):
-            rows += [self._row(*pair) for pair in zip(people, self._outcomes(people), strict=True)]
+        rows = [self._row(*pair) for people in _groups(batch) for pair in self._fitted(people)]
         fitted = time.perf_counter()
         if self.overlays is not None:
             for row in rows:
@@ -55,15 +54,30 @@ class BatchFitter:
         timings = {name: sum(one.timings_s.get(name, 0.0) for one in batch) for name in ("detect", "parse")}
         return FittedBatch(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
 
-    def _outcomes(self, people: list[PersonObservation]) -> list[FitResult | str]:
-        """A result for each person, or the reason why there is none."""
+    def _fitted(self, people: list[PersonObservation]) -> Iterator[tuple[PersonObservation, FitResult | str]]:
+        """Each person, with the label map that the fit saw, and the fit or the reason why there is none."""
         seen = list(self._observations(people))
-        present = [one for one in seen if isinstance(one, Observation)]
-        size = self.settings.batch_size
-        parts = (present[start : start + size] for start in range(0, len(present), size))
-        fits = iter([fit for part in parts for fit in self.fitter.fit_each(part)])
-        outcomes = [next(fits) if isinstance(one, Observation) else one for one in seen]
-        return [reason_of(one, self.images) if isinstance(one, Exception) else one for one in outcomes]
+        pairs = zip(people, seen, strict=True)
+        fits = iter(self._fits([(one.imgname, each) for one, each in pairs if isinstance(each, Observation)]))
+        for one, observation in zip(people, seen, strict=True):
+            outcome = next(fits) if isinstance(observation, Observation) else observation
+            if isinstance(outcome, Exception):
+                outcome = reason_of(outcome, self.images)
+            elif isinstance(outcome, FitResult) and outcome.observation is not observation and one.found is not None:
+                found = replace(one.found, labels=pack_labels(outcome.observation.labels))
+                one = replace(one, found=found)
+            yield one, outcome
+
+    def _fits(self, seen: list[tuple[str, Observation]]) -> list[FitResult | Exception]:
+        """The fit of each (imgname, observation), with regard to the others in the picture; or why there is none."""
+        pictures = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in seen))}
+        numbers = [pictures[name] for name, _ in seen]
+        try:
+            return fit_people(self.fitter, [each for _, each in seen], numbers, self.settings.batch_size)
+        except Exception as error:  # one picture must not cost the others their fits
+            if len(pictures) == 1:
+                return [error] * len(seen)
+            return [fit for name in pictures for fit in self._fits([pair for pair in seen if pair[0] == name])]
 
     def _observations(self, people: list[PersonObservation]) -> Iterator[Observation | str]:
         """Each person's observation, with the image only where the regressor needs it; or why there is none."""
