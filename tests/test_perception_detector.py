@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -259,3 +260,30 @@ def test_a_part_of_a_person_is_nobody_and_a_child_before_a_person_is_somebody() 
     free = replace(person, measured=_measured(points, region, np.where(leg > 0, 0, whole)))
     assert detection._distinct([free, part]) == [free, part]
     assert detection._distinct([person, person]) == [person]
+
+
+def test_who_lies_is_as_large_as_who_stands(detector: PersonDetector, photo: np.ndarray) -> None:
+    """The person of the photo takes up most of its height; lying, a third of that of a picture as high."""
+    lying = np.full((photo.shape[0], photo.shape[0], 3), 190, np.uint8)
+    turned = np.rot90(photo)
+    lying[-turned.shape[0] :] = turned
+    (person,) = detector.detect(lying)
+    box = keypoint_box(person.keypoints)
+    assert box[3] < 0.5 * len(lying) < box[2]
+    assert len(detector.detect(lying, min_height=0.5)) == 1
+
+
+def test_masks_of_a_crowd_are_drawn_one_at_a_time(detector: PersonDetector, photo: np.ndarray) -> None:
+    """In a large picture each takes 5 bytes a pixel."""
+    row = np.concatenate([photo] * 3, axis=1)
+    crowd = np.asarray(Image.fromarray(row).resize((3 * photo.shape[1] * 2, photo.shape[0] * 2)))
+    people = detector.detect(crowd)
+    assert len(people) == 3
+    tracemalloc.start()
+    for person in people:
+        assert person.person_mask is not None
+        del person
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    mask = 4 * crowd.shape[0] * crowd.shape[1]
+    assert mask < peak < 2.9 * mask

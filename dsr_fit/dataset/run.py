@@ -42,7 +42,8 @@ class Resources:
     address: str | None = None
     """Of a Ray cluster; None starts one on this machine."""
     timeout_s: float = 300.0
-    """Time limit for each person, once for observing and once for the fit, with the engine `local`."""
+    """Time limit with the engine `local`: to observe an image, times the people whom the source names in it; to fit a
+    batch, times its people."""
 
     def counts(self, device: str) -> tuple[int, int]:
         """Processes that observe, and that fit."""
