@@ -45,7 +45,7 @@ for _left, _right in LEFT_RIGHT_PAIRS:
 
 def shows_person(labels: np.ndarray) -> np.ndarray:
     """Bool, of any shape: where this person is seen, whatever it wears."""
-    return (labels > 0) & (labels < len(LABELS))
+    return np.asarray((labels > 0) & (labels < len(LABELS)))
 
 
 ATR_LABELS: tuple[str, ...] = (

@@ -34,7 +34,7 @@ def observations() -> list[Observation]:
 
 def smpl_settings(folder: Path, config: FitConfig = QUICK) -> Settings:
     """A body of SMPL's shapes and a semantic prior for it."""
-    np.savez(folder / "smpl.npz", **synthetic_smpl())
+    np.savez(folder / "smpl.npz", **synthetic_smpl())  # type: ignore[arg-type]
     np.save(folder / "prior.npy", np.random.default_rng(0).uniform(0.1, 1, (13776, 20)))
     return Settings(
         config, body=str(folder / "smpl.npz"), regressor="kinematic", semantic_prior=folder / "prior.npy"

@@ -109,7 +109,7 @@ def stand_in_rounds(tmp_path: Path, works: Works, monkeypatch: pytest.MonkeyPatc
         for kind in ("photos", "cases"):
             names = {column.value for columns in COLUMNS.values() for column in columns if column.kind == kind}
             values = {name: numbers.normal(size=PEOPLE) for name in sorted(names)}
-            np.savez(out / f"{kind}.npz", name=np.arange(PEOPLE).astype(str), **values)
+            np.savez(out / f"{kind}.npz", name=np.arange(PEOPLE).astype(str), **values)  # type: ignore[arg-type]
         works.end()
 
     def train(settings: TrainSettings) -> Path:

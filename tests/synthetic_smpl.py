@@ -77,7 +77,7 @@ def chumpy_stand_in() -> Iterator[type]:
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> Path:
-    np.savez(path, **arrays)
+    np.savez(path, **arrays)  # type: ignore[arg-type]
     return path
 
 

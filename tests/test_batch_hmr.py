@@ -30,7 +30,7 @@ QUICK = FitConfig(
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("licensed")
-    np.savez(folder / "smpl.npz", **synthetic_smpl())
+    np.savez(folder / "smpl.npz", **synthetic_smpl())  # type: ignore[arg-type]
     torch.manual_seed(0)
     weights = {name: value for name, value in Hmr().state_dict().items() if ".init_" not in name}
     torch.save({"model": hmr_files.flat(weights)}, folder / "spin.pt")

@@ -467,8 +467,10 @@ def test_overlays_are_those_of_the_rows(tmp_path: Path) -> None:
 
 def _pixel_change(before: bytes, after: bytes) -> float:
     """Mean difference of two pictures, in grey levels."""
-    pictures = [cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_GRAYSCALE) for each in (before, after)]
-    return float(np.abs(np.subtract(*pictures, dtype=np.int16)).mean())
+    one, other = (cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_GRAYSCALE) for each in (before, after))
+    assert one is not None
+    assert other is not None
+    return float(np.abs(np.subtract(one, other, dtype=np.int16)).mean())
 
 
 def test_images_of_one_name_have_overlays_of_their_own(tmp_path: Path) -> None:

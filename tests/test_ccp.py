@@ -303,6 +303,7 @@ def test_real_maps_keep_skin_skin_and_clothes_clothes(shared_dir: Path) -> None:
     carried = [TAGS.index(tag) for tag in ("null", "bag", "purse", "wallet", "accessories", "hat")]
     for number in ccp.photo_numbers(folder, "train")[::100]:
         tags = cv2.imread(str(folder / "labels" / f"{number}.png"), cv2.IMREAD_UNCHANGED)
+        assert tags is not None
         labels = ccp.read_annotation(folder, number, empty_keypoints())
         assert labels.shape == tags.shape
         assert labels.dtype == np.uint8

@@ -358,7 +358,7 @@ def test_rendered_people_of_whom_nothing_is_seen_are_an_error(tmp_path: Path) ->
 
 
 def test_rendered_people_teach_other_bodies_no_parameters(cases: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "smpl.npz", **synthetic_smpl())
+    np.savez(tmp_path / "smpl.npz", **synthetic_smpl())  # type: ignore[arg-type]
     people = read_rendered_people(cases, load_body(tmp_path / "smpl.npz"))
     assert not people.has_body.any()
     assert not people.full_pose.any()
@@ -371,7 +371,7 @@ def test_rendered_people_teach_other_bodies_no_parameters(cases: Path, tmp_path:
 def test_what_was_learnt_is_a_regressor(people: PseudoLabels, tmp_path: Path) -> None:
     """A ResNet-50 after a step, written by SPIN's names and read without running code; it says of a person in a fit
     what it said of the crop in training."""
-    np.savez(tmp_path / "smpl.npz", **synthetic_smpl())
+    np.savez(tmp_path / "smpl.npz", **synthetic_smpl())  # type: ignore[arg-type]
     body = load_body(tmp_path / "smpl.npz")
     torch.manual_seed(0)
     weights = LossWeights(dsr_mc=0, dsr_c=0)

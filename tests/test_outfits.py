@@ -82,7 +82,7 @@ def wardrobes() -> dict[str, np.ndarray]:
 
 def test_each_image_gets_its_own_wardrobe(tmp_path: Path) -> None:
     arrays, arms = wardrobes(), on_arms(open_body())
-    np.savez(tmp_path / "prior.npz", **arrays)
+    np.savez(tmp_path / "prior.npz", **arrays)  # type: ignore[arg-type]
     prior = load_semantic_prior(open_body(), tmp_path / "prior.npz")
     images = [
         shown(dress=20, leftLeg=3, rightLeg=3, leftArm=3, rightArm=3),
@@ -109,7 +109,7 @@ def test_each_image_gets_its_own_wardrobe(tmp_path: Path) -> None:
 def test_wardrobes_of_another_shape_are_refused(tmp_path: Path, name: str) -> None:
     arrays = wardrobes()
     arrays[name] = arrays[name][:, :-1]
-    np.savez(tmp_path / "prior.npz", **arrays)
+    np.savez(tmp_path / "prior.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=f"`{name}` has shape"):
         load_semantic_prior(open_body(), tmp_path / "prior.npz")
 

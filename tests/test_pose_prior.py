@@ -150,6 +150,6 @@ def test_swing_and_twist_compose_to_the_rotation() -> None:
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    np.savez(tmp_path / "other.npz", **{name: np.zeros(shape) for name, shape in shapes.items()})
+    np.savez(tmp_path / "other.npz", **{name: np.zeros(shape) for name, shape in shapes.items()})  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"other\.npz: not a pose prior"):
         read_pose_prior(tmp_path / "other.npz")

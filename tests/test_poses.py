@@ -25,7 +25,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 def test_held_out_is_given_per_pose(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
-    np.savez(tmp_path / "poses.npz", **arrays)
+    np.savez(tmp_path / "poses.npz", **arrays)  # type: ignore[arg-type]
     poses = load_poses(tmp_path / "poses.npz")
     assert poses.held_out.tolist() == [False, True, True]
     assert poses.full_pose.dtype == np.float32
@@ -45,7 +45,7 @@ def test_held_out_is_given_per_pose(tmp_path: Path, arrays: dict[str, np.ndarray
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], name: str, value: np.ndarray) -> None:
-    np.savez(tmp_path / "poses.npz", **(arrays | {name: value}))
+    np.savez(tmp_path / "poses.npz", **(arrays | {name: value}))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"poses\.npz"):
         load_poses(tmp_path / "poses.npz")
 

@@ -46,14 +46,14 @@ def write_scan(path: Path, suffix: str = ".ply") -> None:
     posed = open_body()(*(torch.from_numpy(values[name])[None] for name in values))
     faces = open_body().faces.numpy()
     trimesh.Trimesh(posed.vertices()[0].numpy(), faces, process=False).export(path.with_suffix(suffix))
-    np.savez(path, **values, labels=worn())
+    np.savez(path, **values, labels=worn())  # type: ignore[arg-type]
 
 
 def test_renders_and_scans_become_a_prior_that_a_fit_takes(tmp_path: Path, capfd: Capture) -> None:
     data, truth = tmp_path / "data", person(1)
     (data / "scans").mkdir(parents=True)
     seen = observe(truth)
-    np.savez(data / "render.npz", **parameters(), focal_length=np.float32(seen.focal_length))
+    np.savez(data / "render.npz", **parameters(), focal_length=np.float32(seen.focal_length))  # type: ignore[arg-type]
     write_labels(data / "render.png", seen.labels)
     write_scan(data / "scans" / "scan.npz")
     out = tmp_path / "[bold]prior :dog:.npz"
@@ -76,7 +76,7 @@ def test_renders_and_scans_become_a_prior_that_a_fit_takes(tmp_path: Path, capfd
 def test_a_fits_own_file_is_a_render(tmp_path: Path) -> None:
     seen = observe(person(1))
     np.savez(
-        tmp_path / "mesh.npz", **parameters(), focal_length=seen.focal_length, labels=seen.labels,
+        tmp_path / "mesh.npz", **parameters(), focal_length=seen.focal_length, labels=seen.labels,  # type: ignore[arg-type]
         principal_point=np.array(seen.principal_point), image_size=np.array(seen.image_size),
     )  # fmt: skip
     (tmp_path / "mesh.png").write_text("an overlay is no label map")
@@ -137,17 +137,17 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("empty", "lacking", "size", "alone", "nomap", "counts", "mesh", "apart", "nobody"):
         Path(name).mkdir()
     full = parameters()
-    np.savez("lacking/a.npz", **{key: value for key, value in full.items() if key != "betas"})
-    np.savez("size/a.npz", **(full | {"betas": np.zeros(9)}))
-    np.savez("alone/a.npz", **full)
-    np.savez("nomap/a.npz", **full, focal_length=400)
+    np.savez("lacking/a.npz", **{key: value for key, value in full.items() if key != "betas"})  # type: ignore[arg-type]
+    np.savez("size/a.npz", **(full | {"betas": np.zeros(9)}))  # type: ignore[arg-type]
+    np.savez("alone/a.npz", **full)  # type: ignore[arg-type]
+    np.savez("nomap/a.npz", **full, focal_length=400)  # type: ignore[arg-type]
     for name in ("counts", "apart"):
         write_scan(Path(name) / "a.npz")
-    np.savez("counts/a.npz", **parameters(cam_t=False), labels=worn()[1:])
-    np.savez("apart/a.npz", **(parameters(cam_t=False) | {"cam_t": np.array([0, 50, 0])}), labels=worn())
-    np.savez("mesh/a.npz", **full)
+    np.savez("counts/a.npz", **parameters(cam_t=False), labels=worn()[1:])  # type: ignore[arg-type]
+    np.savez("apart/a.npz", **(parameters(cam_t=False) | {"cam_t": np.array([0, 50, 0])}), labels=worn())  # type: ignore[arg-type]
+    np.savez("mesh/a.npz", **full)  # type: ignore[arg-type]
     Path("mesh/a.obj").write_bytes(b"f 1 2 3\nv 1\n")
-    np.savez("nobody/a.npz", **full, focal_length=400, labels=np.zeros((HEIGHT, WIDTH), np.uint8))
+    np.savez("nobody/a.npz", **full, focal_length=400, labels=np.zeros((HEIGHT, WIDTH), np.uint8))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("folders")

@@ -84,7 +84,7 @@ def main() -> None:
     path = arguments.out / "body.npz"
     shift = np.array([offsets.get(name, (0, 0, 0)) for name in BODY_25], np.float32)
     arrays = body_file(space, faces, weights, mirror, joints, keypoints)
-    np.savez_compressed(path, **arrays, keypoint_offsets=shift)
+    np.savez_compressed(path, **arrays, keypoint_offsets=shift)  # type: ignore[arg-type]
     report = {
         "anny_version": importlib.metadata.version("anny"), "seed": arguments.seed,
         "samples": TRAIN, "held_out": HELD_OUT, "calibrated": bool(arguments.keypoint_offsets),

@@ -40,7 +40,7 @@ def round_of(
     used = [view for view in views if view is not None]
     arrays = {**learn(used, body), "photos": np.array(len(used))}
     with replacing(out) as path:
-        np.savez_compressed(path, **arrays)
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
     print(f"wrote {out}: {len(used)} of {len(numbers)} photos", flush=True)
     return arrays
 

@@ -144,7 +144,7 @@ def refer(folder: Path, heavy: Path | None) -> None:
     """`reference.npz` beside the pictures."""
     import mediapipe
 
-    models = Path(mediapipe.__file__).parent / "modules" / "pose_landmark"
+    models = Path(str(mediapipe.__file__)).parent / "modules" / "pose_landmark"
     if heavy is not None and not (models / "pose_landmark_heavy.tflite").exists():
         shutil.copy(heavy, models / "pose_landmark_heavy.tflite")
     rows: dict[str, list[np.ndarray]] = {}
@@ -158,7 +158,7 @@ def refer(folder: Path, heavy: Path | None) -> None:
     np.savez_compressed(
         folder / "reference.npz",
         names=np.array([f"{name}.jpg" for name in RECIPES]),
-        **{key: np.stack(row) for key, row in rows.items()},
+        **{key: np.stack(row) for key, row in rows.items()},  # type: ignore[arg-type]
     )
 
 

@@ -90,7 +90,7 @@ def worst(found: dict[str, Any], cases: Path, path: Path) -> list[int]:
             for vertices in (parameters.pose(fitter.body).vertices()[0], torch.from_numpy(case.vertices)):
                 colours, alpha = shaded(fitter.renderer, vertices, intrinsics, side)
                 colours, alpha = colours[:height, :width], 0.85 * alpha[:height, :width]
-                pictures.append(case.image * (1 - alpha) + colours * alpha)
+                pictures.append((case.image * (1 - alpha) + colours * alpha).astype(np.float32))
         scale = 260 / height
         small = [cv2.resize(each, (round(width * scale), 260), interpolation=cv2.INTER_AREA) for each in pictures]
         columns.append(np.concatenate(small, 0))

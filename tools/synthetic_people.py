@@ -105,5 +105,5 @@ def write_shard(folder: Path, first_seed: int) -> bool:
     cases = (generate(first_seed + k, cast, painted=painted) for k in range(SHARD))
     rows = [record(case, observer) for case in cases if case.keypoint_visibility.sum() >= 8]
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+        np.savez_compressed(file, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})  # type: ignore[arg-type]
     return True

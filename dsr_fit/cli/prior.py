@@ -66,7 +66,7 @@ def build(arguments: BuildArguments) -> None:
 
     arrays = learn(views(), body)
     with replacing(arguments.out) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     seen = arrays["observations"]
     sys.stdout.write(  # paths as they are, whatever rich would make of brackets and colons
         f"{arguments.out}: {counted} views of {len(paths)} files; a vertex was seen {np.median(seen):.0f} times "

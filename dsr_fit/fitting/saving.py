@@ -93,7 +93,7 @@ def _written(out: Path, result: FitResult) -> Iterator[None]:
     """A file of `BESIDE_MESH`, written at once and given its name at the block's end."""
     with replacing(out) as path:
         if path.suffix == ".npz":
-            np.savez_compressed(path, **arrays(result))
+            np.savez_compressed(path, **arrays(result))  # type: ignore[arg-type]
         elif path.suffix == ".png":
             started = time.perf_counter()
             Image.fromarray(result.overlay()).save(path, compress_level=1)

@@ -21,7 +21,7 @@ from dsr_fit.errors import InputError
 try:
     from numpy._core.multiarray import _reconstruct, scalar  # pyright: ignore[reportAttributeAccessIssue]
 except ImportError:  # numpy 1
-    from numpy.core.multiarray import _reconstruct, scalar  # pyright: ignore[reportAttributeAccessIssue]
+    from numpy.core.multiarray import _reconstruct, scalar  # type: ignore[assignment]
 
 
 class _Inert:

@@ -31,7 +31,7 @@ def write_case(folder: Path, case: ClothedCase) -> None:
     packed = {name: np.packbits(getattr(case, name)) for name in _MASKS}
     tags = json.dumps({name: getattr(case, name) for name in _TAGS})
     with replacing(folder / f"{stem}.npz") as path:
-        np.savez(path, **arrays, **packed, tags=np.array(tags))
+        np.savez(path, **arrays, **packed, tags=np.array(tags))  # type: ignore[arg-type]
 
 
 def write_cases(folder: Path, seeds: Iterable[int]) -> None:

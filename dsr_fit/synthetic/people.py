@@ -255,4 +255,6 @@ def through_lens(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     noise = rng.normal(0, rng.uniform(0.5, 3.5), picture.shape).astype(np.float32)
     noisy = (picture + noise).clip(0, 255).round().astype(np.uint8)
     _, packed = cv2.imencode(".jpg", noisy[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(78, 97))])
-    return np.ascontiguousarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1])
+    seen = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+    assert seen is not None
+    return np.ascontiguousarray(seen[..., ::-1])

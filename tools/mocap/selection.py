@@ -36,8 +36,8 @@ def implausible(pose: np.ndarray) -> dict[str, np.ndarray]:
     reasons: dict[str, np.ndarray] = {}
     for joint in ("knee", "elbow"):
         bends, strays = zip(*(hinge_angles(pose, side, joint) for side in SIDES), strict=True)
-        reasons[f"{joint} hyperextended"] = (np.stack(bends) < -HYPEREXTENSION).any(0)
-        reasons[f"{joint} bent sideways"] = (np.stack(strays) > SIDEWAYS).any(0)
+        reasons[f"{joint} hyperextended"] = np.any(np.stack(bends) < -HYPEREXTENSION, axis=0)
+        reasons[f"{joint} bent sideways"] = np.any(np.stack(strays) > SIDEWAYS, axis=0)
     angle = np.rad2deg(np.linalg.norm(pose, axis=2))
     for name, most in MOST.items():
         joints = [JOINT[each] for each in (name, f"left_{name}", f"right_{name}") if each in JOINT]

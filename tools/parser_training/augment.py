@@ -51,9 +51,9 @@ def augmented(photos: Sequence[Photo], index: int, size: int, rng: np.random.Gen
         sample.classes = MIRRORED_LABELS[sample.classes]
         sample.points = sample.points[MIRRORED_POINTS]
     if rng.random() < 0.35:
-        paste_person(sample, photos[rng.integers(len(photos))], rng)
+        paste_person(sample, photos[int(rng.integers(len(photos)))], rng)
     if rng.random() < 0.5:
-        paste_thing(sample, photos[rng.integers(len(photos))], rng)
+        paste_thing(sample, photos[int(rng.integers(len(photos)))], rng)
     if rng.random() < 0.15:
         _cut_by_frame(sample, rng)
     _disturb_hints(sample, rng)
@@ -241,5 +241,6 @@ def _photographed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     picture = colours.clip(0, 255).astype(np.uint8)
     if rng.random() < 0.25:
         quality = int(rng.integers(20, 85))
-        picture = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        picture = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
     return picture
