@@ -1,7 +1,8 @@
-"""One picture of several people's fits: the photo, all bodies over it, and the group from its side and from above."""
+"""One picture of several people's fits: photo, all bodies over it, each from the side, and the group from above."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Placed:
 
 
 def draw_group(image: np.ndarray, bodies: Sequence[Placed], faces: np.ndarray, focal: float) -> np.ndarray:
-    """(h, w, 3) uint8 RGB: the (H, W, 3) photo, the bodies over it, and both views of the group, side by side.
+    """(h, w, 3) uint8 RGB: the (H, W, 3) photo, the bodies over it, each from the photo's left, and the group from above.
 
     `focal` is the image's own, in pixels; bodies are told apart by colour, in their order.
     """
@@ -56,27 +57,42 @@ def draw_group(image: np.ndarray, bodies: Sequence[Placed], faces: np.ndarray, f
     colours, covered = scene.drawn([one.vertices for one in bodies], cameras, shape)
     overlay = photo * (1 - 0.85 * covered) + colours * 0.85
     together = [one.under(focal, (width / 2, height / 2)) for one in bodies]
-    middle = (np.max([each.max(0) for each in together], 0) + np.min([each.min(0) for each in together], 0)) / 2
-    views = [
-        _seen(scene, [(each - middle) @ turn.T for each in together], shape[0]) for turn in (FROM_RIGHT, FROM_ABOVE)
-    ]
+    aside = [_cell(scene, [each], FROM_LEFT, shape[0] // columns(len(bodies))) for each in together]
+    views = [_grid(aside, shape[0]), _cell(scene, together, FROM_ABOVE, shape[0])]
     return np.concatenate([photo, overlay, *views], 1).clip(0, 255).astype(np.uint8)
 
 
-FROM_RIGHT = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]], np.float32)
-"""The photo's right side is nearest; what was near the camera is on the right."""
+FROM_LEFT = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]], np.float32)
+"""The photo's left is nearest, and what was near the camera is on the right."""
 
 FROM_ABOVE = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)
-"""The photo's upper side is nearest; what was near the camera is below."""
+"""What was up is nearest, and what was near the camera is below."""
 
 
-def _seen(scene: _Scene, bodies: Sequence[np.ndarray], side: int) -> np.ndarray:
-    """(side, side, 3) of bodies about the origin, from far enough to see all of them."""
-    extent = 2 * max(float(np.abs(each[:, :2]).max()) for each in bodies)
-    near = min(float(each[:, 2].min()) for each in bodies)
+def columns(count: int) -> int:
+    """Of the square grid with room for so many."""
+    return math.ceil(math.sqrt(count))
+
+
+def _grid(cells: Sequence[np.ndarray], side: int) -> np.ndarray:
+    """(side, side, 3) of square cells, row by row."""
+    paper = np.full((side, side, 3), PAPER, np.float32)
+    across, size = columns(len(cells)), len(cells[0])
+    for number, cell in enumerate(cells):
+        y, x = size * (number // across), size * (number % across)
+        paper[y : y + size, x : x + size] = cell
+    return paper
+
+
+def _cell(scene: _Scene, bodies: Sequence[np.ndarray], turn: np.ndarray, side: int) -> np.ndarray:
+    """(side, side, 3) of bodies turned about their middle, from far enough to see all of them."""
+    middle = (np.max([each.max(0) for each in bodies], 0) + np.min([each.min(0) for each in bodies], 0)) / 2
+    turned = [(each - middle) @ turn.T for each in bodies]
+    extent = 2 * max(float(np.abs(each[:, :2]).max()) for each in turned)
+    near = min(float(each[:, 2].min()) for each in turned)
     away = np.array([0, 0, 4 * extent - near], np.float32)
     camera = np.array([0.9 * 4 * side, 0.9 * 4 * side, side / 2, side / 2])
-    colours, covered = scene.drawn([each + away for each in bodies], [camera] * len(bodies), (side, side))
+    colours, covered = scene.drawn([each + away for each in turned], [camera] * len(bodies), (side, side))
     return PAPER * (1 - covered) + colours
 
 
