@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from dsr_fit.observe.perception import Perception
 
 BATCH_SIZE = 16
-"""Images fitted together."""
+"""Images of a batch, and people fitted together."""
+
+MIN_HEIGHT = 0.1
+"""Of people worth a fit, as a share of the picture's height. Smaller ones are mostly background: each costs as much as
+a large one, and shows too little to be fitted well."""
 
 SHARD_SIZE = 64
 """Batches in a shard."""
@@ -39,6 +43,10 @@ class Settings(ModelFiles):
     focal: float | None = None
     """Pixels, of all images; None: from EXIF, else each image's diagonal."""
     device: Literal["cpu", "cuda"] = "cpu"
+    max_people: int | None = None
+    """Of an image whose people the source doesn't name, the most prominent so many; None: all."""
+    min_height: float = MIN_HEIGHT
+    """Of the people of such an image, standing or lying, as a share of its height."""
     batch_size: int = BATCH_SIZE
     overlays: bool = False
     """Also write a picture of each fit; doesn't change the results."""
@@ -91,6 +99,8 @@ class Settings(ModelFiles):
             "camera": self.camera,
             "focal": self.focal,
             "device": self.device,
+            "max_people": self.max_people,
+            "min_height": self.min_height,
             "files": {name: sha256(path) if path else "shipped" for name, path in files.items()},
             "shipped": _shipped_hashes(),
             "packages": {"dsr-fit": version("dsr-fit")},

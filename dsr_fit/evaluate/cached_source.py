@@ -35,7 +35,7 @@ _NETWORKS = ("detector/finder", "detector/heavy", "detector/full", "parser/parse
 
 @dataclass(frozen=True)
 class CachedSource:
-    """A source of images with a cache of perception's results."""
+    """Images with a cache of perception's results; of an image that names nobody, of its most prominent person."""
 
     source: Source
     cache: Path
@@ -47,6 +47,7 @@ class CachedSource:
         self, settings: Settings, out: Path, resources: Resources | None = None, report: Report | None = None
     ) -> Iterator[Row]:
         """Fit everyone and yield all rows; an interrupted run is resumed. See `dsr_fit.dataset.run.run`."""
+        settings = _of_one_person(settings)
         for _ in run(self.source, out, settings, resources, observe=self.observer(settings), report=report):
             pass
         return read_results(out)
@@ -67,6 +68,7 @@ class CachedSource:
 
     def observer(self, settings: Settings) -> WorkFactory:
         """Makes the cached observer. Raises UsageError for a cache of another detector, parser or source."""
+        settings = _of_one_person(settings)
         self._check_cache(settings)
         make = self.make_observer
         work = partial(observer, settings, self.source.images) if make is None else partial(make, settings)
@@ -88,6 +90,10 @@ class CachedSource:
                 temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
         elif changed := differences(json.loads(path.read_text(encoding="utf-8")), identity):
             raise UsageError(f"{self.cache}: caches other perception ({'; '.join(changed)}); choose another folder")
+
+
+def _of_one_person(settings: Settings) -> Settings:
+    return replace(settings, max_people=1, min_height=0.0)
 
 
 def photo_source(folder: Path, cache: Path, numbers: Sequence[str]) -> CachedSource:
