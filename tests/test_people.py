@@ -25,7 +25,7 @@ FOCAL, WIDTH, HEIGHT = 700.0, LONGEST, 480
 
 @pytest.fixture(scope="module")
 def keypoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """OpenPose's file of three: the example's person, somebody of whom three points are seen, and the person moved aside."""
+    """OpenPose's file of three: the example's person, one with three points, and the example's person moved aside."""
     (found,) = PersonDetector("fast").detect(read_image(PERSON)[0])
     seen = found.keypoints[:25].astype(float)
     hardly = np.where(np.arange(25)[:, None] < 4, seen, 0)

@@ -45,7 +45,7 @@ class Placed:
 
 
 def draw_group(image: np.ndarray, bodies: Sequence[Placed], faces: np.ndarray, focal: float) -> np.ndarray:
-    """(h, w, 3) uint8 RGB: the (H, W, 3) photo, the bodies over it, each from the photo's left, and the group from above.
+    """(h, w, 3) uint8 RGB: (H, W, 3) photo, bodies over it, each of them from the photo's left, the group from above.
 
     `focal` is the image's own, in pixels; bodies are told apart by colour, in their order.
     """
