@@ -22,7 +22,6 @@ from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.images import image_size
 from dsr_fit.io.keypoint_files import read_keypoints
 from dsr_fit.observation import Detection, Observation
-from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Inputs, Perception
 
 
@@ -31,7 +30,7 @@ class Observer:
 
     def __init__(self, settings: Settings, images: Path, perception: Perception | None = None) -> None:
         self.settings, self.images = settings, images
-        self.perception = perception or Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
+        self.perception = perception or settings.perception()
         cv2.setNumThreads(1)
 
     def __call__(self, entry: Entry) -> list[PersonObservation]:

@@ -14,6 +14,7 @@ from dsr_fit.observe.parser import ParsingProtocol
 
 if TYPE_CHECKING:
     from dsr_fit.fitting.fitter import Fitter
+    from dsr_fit.observe.perception import Perception
 
 BATCH_SIZE = 16
 """Images of a batch, and people fitted together."""
@@ -31,6 +32,8 @@ class Settings(ModelFiles):
     """Options of a run that change its results."""
 
     config: FitConfig = field(default_factory=FitConfig)
+    detector: Literal["accurate", "fast"] = "accurate"
+    """As `dsr_fit.observe.detector` takes it."""
     parser: str = "open"
     """As `dsr_fit.observe.parser` takes it."""
     parsing_protocol: ParsingProtocol = "fast"
@@ -47,6 +50,18 @@ class Settings(ModelFiles):
     batch_size: int = BATCH_SIZE
     overlays: bool = False
     """Also write a picture of each fit; doesn't change the results."""
+
+    def perception(self, *, parse: bool = True) -> Perception:
+        """Detector and, unless label maps are given, parser.
+
+        Raises InputError and UsageError where the parser can't be used.
+        """
+        from dsr_fit.observe.detector import PersonDetector
+        from dsr_fit.observe.parser import load_parser
+        from dsr_fit.observe.perception import Perception
+
+        parser = load_parser(self.parser, self.parsing_protocol) if parse else None
+        return Perception(PersonDetector(self.detector, self.device), parser)
 
     def fitter(self) -> Fitter:
         """A fitter with the files that these settings name. Raises InputError and UsageError where they don't fit."""
@@ -77,6 +92,7 @@ class Settings(ModelFiles):
             files[flag] = own if files["body"] is not None else None
         return {
             "config": to_dict(self.config),
+            "detector": self.detector,
             "parser": [self.parser, self.parsing_protocol, _hashes_of(self.parser)],
             "regressor": [self.regressor_name(), _hashes_of(self.regressor_name() or "")],
             **({"gate": sha256(self.gate)} if self.gate else {}),

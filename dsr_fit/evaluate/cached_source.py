@@ -27,11 +27,9 @@ from dsr_fit.evaluate.benchmark import observe_image
 from dsr_fit.io.files import replacing
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Observation
-from dsr_fit.observe.parser import load_parser
-from dsr_fit.observe.perception import Perception
 from dsr_fit.synthetic.dataset import read_case
 
-_NETWORKS = ("detector/finder", "detector/heavy", "parser/parser")
+_NETWORKS = ("detector/finder", "detector/heavy", "detector/full", "parser/parser")
 """What perceives, in `priors/`."""
 
 
@@ -82,6 +80,7 @@ class CachedSource:
         identity = {
             "images": str(given.images),
             "people": describe(given) if with_people else "whoever is found",
+            "detector": settings.detector,
             "parser": settings.identity()["parser"],
             "shipped": {name: sha256(shipped(f"priors/{name}.safetensors")) for name in _NETWORKS},
             "focal": settings.focal,
@@ -115,7 +114,7 @@ class CaseObserver:
     def __init__(self, folder: Path, settings: Settings) -> None:
         torch.set_num_threads(1)
         self.folder = folder
-        self.perception = Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
+        self.perception = settings.perception()
 
     def __call__(self, entry: Entry) -> list[PersonObservation]:
         case = read_case(self.folder, seed_of(entry.imgname))

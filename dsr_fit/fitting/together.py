@@ -63,6 +63,15 @@ def fit_people(
     return outcomes
 
 
+def fit_pictures(
+    fitter: Fitter, pictures: Sequence[Sequence[Observation | Exception]], batch_size: int = BATCH_SIZE
+) -> list[list[FitResult | Exception]]:
+    """`fit_people` of everybody observed in each picture; exceptions stay where they are."""
+    seen = [(number, one) for number, people in enumerate(pictures) for one in people if isinstance(one, Observation)]
+    fits = iter(fit_people(fitter, [one for _, one in seen], [number for number, _ in seen], batch_size))
+    return [[next(fits) if isinstance(one, Observation) else one for one in people] for people in pictures]
+
+
 def _fit_each(fitter: Fitter, observations: Sequence[Observation], batch_size: int) -> list[FitResult | Exception]:
     return [
         outcome
@@ -145,8 +154,9 @@ class _View:
             else:
                 behind |= there
         labels = self.person.observation.labels.copy()
+        size = (labels.shape[0], labels.shape[1])
         hidden, claimed, behind = (
-            put_back(mask.astype(np.uint8), self.person.crop, labels.shape) > 0 for mask in (hidden, claimed, behind)
+            put_back(mask.astype(np.uint8), self.person.crop, size) > 0 for mask in (hidden, claimed, behind)
         )
         known = (shows_person(labels) & ~claimed) | (labels == UNKNOWN)
         labels[behind & (labels == OTHER_PERSON)] = 0

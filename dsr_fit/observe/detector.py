@@ -16,13 +16,19 @@ from dsr_fit.observation import Detection
 from dsr_fit.observe.finder import Found, PersonFinder
 from dsr_fit.observe.landmarks import LandmarkNetwork, Measured, Region
 from dsr_fit.observe.oks import COCO_IN_BLAZEPOSE, similarity
-from dsr_fit.observe.ownership import own_pixels
+from dsr_fit.observe.ownership import covered, own_pixels
 
 DetectorName = Literal["accurate", "fast"]
 """The landmark network: BlazePose heavy, or full."""
 
 CERTAIN = 0.3
 """A person's score from which on the finder's word is enough; below, the landmark network must see the same person."""
+
+DISAGREE = 0.15
+"""OKS of the two below which nobody is there, whatever the finder says."""
+
+PART = 0.7
+"""Share of a person's mask on a larger one's from which on it is a part of that person."""
 
 SAME = 0.5
 """OKS from which on the finder and the landmark network, or two measured people, are one person."""
@@ -160,7 +166,7 @@ class PersonDetector:
         people = []
         for one, seen in zip(found, looks, strict=True):
             best = max(seen, key=lambda each: each.agreement)
-            if best.measured.presence > 0.5 and (one.score > CERTAIN or best.agreement > SAME):
+            if best.measured.presence > 0.5 and best.agreement > (DISAGREE if one.score > CERTAIN else SAME):
                 people.append(best)
         return people
 
@@ -226,14 +232,20 @@ def _reaches(box: Box, person: _Person) -> bool:
 
 
 def _distinct(people: Sequence[_Person]) -> list[_Person]:
-    """Without doubles: of two that are one person, the one that agrees better with the finder."""
+    """Without doubles: of two that are one person, the one that agrees better with the finder; without parts of people.
+
+    Earlier ones are more prominent, or kept already.
+    """
     kept: list[_Person] = []
     for person in people:
         box = keypoint_box(person.measured.points)
         for number, other in enumerate(kept):
-            larger = max(area(box), area(keypoint_box(other.measured.points)))
-            if similarity(person.keypoints, other.keypoints, 0.5 * larger) > SAME:
-                kept[number] = max(person, other, key=lambda one: one.agreement)
+            theirs = keypoint_box(other.measured.points)
+            if similarity(person.keypoints, other.keypoints, 0.5 * max(area(box), area(theirs))) > SAME:
+                kept[number] = max(other, person, key=lambda one: one.agreement)
+                break
+            inside = area(box) < area(theirs) and shared_area(box, theirs) > PART * area(box)
+            if inside and person.agreement < other.agreement and covered(person.measured, other.measured) > PART:
                 break
         else:
             kept.append(person)

@@ -48,6 +48,12 @@ def own_pixels(number: int, people: Sequence[Measured], shape: tuple[int, int]) 
     return mask, elsewhere
 
 
+def covered(person: Measured, other: Measured) -> float:
+    """Share of a person's mask that lies on another's."""
+    own = person.mask > 0.5
+    return float((_seen_in(other.mask, other, person)[own] > 0.5).mean()) if own.any() else 1.0
+
+
 def _seen_in(mask: np.ndarray, owner: Measured, viewer: Measured) -> np.ndarray:
     """A mask in another person's region."""
     there, here = _whole(owner.region.matrix()), _whole(viewer.region.matrix())

@@ -97,6 +97,8 @@ class Perception:
         scene = _Scene.of(source, inputs or Inputs())
         if scene.inputs.person != 0:
             raise UsageError("--person chooses one person; leave it out to fit several")
+        if scene.inputs.bbox is not None:
+            raise UsageError("--bbox is around one person; leave it out to fit several")
         if scene.inputs.labels is not None:
             raise UsageError("--labels is the label map of one person; choose one by --person")
         started = time.perf_counter()
