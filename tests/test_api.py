@@ -85,6 +85,43 @@ def test_one_bad_image_does_not_cost_the_others(result: FitResult, tmp_path: Pat
 
 def test_no_images_are_no_results() -> None:
     assert dsr_fit.fit([]) == []
+    assert dsr_fit.fit([], people="all") == []
+
+
+def test_people_of_an_image_are_a_list(result: FitResult, tmp_path: Path) -> None:
+    for people in ("all", 1, np.int64(3)):
+        (alone,) = dsr_fit.fit(PERSON, people=people, config=QUICK)  # type: ignore[call-overload]
+        assert isinstance(alone, FitResult)
+        np.testing.assert_array_equal(alone.vertices, result.vertices)
+        assert alone.verdict == result.verdict
+    one = dsr_fit.fit(PERSON, people="one", config=QUICK)
+    np.testing.assert_array_equal(one.vertices, result.vertices)
+    missing = tmp_path / "nothing.jpg"
+    (first,), (nothing,) = dsr_fit.fit([PERSON, missing], people="all", config=QUICK)
+    assert isinstance(first, FitResult)
+    assert isinstance(nothing, dsr_fit.FitFailure)
+    assert nothing.reason == f"no such image: {missing}"
+    with pytest.raises(InputError, match="no such image"):
+        dsr_fit.fit(missing, people="all", config=QUICK)
+
+
+def test_who_can_not_be_fitted_stands_in_the_list_of_people(tmp_path: Path, result: FitResult) -> None:
+    seen = result.observation.detection.keypoints[:25].astype(float)
+    hardly = np.where(np.arange(25)[:, None] < 4, seen, 0)
+    given = tmp_path / "two.json"
+    given.write_text(json.dumps({"people": [{"pose_keypoints_2d": one.ravel().tolist()} for one in (hardly, seen)]}))
+    first, second = dsr_fit.fit(PERSON, people="all", keypoints=given, config=QUICK)
+    assert isinstance(first, dsr_fit.FitFailure)
+    assert "usable keypoints" in first.reason
+    assert isinstance(second, FitResult)
+    with pytest.raises(InputError, match="usable keypoints"):
+        dsr_fit.fit(PERSON, people="all", keypoints=given, config=QUICK, raise_on_error=True)
+
+
+def test_the_fast_detector_measures_with_the_smaller_network(result: FitResult) -> None:
+    fast = dsr_fit.fit(PERSON, detector="fast", config=QUICK)
+    assert result.observation.detection.source == "blazepose-heavy"
+    assert fast.observation.detection.source == "blazepose-full"
 
 
 def test_a_list_may_have_an_option_for_each_image(result: FitResult) -> None:
@@ -112,6 +149,12 @@ def test_arrays_that_are_no_images_are_refused(image: np.ndarray, words: str) ->
     [
         ({"body": None}, "body is None; `open`, the path of an SMPL file or a `Body` works"),
         ({"config": 5}, "config is 5; a FitConfig, a preset's name, a YAML file or a dictionary works"),
+        ({"people": 0}, "people is 0; `one`, `all` or a number from 1 works"),
+        ({"people": True}, "people is True; "),
+        ({"people": "some"}, "people is 'some'; "),
+        ({"people": "all", "person": 1}, "--person chooses one person"),
+        ({"people": "all", "bbox": (1.0, 2.0, 30.0, 40.0)}, "--bbox is around one person"),
+        ({"detector": "slow"}, "no detector is called 'slow'; accurate and fast are"),
         ({"device": "gpu"}, "no device is called 'gpu'; auto, cpu and cuda are"),
         ({"bbox": [(1, 2, 3, 4)]}, r"bbox: a list of 1 for 1 image\(s\); give one value"),
     ],

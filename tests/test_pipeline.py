@@ -159,7 +159,11 @@ def test_everybody_is_observed_and_who_cant_be_is_an_error_in_place(photo: Path)
 
 def test_options_of_one_person_do_not_go_with_everybody(photo: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.ones((HEIGHT, WIDTH), np.uint8))
-    for inputs, words in ((Inputs(person=1), "--person"), (Inputs(labels=tmp_path / "labels.npy"), "--labels")):
+    for inputs, words in (
+        (Inputs(person=1), "--person"),
+        (Inputs(labels=tmp_path / "labels.npy"), "--labels"),
+        (Inputs(bbox=(0, 0, 9, 9)), "--bbox"),
+    ):
         with pytest.raises(UsageError, match=words):
             Perception(_Detector(LARGE), _Parser()).observe_all(photo, inputs)
 
