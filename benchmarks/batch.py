@@ -1,4 +1,4 @@
-"""A data set from files to shards: images a second, what each stage costs, memory, and scaling from 1 to 2 workers.
+"""A data set from files to shards: images and people a second, what each stage costs, memory, scaling to 2 workers.
 
     python benchmarks/batch.py --photos ../shared/data/ccp/photos --out benchmarks/results/batch.json
 
@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 from machine import describe_machine
 
+from dsr_fit.cli.ending import PARTLY
 from dsr_fit.dataset.run import read_results
+from dsr_fit.dataset.schema import STATUSES
 
 
 def tree(pid: int) -> list[int]:
@@ -62,15 +64,18 @@ def measure(source: Path, out: Path, *options: str) -> dict[str, Any]:
     wall = time.perf_counter() - started
     assert process.stdout is not None
     lines = process.stdout.read().splitlines()
-    if process.returncode:
+    if process.returncode not in (0, PARTLY):
         raise SystemExit(f"{' '.join(command)} failed")
     last = json.loads(lines[-1])
+    people = sum(last[status] for status in STATUSES)
     working = np.array(samples[len(samples) // 10 :] or samples)
     quarter = max(len(working) // 4, 1)
     return {
         "options": list(options),
-        **{name: last[name] for name in ("images", "accepted", "refused", "failed", "utilisation")},
+        **{name: last[name] for name in ("images", *STATUSES, "utilisation")},
+        "people": people,
         "images_per_s": round(last["images"] / wall, 3),
+        "people_per_s": round(people / wall, 3),
         "images_per_s_once_started": last["rate"],
         "wall_s": round(wall, 1),
         "stages_s_per_image": last["stages_s_per_image"],
@@ -110,6 +115,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of images")
     parser.add_argument("--limit", type=int, help="only so many of them")
     parser.add_argument("--scaling", type=int, default=128, help="images of the two runs that compare workers")
+    parser.add_argument("--people", choices=("all", "one"), default="all", help="whom to fit in each image")
     parser.add_argument("--work", type=Path, help="folder for the results, kept; default: a temporary one")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "batch.json")
     arguments = parser.parse_args()
@@ -120,7 +126,7 @@ def main() -> None:
         lists = {"all": photos, "some": photos[: arguments.scaling]}
         for name, chosen in lists.items():
             (work / f"{name}.txt").write_text("\n".join(photo.name for photo in chosen) + "\n")
-        shared = ("--images", str(arguments.photos))
+        shared = ("--images", str(arguments.photos), "--people", arguments.people)
         measure(work / "some.txt", work / "warm", *shared, "--stages.0.iterations", "1")  # compiles the kernels
         runs = {}
         for fitters in (1, 2):
@@ -132,10 +138,11 @@ def main() -> None:
         report = {
             "machine": describe_machine(),
             "photos": "Clothing Co-Parsing",
+            "people": arguments.people,
             "whole": {**whole, "options": []},
             "results": described(work / "whole"),
             "scaling": {
-                **{f"fitters_{count}": {**run, "options": run["options"][2:]} for count, run in runs.items()},
+                **{f"fitters_{n}": {**run, "options": run["options"][len(shared) :]} for n, run in runs.items()},
                 "speedup": round(runs[2]["images_per_s_once_started"] / runs[1]["images_per_s_once_started"], 2),
             },
         }

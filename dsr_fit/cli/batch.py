@@ -44,7 +44,7 @@ class BatchArguments(DatasetArguments):
     address: str | None = None
     """A Ray cluster's address; default: one that is started here and ends with the run."""
     batch_size: int = 16
-    """Images fitted together; fixed for a folder."""
+    """Images of a batch, and at most so many people fitted together; fixed for a folder."""
     shard_size: int = 64
     """Batches in a shard; fixed for a folder."""
     timeout: float = TIMEOUT_S

@@ -71,8 +71,7 @@ def _person(number: int, label: Label) -> dict[str, Any]:
 
 def _masks(people: list[Label]) -> bytes:
     """`masks` (P, H, W) bool: what each person's label map says is the person."""
-    maps = [unpack_labels(label.row["labels"]) for label in people]
-    masks = np.stack([shows_person(labels) for labels in maps])
+    masks = np.stack([shows_person(unpack_labels(label.row["labels"])) for label in people])
     file = io.BytesIO()
     np.savez_compressed(file, masks=masks)
     return file.getvalue()
