@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -13,32 +13,43 @@ import numpy as np
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig, Mode, from_dict, load_config
-from dsr_fit.errors import DsrFitError, UsageError
+from dsr_fit.errors import DsrFitError, InputError, UsageError
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
+from dsr_fit.fitting.saving import reason
+from dsr_fit.fitting.together import BATCH_SIZE, fit_pictures
 from dsr_fit.gate.gate import Gate
 from dsr_fit.io.images import ImageSource
 from dsr_fit.io.keypoint_files import Keypoints
 from dsr_fit.observation import Observation
+from dsr_fit.observe.detector import DetectorName, PersonDetector
 from dsr_fit.observe.perception import Inputs, Perception
 from dsr_fit.render.device import choose_device
 
-BATCH_SIZE = 16
-"""People fitted together; memory grows with it, results do not depend on it."""
+People = Literal["one", "all"] | int | None
+"""Who is fitted: the one that `person` chooses, everybody, or at most so many."""
 
 
 @dataclass(frozen=True)
 class FitFailure:
-    """What stands in a list of results for an image that can't be used."""
+    """What stands in a list of results for an image that can't be used, or a person who can't be fitted."""
 
     reason: str
     error: Exception
 
 
 @overload
-def fit(image: ImageSource, **options: Any) -> FitResult: ...
+def fit(image: ImageSource, *, people: Literal["one"] | None = None, **options: Any) -> FitResult: ...
 @overload
-def fit(image: Sequence[ImageSource], **options: Any) -> list[FitResult | FitFailure]: ...
+def fit(image: ImageSource, *, people: Literal["all"] | int, **options: Any) -> list[FitResult | FitFailure]: ...
+@overload
+def fit(
+    image: Sequence[ImageSource], *, people: Literal["one"] | None = None, **options: Any
+) -> list[FitResult | FitFailure]: ...
+@overload
+def fit(
+    image: Sequence[ImageSource], *, people: Literal["all"] | int, **options: Any
+) -> list[list[FitResult | FitFailure]]: ...
 def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the options to this one
     image: ImageSource | Sequence[ImageSource],
     *,
@@ -46,14 +57,16 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
     labels: str | Path | np.ndarray | Sequence[str | Path | np.ndarray | None] | None = None,
     bbox: tuple[float, float, float, float] | Sequence[tuple[float, float, float, float] | None] | None = None,
     person: int | Sequence[int] = 0,
+    people: People = None,
     body: str | Path | Body = "open",
     mode: Mode | None = None,
     config: FitConfig | dict[str, Any] | str | Path | None = None,
     focal: float | Sequence[float | None] | None = None,
+    detector: DetectorName = "accurate",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     raise_on_error: bool = False,
-) -> FitResult | list[FitResult | FitFailure]:
-    """Fit a body to one person of an image, or of each image of a list, which are one batch.
+) -> FitResult | list[FitResult | FitFailure] | list[list[FitResult | FitFailure]]:
+    """Fit a body to one person of an image or to several, or of each image of a list, which are one batch.
 
     Args:
         image: a file's path, an (H, W, 3) uint8 RGB array or a Pillow image; or a list of them.
@@ -61,20 +74,26 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
         labels: a label map's file or (H, W) array of indices, instead of the parser's.
         bbox: x, y, width, height in pixels, in which to look for the person.
         person: which person, from 0: by prominence for detections, in the file's order for keypoint files.
+        people: `one` (also None), the person that `person` chooses; `all`; or a number, of the most prominent.
         body: `open`, the path of an SMPL file, or a `Body`.
         mode: `smplify`, `eft` or `eft+smplify`; None is the configuration's.
         config: a `FitConfig`, a preset's name, a YAML file, or changes of the defaults as nested dictionaries.
         focal: focal length in pixels; None is EXIF's, else the image's diagonal.
+        detector: `accurate`, or `fast`.
         device: `auto` is the best that works.
         raise_on_error: in a list, raise for an image that can't be used instead of returning its `FitFailure`.
             With a list of images, `keypoints`, `labels`, `bbox`, `person` and `focal` may be lists of the same length.
 
-    Returns: a `FitResult`, with the quality gate's verdict; for a list of images a list, in their order.
+    Returns: a `FitResult`, with the quality gate's verdict; with `people` a list, the most prominent first, with a
+        `FitFailure` in the place of who can't be fitted; for a list of images a list of these, in their order.
     Raises:
         InputError: an image, keypoints, labels or a body file can't be used.
         UsageError: options that don't work together, unknown presets or settings.
     """
-    fitter, gate = _fitter(body, _config(config, mode), choose_device(device))
+    _check(people, detector)
+    chosen = choose_device(device)
+    perception = _perception(detector, chosen)
+    fitter, gate = _fitter(body, _config(config, mode), chosen)
     single = isinstance(image, (str, Path, np.ndarray)) or not isinstance(image, Sequence)
     images: list[ImageSource] = [image] if single else list(image)  # type: ignore[list-item]
     given = zip(
@@ -87,45 +106,57 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
         ),
         strict=True,
     )  # fmt: skip
-    outcomes: list[FitResult | Exception] = []
-    waiting: list[Observation | Exception] = []
+    several = people not in (None, "one")
+    outcomes: list[list[FitResult | Exception]] = []
+    waiting: list[Sequence[Observation | Exception]] = []
     for one, *about in given:
-        waiting.append(_observed(one, *about))
-        if len(waiting) == BATCH_SIZE:
-            outcomes += _fitted(fitter, waiting)
+        try:
+            waiting.append(_observed(perception, one, people, *about))
+        except (DsrFitError, OSError, ValueError) as error:
+            if single or raise_on_error:
+                raise
+            waiting.append([error])
+        if sum(map(len, waiting)) >= BATCH_SIZE:
+            outcomes += fit_pictures(fitter, waiting)
             waiting = []
-    outcomes += _fitted(fitter, waiting)
-    results: list[FitResult | FitFailure] = []
-    for outcome in outcomes:
+    outcomes += fit_pictures(fitter, waiting)
+
+    def answer(outcome: FitResult | Exception) -> FitResult | FitFailure:
         if isinstance(outcome, FitResult):
-            results.append(replace(outcome, verdict=gate.judge(outcome)))
-        elif single or raise_on_error:
+            return replace(outcome, verdict=gate.judge(outcome))
+        if raise_on_error or (single and not several):
             raise outcome
-        else:
-            results.append(FitFailure(" ".join(str(outcome).split()) or type(outcome).__name__, outcome))
+        return FitFailure(reason(outcome), outcome)
+
+    answers = [[answer(outcome) for outcome in everybody] for everybody in outcomes]
+    results = answers if several else [one for (one,) in answers]
     return results[0] if single else results  # type: ignore[return-value]
 
 
-@cache
-def _perception() -> Perception:
-    """One detector and parser for all calls."""
-    return Perception()
+@lru_cache(maxsize=1)
+def _perception(detector: DetectorName, device: str) -> Perception:
+    """One detector and parser for all calls with the same ones."""
+    return Perception(PersonDetector(detector, device))
 
 
-def _observed(image: ImageSource, keypoints: Any, labels: Any, bbox: Any, person: int, focal: Any) -> Any:
-    """The observation, or why there is none."""
+def _observed(
+    perception: Perception, image: ImageSource, people: People, keypoints: Any, labels: Any, bbox: Any, person: int,
+    focal: Any,
+) -> Sequence[Observation | InputError]:  # fmt: skip
     keypoints, labels = (Path(value) if isinstance(value, str) else value for value in (keypoints, labels))
-    try:
-        return _perception().observe(image, Inputs(keypoints, labels, bbox=bbox, person=person, focal=focal))
-    except (DsrFitError, OSError, ValueError) as error:
-        return error
+    inputs = Inputs(keypoints, labels, bbox=bbox, person=person, focal=focal)
+    if people is None or people == "one":
+        return [perception.observe(image, inputs)]
+    return perception.observe_all(image, inputs, most=None if people == "all" else people)
 
 
-def _fitted(fitter: Fitter, waiting: list[Observation | Exception]) -> list[FitResult | Exception]:
-    """Fits in the places of the observations, one loop for all of them."""
-    observations = [item for item in waiting if isinstance(item, Observation)]
-    fits = iter(fitter.fit_each(observations) if observations else ())
-    return [next(fits) if isinstance(item, Observation) else item for item in waiting]
+def _check(people: People, detector: str) -> None:
+    """Raises UsageError for values of another kind."""
+    number = isinstance(people, int | np.integer) and not isinstance(people, bool) and people > 0
+    if people not in (None, "one", "all") and not number:
+        raise UsageError(f"people is {people!r}; `one`, `all` or a number from 1 works")
+    if detector not in ("accurate", "fast"):
+        raise UsageError(f"no detector is called {detector!r}; accurate and fast are")
 
 
 def _for_each(name: str, value: Any, count: int, alone: bool) -> list[Any]:

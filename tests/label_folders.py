@@ -27,8 +27,9 @@ OF_PERSON = (("a.png", 0), ("a.png", 1), ("sub/b.png", 0))
 
 
 def observations() -> list[Observation]:
-    """Of the people of `OF_PERSON`; the last without 3D landmarks."""
-    return [observe(person(seed), noise_px=1.0, seed=seed, world=seed < 2) for seed in range(len(OF_PERSON))]
+    """Of the people of `OF_PERSON`, who stand side by side; the last without 3D landmarks."""
+    places = (-0.45, 0.55, 0.05)
+    return [observe(person(seed, aside=x), noise_px=1.0, seed=seed, world=seed < 2) for seed, x in enumerate(places)]
 
 
 def smpl_settings(folder: Path, config: FitConfig = QUICK) -> Settings:

@@ -31,15 +31,15 @@ def _renderer() -> Renderer:
     return Renderer(open_body().faces, open_body().num_vertices, device="cpu", outline="none")
 
 
-def person(seed: int = 0, spread: float = 0.3) -> Parameters:
-    """One person who stands about 3.4 m from the camera, roughly facing it."""
+def person(seed: int = 0, spread: float = 0.3, aside: float = 0.05) -> Parameters:
+    """One person who stands about 3.4 m from the camera and `aside` metres to its right, roughly facing it."""
     generator = torch.Generator().manual_seed(seed)
     prior = load_pose_prior("ranges")
     body_pose = prior.center + spread * prior.std * torch.randn(1, 69, generator=generator)
     turn = 0.3 * float(torch.randn(1, generator=generator))
     orient = math.pi * torch.tensor([[math.cos(turn / 2), 0.0, math.sin(turn / 2)]])
     betas = spread * torch.randn(1, 10, generator=generator)
-    return Parameters(orient, body_pose, betas, torch.tensor([[0.05, 0.0, 3.4]]))
+    return Parameters(orient, body_pose, betas, torch.tensor([[aside, 0.0, 3.4]]))
 
 
 def _painted(vertices: torch.Tensor, intrinsics: torch.Tensor, worn: torch.Tensor) -> np.ndarray:

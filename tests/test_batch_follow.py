@@ -370,6 +370,23 @@ def test_images_whose_shard_is_gone_are_known(photos: Path, tmp_path: Path) -> N
     assert open_store(out).missing() == {f"{n:05d}.jpg" for n in (0, *range(2, 10))}
 
 
+def test_an_image_that_was_replaced_twice_is_fitted_once_where_all_shards_are_gone(
+    photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    _follow(photos, out)
+    for content in ("once", "twice as much"):
+        (photos / "00004.jpg").write_text(content)
+        _follow(photos, out)
+    before = _sizes(out)
+    for path in out.glob("shard-*.parquet"):
+        path.unlink()
+    progress = _follow(photos, out)
+    assert (progress.images, progress.before, progress.done, progress.statuses) == (10, 0, 10, {"accepted": 10})
+    assert _sizes(out) == before
+    assert _follow(photos, out).done == 0
+
+
 @pytest.mark.parametrize("name", ["shard-00001.parquet", "shard-00000 (1).parquet", "parts/part-00000007.parquet"])
 def test_a_stray_copy_of_a_shard_is_refused(photos: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"

@@ -51,7 +51,8 @@ def _results(folder: Path, camera: Any = "full", smpl: bool = False) -> list[Row
     images = folder / "images"
     (images / "sub").mkdir(parents=True)
     settings = Settings(config=QUICK, camera=camera)
-    observed = [observe(person(seed), noise_px=1.0, seed=seed) for seed in range(3)]
+    places = (-0.45, 0.55, 0.05)
+    observed = [observe(person(seed, aside=x), noise_px=1.0, seed=seed) for seed, x in enumerate(places)]
     labels = observed[0].labels.copy()
     labels[:5] = OCCLUDER
     observed[0] = replace(observed[0], labels=labels)

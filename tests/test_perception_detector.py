@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,10 @@ from dsr_fit.errors import InputError
 from dsr_fit.io.images import read_image
 from dsr_fit.joints import COCO_17_SLOTS, KEYPOINT_INDEX, empty_keypoints
 from dsr_fit.observation import Detection
+from dsr_fit.observe import detector as detection
 from dsr_fit.observe.detector import BODY_25_OF_COCO, PersonDetector
+from dsr_fit.observe.landmarks import Measured, Region
+from dsr_fit.observe.ownership import covered
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "person.png"
 
@@ -231,3 +236,54 @@ def test_no_more_people_than_asked_for(detector: PersonDetector, photo: np.ndarr
     np.testing.assert_array_equal(one.keypoints, everybody[0].keypoints)
     (tall,) = detector.detect(pair, min_height=0.6)
     np.testing.assert_array_equal(tall.keypoints, everybody[0].keypoints)
+
+
+def _measured(points: np.ndarray, region: Region, mask: np.ndarray) -> Measured:
+    return Measured(region, np.column_stack([points, np.ones(33)]), np.zeros((33, 3), np.float32), 1.0, mask, region)
+
+
+def test_a_part_of_a_person_is_nobody_and_a_child_before_a_person_is_somebody() -> None:
+    """A leg that was taken for a person, with its mask on the whole person's; somebody small whose mask is free."""
+    rng = np.random.default_rng(0)
+    region = Region((128.0, 128.0), 256.0, 0.0)
+    whole = np.zeros((256, 256), np.float32)
+    whole[20:240, 60:200] = 1
+    leg = np.zeros_like(whole)
+    leg[150:238, 70:110] = 1
+    points = np.column_stack([rng.uniform(60, 200, 33), rng.uniform(20, 240, 33)])
+    few = np.column_stack([rng.uniform(72, 108, 33), rng.uniform(150, 238, 33)])
+    person = detection._Person(_measured(points, region, whole), np.column_stack([points[:17], np.ones(17)]), 0.9)
+    part = detection._Person(_measured(few, region, leg), np.column_stack([few[:17], np.ones(17)]), 0.5)
+    assert covered(part.measured, person.measured) == 1
+    assert covered(person.measured, part.measured) == pytest.approx(leg.sum() / whole.sum())
+    assert detection._distinct([person, part]) == [person]
+    free = replace(person, measured=_measured(points, region, np.where(leg > 0, 0, whole)))
+    assert detection._distinct([free, part]) == [free, part]
+    assert detection._distinct([person, person]) == [person]
+
+
+def test_who_lies_is_as_large_as_who_stands(detector: PersonDetector, photo: np.ndarray) -> None:
+    """The person of the photo takes up most of its height; lying, a third of that of a picture as high."""
+    lying = np.full((photo.shape[0], photo.shape[0], 3), 190, np.uint8)
+    turned = np.rot90(photo)
+    lying[-turned.shape[0] :] = turned
+    (person,) = detector.detect(lying)
+    box = keypoint_box(person.keypoints)
+    assert box[3] < 0.5 * len(lying) < box[2]
+    assert len(detector.detect(lying, min_height=0.5)) == 1
+
+
+def test_masks_of_a_crowd_are_drawn_one_at_a_time(detector: PersonDetector, photo: np.ndarray) -> None:
+    """In a large picture each takes 5 bytes a pixel."""
+    row = np.concatenate([photo] * 3, axis=1)
+    crowd = np.asarray(Image.fromarray(row).resize((3 * photo.shape[1] * 2, photo.shape[0] * 2)))
+    people = detector.detect(crowd)
+    assert len(people) == 3
+    tracemalloc.start()
+    for person in people:
+        assert person.person_mask is not None
+        del person
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    mask = 4 * crowd.shape[0] * crowd.shape[1]
+    assert mask < peak < 2.9 * mask

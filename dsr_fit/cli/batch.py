@@ -15,6 +15,7 @@ from dsr_fit.errors import UsageError
 if TYPE_CHECKING:
     from dsr_fit.dataset.sources import Source
 
+MIN_HEIGHT = 0.1
 TIMEOUT_S = 300.0
 
 
@@ -22,6 +23,12 @@ TIMEOUT_S = 300.0
 class BatchArguments(DatasetArguments):
     """Fit every person of a data set; run the same command again after any interruption."""
 
+    people: Literal["all", "one"] = "all"
+    """Whom to fit of those whom the detector finds in a picture: everybody, or the most prominent person."""
+    max_people: int | None = None
+    """Of them the most prominent so many; default: no limit."""
+    min_height: float = MIN_HEIGHT
+    """Leave out who takes up less than this share of the picture's height, standing or lying."""
     overlays: bool = False
     """Also a picture of each fit, in OUT/overlays."""
     mix: bool = False
@@ -41,7 +48,7 @@ class BatchArguments(DatasetArguments):
     shard_size: int = 64
     """Batches in a shard; fixed for a folder."""
     timeout: float = TIMEOUT_S
-    """Seconds that detection and parsing, or the fit, may take for each person; with --engine local."""
+    """Seconds that a picture's detection and parsing may take, and the fit of each person; with --engine local."""
 
     def run(self) -> int:
         return run_batch(self)
@@ -56,7 +63,14 @@ def run_batch(arguments: BatchArguments) -> int:
 
     source = arguments.open_source()
     _say_left_out(source)
-    settings = replace(arguments.settings(), batch_size=arguments.batch_size, overlays=arguments.overlays)
+    _check_people(arguments, source)
+    settings = replace(
+        arguments.settings(),
+        max_people=1 if arguments.people == "one" else arguments.max_people,
+        min_height=arguments.min_height,
+        batch_size=arguments.batch_size,
+        overlays=arguments.overlays,
+    )
     resources = Resources(
         arguments.engine, arguments.perceivers, arguments.fitters, arguments.address, arguments.timeout
     )
@@ -88,6 +102,16 @@ def run_batch(arguments: BatchArguments) -> int:
             else:
                 write_line({**found, "left_out": source.left_out, "left_out_files": len(source.left_files)})
     return PARTLY if last[0].statuses["failed"] else 0
+
+
+def _check_people(arguments: BatchArguments, source: Source) -> None:
+    """Raises UsageError for options that choose among people found, where the source says who is there."""
+    for name in ("people", "max_people", "min_height"):
+        if getattr(arguments, name) != getattr(BatchArguments, name) and not source.finds_people():
+            raise UsageError(
+                f"--{name.replace('_', '-')} chooses among people whom the detector finds, and {arguments.source} says "
+                "who is in its images; leave the option out"
+            )
 
 
 def _say_left_out(source: Source) -> None:
@@ -135,10 +159,14 @@ def check(arguments: BatchArguments) -> None:
     if arguments.strict and arguments.only_new:
         raise UsageError("--strict and --only-new exclude each other")
     arguments.check_focal()
-    for name in ("perceivers", "fitters", "batch_size", "shard_size"):
+    for name in ("perceivers", "fitters", "batch_size", "shard_size", "max_people"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1")
+    if arguments.people == "one" and arguments.max_people is not None:
+        raise UsageError("--people one and --max-people exclude each other")
+    if not 0 <= arguments.min_height < 1:
+        raise UsageError(f"--min-height {arguments.min_height:g}: a share of the picture's height, 0 to 1")
     if not arguments.timeout > 0:
         raise UsageError(f"--timeout {arguments.timeout:g}: a positive number of seconds")
     if arguments.address is not None and arguments.engine != "ray":

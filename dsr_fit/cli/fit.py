@@ -1,7 +1,8 @@
-"""`dsr-fit fit`: a body for one person of one image."""
+"""`dsr-fit fit`: a body for one person of one image, or for several."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,15 @@ from dsr_fit.cli.options import FitterArguments
 from dsr_fit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from dsr_fit.fitting.fitter import Fitter
     from dsr_fit.fitting.result import FitResult, Verdict
+    from dsr_fit.gate.gate import Gate
+    from dsr_fit.observation import Observation
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitArguments(FitterArguments):
-    """Fit a body to one person of one image; writes a mesh, and its .npz, .json and .png beside it."""
+    """Fit a body to one person of one image, or to several; writes a mesh, and its .npz, .json and .png beside it."""
 
     image: tyro.conf.Positional[Path]
     """The photo."""
@@ -36,6 +40,9 @@ class FitArguments(FitterArguments):
     """Look for the person in this box only: x,y,w,h in pixels."""
     person: int = 0
     """Which person, from 0: by prominence for detections, in the file's order for keypoint files."""
+    people: str = "one"
+    """Who is fitted: `one` (the most prominent, or --person), `all`, or a number, the most prominent first; the meshes
+    of several are `mesh.0.obj`, `mesh.1.obj`, ..., with one picture and one report."""
     obj_frame: Literal["upright", "camera"] = "upright"
     """Mesh frame: y up and the pelvis at the origin, or the image's camera frame."""
 
@@ -44,21 +51,40 @@ class FitArguments(FitterArguments):
         bbox = _parse_bbox(self.bbox)
 
         from dsr_fit.gate.gate import Gate
-        from dsr_fit.observe.parser import load_parser
-        from dsr_fit.observe.perception import Inputs, Perception
+        from dsr_fit.observe.perception import Inputs
 
-        fitter = self.settings().fitter()
+        settings = self.settings()
+        fitter = settings.fitter()
         gate = Gate.of(fitter, self.gate)
-        parser = None if self.labels else load_parser(self.parser, self.parsing_protocol)
-        perception = Perception(parser=parser)
+        perception = settings.perception(parse=self.labels is None)
         inputs = Inputs(self.keypoints, self.labels, self.label_scheme, bbox, self.person, self.focal)
-        observation = perception.observe(self.image, inputs)
+        if self.people == "one":
+            self._fit_one(fitter, gate, perception.observe(self.image, inputs))
+        else:
+            most = None if self.people == "all" else int(self.people)
+            self._fit_several(fitter, gate, perception.observe_all(self.image, inputs, most=most))
+
+    def _fit_one(self, fitter: Fitter, gate: Gate, observation: Observation) -> None:
         (result,) = fitter.fit_each([observation])
         if isinstance(result, Exception):
             raise result
         result = replace(result, verdict=gate.judge(result))
         result.save(self.out, self.obj_frame)
         sys.stdout.write(f"{self.out}: {_summary(result, gate.unfit_for(result))}\n")
+
+    def _fit_several(self, fitter: Fitter, gate: Gate, observed: Sequence[Observation | InputError]) -> None:
+        from dsr_fit.fitting.saving import numbered, reason, write_group
+        from dsr_fit.fitting.together import fit_pictures
+
+        (fits,) = fit_pictures(fitter, [observed])
+        people = [one if isinstance(one, Exception) else replace(one, verdict=gate.judge(one)) for one in fits]
+        failures = [one for one in people if isinstance(one, Exception)]
+        if len(failures) == len(people):
+            raise InputError(f"{self.image}: none of {len(people)} found can be fitted; {reason(failures[0])}")
+        write_group(self.out, people, self.obj_frame)
+        for number, one in enumerate(people):
+            said = f"not fitted: {reason(one)}" if isinstance(one, Exception) else _summary(one, gate.unfit_for(one))
+            sys.stdout.write(f"{numbered(self.out, number)}: {said}\n")
 
 
 def _summary(result: FitResult, unfit_for: Sequence[str]) -> str:
@@ -95,16 +121,45 @@ def _parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
 
 def _check(arguments: FitArguments) -> None:
     """What can be refused before anything is loaded. Raises InputError and UsageError."""
-    from dsr_fit.io.files import BESIDE_MESH, MESH_SUFFIXES
+    from dsr_fit.io.files import MESH_SUFFIXES
 
-    image, out = arguments.image, arguments.out
+    image = arguments.image
     if image.is_dir():
         if not any(image.iterdir()):
             raise InputError(f"{image} is an empty folder; name an image")
         raise InputError(f"{image} is a folder; `dsr-fit batch {image} --out DIR` fits the images in it")
-    check_out(arguments, MESH_SUFFIXES, beside=[out.with_suffix(suffix) for suffix in BESIDE_MESH])
+    check_out(arguments, MESH_SUFFIXES, beside=_beside(arguments))
+    _check_people(arguments)
     check_focal(arguments.focal)
     if arguments.labels is None and arguments.label_scheme != "lip":
         raise UsageError(f"--label-scheme {arguments.label_scheme} says what --labels holds; give that too")
     if arguments.labels is not None and (arguments.parser != "open" or arguments.parsing_protocol != "fast"):
         raise UsageError("--labels takes the place of a parser; leave --parser and --parsing-protocol out")
+
+
+def _check_people(arguments: FitArguments) -> None:
+    """Raises UsageError for a --people that is none, and beside options that are about one person."""
+    people = arguments.people
+    if people == "one":
+        return
+    if people != "all" and not (people.isascii() and people.isdigit() and int(people) > 0):
+        raise UsageError(f"--people {people}: `one`, `all` or how many, such as 3, works")
+    for name, given in (
+        ("--person", arguments.person != 0), ("--bbox", arguments.bbox is not None),
+        ("--labels", arguments.labels is not None),
+    ):  # fmt: skip
+        if given:
+            raise UsageError(f"--people {people}: {name} is about one person; leave one of them out")
+
+
+def _beside(arguments: FitArguments) -> list[Path]:
+    """What is written beside --out, or in its place; of several people's files the first, and those of earlier runs."""
+    from dsr_fit.fitting.saving import numbered
+    from dsr_fit.io.files import BESIDE_MESH
+
+    out = arguments.out
+    if arguments.people == "one":
+        return [out.with_suffix(suffix) for suffix in BESIDE_MESH]
+    mine = re.compile(rf"{re.escape(out.stem)}\.\d+({re.escape(out.suffix)}|\.npz)")
+    earlier = [path for path in out.parent.iterdir() if mine.fullmatch(path.name)] if out.parent.is_dir() else []
+    return [out.with_suffix(".png"), out.with_suffix(".json"), numbered(out, 0), *earlier]

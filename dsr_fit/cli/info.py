@@ -78,6 +78,9 @@ def _shipped() -> Rows:
     assets = {
         "open body": "priors/open_body/body.npz",
         "regressor": "priors/regressor/regressor.safetensors",
+        "person finder": "priors/detector/finder.safetensors",
+        "detector accurate": "priors/detector/heavy.safetensors",
+        "detector fast": "priors/detector/full.safetensors",
         "parser": "priors/parser/parser.safetensors",
         "semantic prior": "priors/semantic/prior.npz",
         "pose prior": "priors/pose/density.npz",

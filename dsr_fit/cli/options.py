@@ -24,6 +24,8 @@ NO_GATE = "the quality gate was calibrated for other files, keypoints, labels or
 class FitterArguments(ModelFiles):
     """What decides a fit, apart from the image."""
 
+    detector: Literal["accurate", "fast"] = "accurate"
+    """The network that measures each person found: BlazePose heavy, or full, which takes a third of the time."""
     parser: str = "open"
     """The human parser: `open` (ours), our .safetensors file, or a SegFormer-clothes folder."""
     parsing_protocol: Literal["fast", "paper"] = "fast"
@@ -60,7 +62,8 @@ class FitterArguments(ModelFiles):
         from dsr_fit.dataset.settings import Settings
         from dsr_fit.render.device import choose_device
 
-        shared = {name: getattr(self, name) for name in ("parser", "parsing_protocol", "focal", "camera", "gate")}
+        names = ("detector", "parser", "parsing_protocol", "focal", "camera", "gate")
+        shared = {name: getattr(self, name) for name in names}
         return Settings(config=self.fit, device=choose_device(self.device), **shared, **self.named())
 
 

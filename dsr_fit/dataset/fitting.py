@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +17,21 @@ import torch
 from dsr_fit.dataset.names import image_path
 from dsr_fit.dataset.observing import reason_of
 from dsr_fit.dataset.overlays import draw_overlay
-from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation
+from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation, pack_labels
 from dsr_fit.dataset.schema import ENERGIES, METRICS, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.fitting.result import FitResult
+from dsr_fit.fitting.together import fit_people
 from dsr_fit.gate.gate import Gate
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Observation
 
+PIXELS = 2e8
+"""Of the label maps that are unpacked at once: those of sixteen people in pictures of 12 megapixels."""
+
 
 class BatchFitter:
-    """Fits all people of a batch of images together."""
+    """Fits the people of a batch of images, so many together as there are images in a batch."""
 
     def __init__(self, settings: Settings, images: Path, overlays: Path | None = None) -> None:
         """`overlays`: folder for a picture of each fit."""
@@ -37,13 +45,7 @@ class BatchFitter:
     def __call__(self, batch: list[PersonObservation]) -> FittedBatch:
         """One row for each person, also for those who can't be fitted."""
         started = time.perf_counter()
-        present = [(number, one.found) for number, one in enumerate(batch) if one.found is not None]
-        outcomes: dict[int, FitResult | str] = {}
-        for start in range(0, len(present), self.settings.batch_size):
-            part = present[start : start + self.settings.batch_size]
-            fits = self._fit([(batch[number].imgname, found) for number, found in part])
-            outcomes |= {number: fit for (number, _), fit in zip(part, fits, strict=True)}
-        rows = [self._row(one, outcomes.get(number, one.reason)) for number, one in enumerate(batch)]
+        rows = [self._row(*pair) for people in _groups(batch) for pair in self._fitted(people)]
         fitted = time.perf_counter()
         if self.overlays is not None:
             for row in rows:
@@ -52,21 +54,43 @@ class BatchFitter:
         timings = {name: sum(one.timings_s.get(name, 0.0) for one in batch) for name in ("detect", "parse")}
         return FittedBatch(rows, {**timings, "fit": fitted - started, "draw": time.perf_counter() - fitted})
 
-    def _fit(self, people: list[tuple[str, PackedObservation]]) -> list[FitResult | str]:
-        """A result for each (imgname, observation), or the reason why there is none."""
-        try:
-            outcomes = self.fitter.fit_each([self._observation(*person) for person in people])
-        except Exception as error:  # an image that is gone
-            if len(people) > 1:
-                return [outcome for person in people for outcome in self._fit([person])]
-            outcomes = [error]
-        return [one if isinstance(one, FitResult) else reason_of(one, self.images) for one in outcomes]
+    def _fitted(self, people: list[PersonObservation]) -> Iterator[tuple[PersonObservation, FitResult | str]]:
+        """Each person, with the label map that the fit saw, and the fit or the reason why there is none."""
+        seen = list(self._observations(people))
+        pairs = zip(people, seen, strict=True)
+        fits = iter(self._fits([(one.imgname, each) for one, each in pairs if isinstance(each, Observation)]))
+        for one, observation in zip(people, seen, strict=True):
+            outcome = next(fits) if isinstance(observation, Observation) else observation
+            if isinstance(outcome, Exception):
+                outcome = reason_of(outcome, self.images)
+            elif isinstance(outcome, FitResult) and outcome.observation is not observation and one.found is not None:
+                found = replace(one.found, labels=pack_labels(outcome.observation.labels))
+                one = replace(one, found=found)
+            yield one, outcome
 
-    def _observation(self, imgname: str, found: PackedObservation) -> Observation:
-        """The observation, with its image only where the regressor needs it."""
-        if not self.fitter.regressor.needs_image:
-            return found.observation()
-        return replace(found.observation(), image=read_image(image_path(self.images, imgname))[0])
+    def _fits(self, seen: list[tuple[str, Observation]]) -> list[FitResult | Exception]:
+        """The fit of each (imgname, observation), with regard to the others in the picture; or why there is none."""
+        pictures = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in seen))}
+        numbers = [pictures[name] for name, _ in seen]
+        try:
+            return fit_people(self.fitter, [each for _, each in seen], numbers, self.settings.batch_size)
+        except Exception as error:  # one picture must not cost the others their fits
+            if len(pictures) == 1:
+                return [error] * len(seen)
+            return [fit for name in pictures for fit in self._fits([pair for pair in seen if pair[0] == name])]
+
+    def _observations(self, people: list[PersonObservation]) -> Iterator[Observation | str]:
+        """Each person's observation, with the image only where the regressor needs it; or why there is none."""
+        image = cache(lambda imgname: read_image(image_path(self.images, imgname))[0])  # one for all of its people
+        for one in people:
+            if one.found is None:
+                yield one.reason
+                continue
+            try:
+                seen = one.found.observation()
+                yield replace(seen, image=image(one.imgname)) if self.fitter.regressor.needs_image else seen
+            except Exception as error:  # an image that is gone
+                yield reason_of(error, self.images)
 
     def _row(self, one: PersonObservation, outcome: FitResult | str) -> Row:
         named = one.named()
@@ -82,6 +106,22 @@ class BatchFitter:
             "body": np.array([self.body.name, self.body.sha256]),
             "num_vertices": self.body.num_vertices,
         }
+
+
+def _groups(batch: list[PersonObservation]) -> Iterator[list[PersonObservation]]:
+    """The people of a batch in parts that fit into memory, everybody of a picture in the same."""
+    group: list[PersonObservation] = []
+    pixels = 0
+    for _, members in groupby(batch, lambda one: one.imgname):
+        people = list(members)
+        more = sum(math.prod(one.found.image_size) for one in people if one.found is not None)
+        if group and pixels + more > PIXELS:
+            yield group
+            group, pixels = [], 0
+        group += people
+        pixels += more
+    if group:
+        yield group
 
 
 _OF_RESULT = (

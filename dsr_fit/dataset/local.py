@@ -87,7 +87,8 @@ def run_local(
     """Yields batch numbers and their rows in the order they are finished; `batches` are numbers and their images.
 
     Only as many batches are under way as the fitters need, so memory doesn't grow with the number of images.
-    `timeout_s` bounds the time for each person of an image and of a batch; a process that takes longer is replaced.
+    `timeout_s` bounds the time for each person of an image, as far as the source names them, and of a batch; a process
+    that takes longer is replaced.
     Raises InputError where processes can't work, or die or hang one after the other.
     """
     observing = [Worker(observe) for _ in range(observers)]

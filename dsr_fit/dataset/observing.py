@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from dsr_fit.errors import DsrFitError, InputError
 from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.images import image_size
 from dsr_fit.io.keypoint_files import read_keypoints
-from dsr_fit.observation import Detection
-from dsr_fit.observe.parser import load_parser
+from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.perception import Inputs, Perception
 
 
@@ -30,36 +29,60 @@ class Observer:
     """Runs detector and parser on one image after the other."""
 
     def __init__(self, settings: Settings, images: Path, perception: Perception | None = None) -> None:
-        self.focal, self.images = settings.focal, images
-        self.perception = perception or Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
+        self.settings, self.images = settings, images
+        self.perception = perception or settings.perception()
         cv2.setNumThreads(1)
 
     def __call__(self, entry: Entry) -> list[PersonObservation]:
-        """The people of an image. Never raises: an error becomes a person that was not found, with the reason."""
+        """The people of an image: those whom the source names, else those found, the most prominent first.
+
+        Never raises: an error becomes a person that was not found, with the reason.
+        """
         path = image_path(self.images, entry.imgname)
         # Before they are read: files that are replaced in between count as replaced at the next run.
         files = fingerprint([path, *filter(None, [entry.keypoint_file])])
         try:
-            people = self._people(entry, path)
+            people = self._named(entry, path)
         except Exception as error:
             reason, people = reason_of(error, self.images), entry.people or (Person(0),)
-            found = [PersonObservation(entry.imgname, one.number, one.source_id, reason=reason) for one in people]
+            seen = [PersonObservation(entry.imgname, one.number, one.source_id, reason=reason) for one in people]
         else:
-            found = [self._observe(entry, path, person) for person in people]
-        return [replace(one, files=files) for one in found]
+            seen = self._find(entry, path) if people is None else [self._observe(entry, path, one) for one in people]
+        return [replace(one, files=files) for one in seen]
 
-    def _people(self, entry: Entry, path: Path) -> tuple[Person, ...]:
+    def _named(self, entry: Entry, path: Path) -> Sequence[Person] | None:
+        """Whom the source names in an image; None where the detector has to look."""
         if entry.people is not None:
             if entry.size is not None and (size := image_size(path)) != entry.size:
                 said, has = (f"{width} x {height}" for width, height in (entry.size, size))
                 raise ValueError(f"{entry.imgname} is {has} pixels, its annotation says {said}; is it another image?")
             return entry.people
         if entry.keypoint_file is None:
-            return (Person(0),)
+            return None
         people = read_keypoints(entry.keypoint_file, image_size(path), path.name)
         if not people:
             raise ValueError(f"{entry.keypoint_file.name} holds nobody")
-        return tuple(Person(number, one.keypoints, origin=one.source) for number, one in enumerate(people))
+        return [Person(number, one.keypoints, origin=one.source) for number, one in enumerate(people)]
+
+    def _find(self, entry: Entry, path: Path) -> list[PersonObservation]:
+        """Whoever is in the picture, found in one look at it; each is packed before the next is parsed."""
+        settings = self.settings
+        looks = self.perception.observe_each(
+            path, Inputs(focal=settings.focal), most=settings.max_people, min_height=settings.min_height
+        )
+        people: list[PersonObservation] = []
+        try:
+            for seen in looks:
+                people.append(self._packed(entry.imgname, len(people), seen))
+                del seen
+        except Exception as error:  # whatever a damaged file does to a decoder, it must not end the run
+            people.append(PersonObservation(entry.imgname, len(people), reason=reason_of(error, self.images)))
+        return people
+
+    def _packed(self, imgname: str, number: int, seen: Observation | InputError) -> PersonObservation:
+        if isinstance(seen, InputError):
+            return PersonObservation(imgname, number, reason=reason_of(seen, self.images))
+        return PersonObservation(imgname, number, found=PackedObservation.of(seen), timings_s=seen.timings_s)
 
     def _observe(self, entry: Entry, path: Path, person: Person) -> PersonObservation:
         named = (entry.imgname, person.number, person.source_id)
@@ -72,9 +95,9 @@ class Observer:
 
     def _inputs(self, path: Path, person: Person) -> Inputs:
         if person.keypoints is None:
-            return Inputs(bbox=person.bbox, focal=self.focal)
+            return Inputs(bbox=person.bbox, focal=self.settings.focal)
         mask = fill(person.outline, image_size(path)) if person.outline else None
-        return Inputs(Detection(person.keypoints, None, mask, person.origin), focal=self.focal)
+        return Inputs(Detection(person.keypoints, None, mask, person.origin), focal=self.settings.focal)
 
 
 def reason_of(error: Exception, images: Path) -> str:

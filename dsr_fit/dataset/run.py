@@ -42,7 +42,8 @@ class Resources:
     address: str | None = None
     """Of a Ray cluster; None starts one on this machine."""
     timeout_s: float = 300.0
-    """Time limit for each person, once for observing and once for the fit, with the engine `local`."""
+    """Time limit with the engine `local`: to observe an image, times the people whom the source names in it; to fit a
+    batch, times its people."""
 
     def counts(self, device: str) -> tuple[int, int]:
         """Processes that observe, and that fit."""
@@ -97,7 +98,8 @@ def run(
         if names := changes.names(source):
             store.plan(names, changes.note())
         entries = {entry.imgname: entry for entry in source.entries}
-        left = {batch: store.names[batch] for batch in store.left()}
+        latest = {name: batch for batch in sorted(store.names) for name in store.names[batch]}
+        left = {batch: [name for name in store.names[batch] if latest[name] == batch] for batch in store.left()}
         progress = RunProgress.of(states, changes, left)
         if report is not None:
             report(progress)
@@ -105,16 +107,18 @@ def run(
         remove_overlays(overlays, todo)
         observe = observe or partial(observer, settings, source.images)
         fit = fit or partial(batch_fitter, settings, source.images, overlays if settings.overlays else None)
-        # Images that are no longer in the source are rows all the same, but nobody looks at them.
+        # Images that are no longer in the source, or that a later plan names again where rows were lost, are rows all
+        # the same, but nobody looks at them.
         batches = [(batch, [entries[name] for name in names if name in entries]) for batch, names in left.items()]
         for batch, fitted in _engine(resources, batches, settings, observe, fit):
             started = time.perf_counter()
             gone = [PersonObservation(name, 0, files=UNREADABLE) for name in left[batch] if name not in entries]
+            past = [PersonObservation(name, 0) for name in store.names[batch] if latest[name] != batch]
             rows = [
                 {**row, "run": number, "asked": entries[row["imgname"]].digest() if row["imgname"] in entries else None}
                 for row in (*fitted.rows, *failed_rows(gone, "no longer in the source"))
             ]
-            store.write(batch, rows)
+            store.write(batch, [*rows, *({**row, "run": number} for row in failed_rows(past, "fitted again later"))])
             progress.add(left[batch], rows, {**fitted.timings_s, "write": time.perf_counter() - started})
             if report is not None:
                 report(progress)

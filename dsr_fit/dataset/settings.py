@@ -14,9 +14,14 @@ from dsr_fit.observe.parser import ParsingProtocol
 
 if TYPE_CHECKING:
     from dsr_fit.fitting.fitter import Fitter
+    from dsr_fit.observe.perception import Perception
 
 BATCH_SIZE = 16
-"""Images fitted together."""
+"""Images of a batch, and people fitted together."""
+
+MIN_HEIGHT = 0.1
+"""Of people worth a fit, as a share of the picture's height. Smaller ones are mostly background: each costs as much as
+a large one, and shows too little to be fitted well."""
 
 SHARD_SIZE = 64
 """Batches in a shard."""
@@ -27,6 +32,8 @@ class Settings(ModelFiles):
     """Options of a run that change its results."""
 
     config: FitConfig = field(default_factory=FitConfig)
+    detector: Literal["accurate", "fast"] = "accurate"
+    """As `dsr_fit.observe.detector` takes it."""
     parser: str = "open"
     """As `dsr_fit.observe.parser` takes it."""
     parsing_protocol: ParsingProtocol = "fast"
@@ -36,9 +43,25 @@ class Settings(ModelFiles):
     focal: float | None = None
     """Pixels, of all images; None: from EXIF, else each image's diagonal."""
     device: Literal["cpu", "cuda"] = "cpu"
+    max_people: int | None = None
+    """Of an image whose people the source doesn't name, the most prominent so many; None: all."""
+    min_height: float = MIN_HEIGHT
+    """Of the people of such an image, standing or lying, as a share of its height."""
     batch_size: int = BATCH_SIZE
     overlays: bool = False
     """Also write a picture of each fit; doesn't change the results."""
+
+    def perception(self, *, parse: bool = True) -> Perception:
+        """Detector and, unless label maps are given, parser.
+
+        Raises InputError and UsageError where the parser can't be used.
+        """
+        from dsr_fit.observe.detector import PersonDetector
+        from dsr_fit.observe.parser import load_parser
+        from dsr_fit.observe.perception import Perception
+
+        parser = load_parser(self.parser, self.parsing_protocol) if parse else None
+        return Perception(PersonDetector(self.detector, self.device), parser)
 
     def fitter(self) -> Fitter:
         """A fitter with the files that these settings name. Raises InputError and UsageError where they don't fit."""
@@ -69,12 +92,15 @@ class Settings(ModelFiles):
             files[flag] = own if files["body"] is not None else None
         return {
             "config": to_dict(self.config),
+            "detector": self.detector,
             "parser": [self.parser, self.parsing_protocol, _hashes_of(self.parser)],
             "regressor": [self.regressor_name(), _hashes_of(self.regressor_name() or "")],
             **({"gate": sha256(self.gate)} if self.gate else {}),
             "camera": self.camera,
             "focal": self.focal,
             "device": self.device,
+            "max_people": self.max_people,
+            "min_height": self.min_height,
             "files": {name: sha256(path) if path else "shipped" for name, path in files.items()},
             "shipped": _shipped_hashes(),
             "packages": {"dsr-fit": version("dsr-fit")},

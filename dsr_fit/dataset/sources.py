@@ -38,7 +38,7 @@ class Entry:
     imgname: str
     """Relative to the source's folder of images, as `dsr_fit.dataset.names` stores it."""
     people: tuple[Person, ...] | None = None
-    """None: the person the detector finds, or the people of `keypoint_file`."""
+    """None: whoever the detector finds, or the people of `keypoint_file`."""
     keypoint_file: Path | None = None
     """OpenPose's file of this image, read when the image is observed."""
     size: tuple[int, int] | None = None
@@ -84,6 +84,10 @@ class Source:
         """Of the images' names and whom to fit in them."""
         names = "".join(f"{entry.imgname}\0{entry.digest()}\0" for entry in self.entries)
         return hashlib.sha256(names.encode()).hexdigest()
+
+    def finds_people(self) -> bool:
+        """Whether the detector decides in any image who is in it."""
+        return any(entry.people is None and entry.keypoint_file is None for entry in self.entries)
 
     def brings_keypoints(self) -> bool:
         """Whether any keypoints come with the source instead of from the detector."""

@@ -27,17 +27,15 @@ from dsr_fit.evaluate.benchmark import observe_image
 from dsr_fit.io.files import replacing
 from dsr_fit.io.images import read_image
 from dsr_fit.observation import Observation
-from dsr_fit.observe.parser import load_parser
-from dsr_fit.observe.perception import Perception
 from dsr_fit.synthetic.dataset import read_case
 
-_NETWORKS = ("detector/finder", "detector/heavy", "parser/parser")
+_NETWORKS = ("detector/finder", "detector/heavy", "detector/full", "parser/parser")
 """What perceives, in `priors/`."""
 
 
 @dataclass(frozen=True)
 class CachedSource:
-    """A source of images with a cache of perception's results."""
+    """Images with a cache of perception's results; of an image that names nobody, of its most prominent person."""
 
     source: Source
     cache: Path
@@ -49,6 +47,7 @@ class CachedSource:
         self, settings: Settings, out: Path, resources: Resources | None = None, report: Report | None = None
     ) -> Iterator[Row]:
         """Fit everyone and yield all rows; an interrupted run is resumed. See `dsr_fit.dataset.run.run`."""
+        settings = _of_one_person(settings)
         for _ in run(self.source, out, settings, resources, observe=self.observer(settings), report=report):
             pass
         return read_results(out)
@@ -69,6 +68,7 @@ class CachedSource:
 
     def observer(self, settings: Settings) -> WorkFactory:
         """Makes the cached observer. Raises UsageError for a cache of another detector, parser or source."""
+        settings = _of_one_person(settings)
         self._check_cache(settings)
         make = self.make_observer
         work = partial(observer, settings, self.source.images) if make is None else partial(make, settings)
@@ -80,6 +80,7 @@ class CachedSource:
         identity = {
             "images": str(given.images),
             "people": describe(given) if with_people else "whoever is found",
+            "detector": settings.detector,
             "parser": settings.identity()["parser"],
             "shipped": {name: sha256(shipped(f"priors/{name}.safetensors")) for name in _NETWORKS},
             "focal": settings.focal,
@@ -89,6 +90,10 @@ class CachedSource:
                 temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
         elif changed := differences(json.loads(path.read_text(encoding="utf-8")), identity):
             raise UsageError(f"{self.cache}: caches other perception ({'; '.join(changed)}); choose another folder")
+
+
+def _of_one_person(settings: Settings) -> Settings:
+    return replace(settings, max_people=1, min_height=0.0)
 
 
 def photo_source(folder: Path, cache: Path, numbers: Sequence[str]) -> CachedSource:
@@ -109,7 +114,7 @@ class CaseObserver:
     def __init__(self, folder: Path, settings: Settings) -> None:
         torch.set_num_threads(1)
         self.folder = folder
-        self.perception = Perception(parser=load_parser(settings.parser, settings.parsing_protocol))
+        self.perception = settings.perception()
 
     def __call__(self, entry: Entry) -> list[PersonObservation]:
         case = read_case(self.folder, seed_of(entry.imgname))

@@ -1,4 +1,7 @@
-"""The four files of a fit: `mesh.obj`, `mesh.npz`, `mesh.json`, `mesh.png`. Their contents are a contract."""
+"""The files of a fit: `mesh.obj`, `mesh.npz`, `mesh.json`, `mesh.png`, and of several people's fits.
+
+Their contents are a contract.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +39,49 @@ def write_result(out: Path, result: FitResult, obj_frame: ObjFrame = "upright") 
         write_mesh(files.enter_context(replacing(out)), result, obj_frame)
 
 
+def write_group(out: Path, people: Sequence[FitResult | Exception], obj_frame: ObjFrame = "upright") -> None:
+    """Write the people of one image: a mesh and a `.npz` each (`numbered`), one `.png` and one `.json` of all.
+
+    An exception says why somebody has no fit; at least one has. All files are written before the first takes its name.
+    Raises as `write_result`.
+    """
+    check_mesh_path(out)
+    fits = {number: one for number, one in enumerate(people) if not isinstance(one, Exception)}
+    with ExitStack() as files:
+        started = time.perf_counter()
+        Image.fromarray(overlay(list(fits.values()))).save(
+            files.enter_context(replacing(out.with_suffix(".png"))), compress_level=1
+        )
+        export = (time.perf_counter() - started) / len(fits)
+        for number, result in fits.items():
+            result.timings_s["export"] = export
+            mesh = numbered(out, number)
+            files.enter_context(_written(mesh.with_suffix(".npz"), result))
+            write_mesh(files.enter_context(replacing(mesh)), result, obj_frame)
+        entries = [{"reason": reason(one)} if isinstance(one, Exception) else report(one) for one in people]
+        listed = {"people": [{"person": number, **entry} for number, entry in enumerate(entries)]}
+        _write_json(files.enter_context(replacing(out.with_suffix(".json"))), listed)
+
+
+def numbered(out: Path, number: int) -> Path:
+    """`mesh.0.obj` of `mesh.obj`."""
+    return out.with_name(f"{out.stem}.{number}{out.suffix}")
+
+
+def reason(error: Exception) -> str:
+    """Why there is no fit, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def overlay(people: Sequence[FitResult]) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of several people of one image, see `dsr_fit.view.group`."""
+    from dsr_fit.view.group import Placed, draw_group
+
+    first = people[0]
+    bodies = [Placed(one.vertices, one.pelvis, one.focal_length, one.principal_point) for one in people]
+    return draw_group(first.observation.image, bodies, first.faces, first.observation.focal_length)
+
+
 def write_beside(out: Path, result: FitResult) -> None:
     """Write the one of the other three files that the suffix names."""
     with _written(out, result):
@@ -53,9 +99,12 @@ def _written(out: Path, result: FitResult) -> Iterator[None]:
             Image.fromarray(result.overlay()).save(path, compress_level=1)
             result.timings_s["export"] = time.perf_counter() - started
         else:
-            text = json.dumps(_finite(report(result)), indent=2, allow_nan=False)
-            path.write_text(text + "\n", encoding="utf-8")
+            _write_json(path, report(result))
         yield
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_mesh(path: Path, result: FitResult, frame: ObjFrame) -> None:
@@ -105,6 +154,7 @@ def report(result: FitResult) -> dict[str, Any]:
         "metrics": result.metrics,
         "labels_source": result.observation.labels_source,
         "keypoints_source": result.observation.detection.source,
+        "agreement": result.observation.detection.agreement,
         "crop_residual_px": result.crop_residual_px,
         "regressor": result.regressor,
         "joint_spread_deg": _by_joint(result.spread),

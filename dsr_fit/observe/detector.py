@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, overload
 
 import numpy as np
 
@@ -16,13 +16,19 @@ from dsr_fit.observation import Detection
 from dsr_fit.observe.finder import Found, PersonFinder
 from dsr_fit.observe.landmarks import LandmarkNetwork, Measured, Region
 from dsr_fit.observe.oks import COCO_IN_BLAZEPOSE, similarity
-from dsr_fit.observe.ownership import divide
+from dsr_fit.observe.ownership import covered, own_pixels
 
 DetectorName = Literal["accurate", "fast"]
 """The landmark network: BlazePose heavy, or full."""
 
 CERTAIN = 0.3
 """A person's score from which on the finder's word is enough; below, the landmark network must see the same person."""
+
+DISAGREE = 0.15
+"""OKS of the two below which nobody is there, whatever the finder says."""
+
+PART = 0.7
+"""Share of a person's mask on a larger one's from which on it is a part of that person."""
 
 SAME = 0.5
 """OKS from which on the finder and the landmark network, or two measured people, are one person."""
@@ -42,11 +48,11 @@ class KeypointDetector(Protocol):
 
     def detect(
         self, image: np.ndarray, bbox: Box | None = None, count: int | None = None, min_height: float = 0.0
-    ) -> list[Detection]:
+    ) -> Sequence[Detection]:
         """People in the (H, W, 3) uint8 RGB image, the most prominent first; nobody found is an empty list.
 
-        With `bbox` only the person in that box; with `count` no more than so many; with `min_height` nobody whose box
-        is lower than this share of the image's height.
+        With `bbox` only the person in that box; with `count` no more than so many; with `min_height` nobody the longer
+        side of whose box, so that lying down changes nothing, is less than this share of the image's height.
         """
         ...
 
@@ -87,14 +93,15 @@ class PersonDetector:
 
     def detect(
         self, image: np.ndarray, bbox: Box | None = None, count: int | None = None, min_height: float = 0.0
-    ) -> list[Detection]:
+    ) -> Sequence[Detection]:
         """See `KeypointDetector.detect`. Raises InputError where `bbox` is empty or lies outside the image."""
         height, width = image.shape[:2]
         if min(height, width) < 2:
             return []
         if bbox is not None:
             return self._detect_in_box(image, checked_box(bbox, width, height))
-        found = [one for one in self.finder.find(image, closely=count != 1) if one.box[3] >= min_height * height]
+        found = self.finder.find(image, closely=count != 1)
+        found = [one for one in found if max(one.box[2:]) >= min_height * height]
         found.sort(key=lambda one: -prominence(one, (width, height)))
         people: list[_Person] = []
         waiting = list(found)
@@ -107,7 +114,7 @@ class PersonDetector:
             others = _distinct([*people, *self._measure(image, near[:NEIGHBOURS])])[len(people) :]
         else:
             others = []
-        return self._detections(image.shape[:2], people, others)
+        return self._detections(image, people, others)
 
     def complete(self, image: np.ndarray, given: Detection) -> Detection:
         """See `KeypointDetector.complete`."""
@@ -119,7 +126,7 @@ class PersonDetector:
             return given
         found = Found(keypoints, box, 1.0)
         people = [one for one in self._measure(image, [found]) if one.agreement > SAME]
-        for seen in self._detections(image.shape[:2], people, []):
+        for seen in self._detections(image, people, []):
             landmarks, mask = given.world_landmarks, given.person_mask
             return Detection(
                 given.keypoints,
@@ -129,7 +136,7 @@ class PersonDetector:
             )
         return given
 
-    def _detect_in_box(self, image: np.ndarray, bbox: Box) -> list[Detection]:
+    def _detect_in_box(self, image: np.ndarray, bbox: Box) -> Sequence[Detection]:
         found = self.finder.find_in(image, widened(bbox, 0.4))
         inside = [one for one in found if shared_area(one.box, bbox) > IN_BOX * min(area(one.box), area(bbox))]
         inside.sort(key=lambda one: -shared_area(one.box, bbox) / joint_area(one.box, bbox))
@@ -142,7 +149,7 @@ class PersonDetector:
             if seen.presence > 0.5 and shared_area(box, bbox) > IN_BOX * min(area(box), area(bbox)):
                 people = [_Person(seen, seen.points[COCO_IN_BLAZEPOSE], 0.0)]
         rest = _distinct([*people, *self._measure(image, others[:NEIGHBOURS])])[len(people) :] if people else []
-        return self._detections(image.shape[:2], people, rest)
+        return self._detections(image, people, rest)
 
     def _measure(self, image: np.ndarray, found: Sequence[Found]) -> list[_Person]:
         """Those of the found who are people, measured."""
@@ -159,23 +166,44 @@ class PersonDetector:
         people = []
         for one, seen in zip(found, looks, strict=True):
             best = max(seen, key=lambda each: each.agreement)
-            if best.measured.presence > 0.5 and (one.score > CERTAIN or best.agreement > SAME):
+            if best.measured.presence > 0.5 and best.agreement > (DISAGREE if one.score > CERTAIN else SAME):
                 people.append(best)
         return people
 
-    def _detections(self, shape: tuple[int, ...], people: list[_Person], others: list[_Person]) -> list[Detection]:
-        """What leaves the detector, each with the pixels of all others."""
-        height, width = shape
-        divided = divide([one.measured for one in (*people, *others)], (height, width))
-        return [
-            self._detection((height, width), one, mask, elsewhere)
-            for one, (mask, elsewhere) in zip(people, divided[: len(people)], strict=True)
-        ]
+    def _detections(
+        self, image: np.ndarray, people: Sequence[_Person], others: Sequence[_Person]
+    ) -> Sequence[Detection]:
+        """What leaves the detector."""
+        height, width = image.shape[:2]
+        return _Detections(people, others, (height, width), self.name) if people else []
 
-    def _detection(
-        self, shape: tuple[int, int], person: _Person, mask: np.ndarray, elsewhere: np.ndarray | None
-    ) -> Detection:
-        height, width = shape
+
+@dataclass(frozen=True, eq=False)
+class _Detections(Sequence[Detection]):
+    """People, each with the pixels of all others. Masks are drawn when a person is taken: those of a crowd in a large
+    picture, all at once, would fill the memory."""
+
+    people: Sequence[_Person]
+    others: Sequence[_Person]
+    """Those who only take pixels."""
+    shape: tuple[int, int]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Detection]: ...
+    def __getitem__(self, index: int | slice) -> Detection | Sequence[Detection]:
+        numbers = range(len(self))[index]
+        return self._drawn(numbers) if isinstance(numbers, int) else [self._drawn(number) for number in numbers]
+
+    def _drawn(self, number: int) -> Detection:
+        height, width = self.shape
+        person = self.people[number]
+        mask, elsewhere = own_pixels(number, [one.measured for one in (*self.people, *self.others)], self.shape)
         points = person.measured.points
         # What lies outside the picture is a guess; that is unknown here.
         seen = ((points[:, :2] >= 0) & (points[:, :2] <= (width, height))).all(1)
@@ -185,7 +213,7 @@ class PersonDetector:
         keypoints[keypoints[:, 2] == 0] = 0
         world = np.zeros((len(keypoints), 4), dtype=np.float32)
         world[_SLOTS] = np.column_stack([person.measured.world, confidence])[_LANDMARKS]
-        return Detection(keypoints, world, mask, self.name, person.agreement, elsewhere)
+        return Detection(keypoints, world, mask, self.source, person.agreement, elsewhere)
 
 
 BODY_25_OF_COCO = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
@@ -204,14 +232,20 @@ def _reaches(box: Box, person: _Person) -> bool:
 
 
 def _distinct(people: Sequence[_Person]) -> list[_Person]:
-    """Without doubles: of two that are one person, the one that agrees better with the finder."""
+    """Without doubles: of two that are one person, the one that agrees better with the finder; without parts of people.
+
+    Earlier ones are more prominent, or kept already.
+    """
     kept: list[_Person] = []
     for person in people:
         box = keypoint_box(person.measured.points)
         for number, other in enumerate(kept):
-            larger = max(area(box), area(keypoint_box(other.measured.points)))
-            if similarity(person.keypoints, other.keypoints, 0.5 * larger) > SAME:
-                kept[number] = max(person, other, key=lambda one: one.agreement)
+            theirs = keypoint_box(other.measured.points)
+            if similarity(person.keypoints, other.keypoints, 0.5 * max(area(box), area(theirs))) > SAME:
+                kept[number] = max(other, person, key=lambda one: one.agreement)
+                break
+            inside = area(box) < area(theirs) and shared_area(box, theirs) > PART * area(box)
+            if inside and person.agreement < other.agreement and covered(person.measured, other.measured) > PART:
                 break
         else:
             kept.append(person)

@@ -39,7 +39,7 @@ MIN_KEYPOINT = 0.2
 """Confidence of the finder's keypoints that place a region."""
 
 TORSO_OF_NECK, TORSO_OF_SHOULDERS, LEGS_OF_TORSO = 1.8, 1.3, 1.7
-"""Of the mean body, for people who are cut off: shoulders to hips over nose to shoulders, and over the shoulders' width;
+"""Of the mean body, for people who are cut off: shoulders to hips over nose to shoulders, over the shoulders' width; and
 hips to ankles over shoulders to hips."""
 
 _SHOULDERS, _HIPS, _LEGS, _NOSE = (5, 6), (11, 12), (13, 14, 15, 16), (0,)

@@ -23,30 +23,35 @@ MARGIN = 0.1
 """A mask must be so much surer than another's to win without regard to bones."""
 
 
-def divide(people: Sequence[Measured], shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """For each person: the (H, W) float32 mask without others' pixels, and the (H, W) bool pixels of others, if any.
+def own_pixels(number: int, people: Sequence[Measured], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """A person's (H, W) float32 mask without the others' pixels, and the (H, W) bool pixels of others, if any.
 
     Where two masks claim a pixel, the surer one has it; where both are sure, the person whose bones are nearer.
     """
-    answers = []
-    for number, person in enumerate(people):
-        own = person.mask
-        taken = np.zeros(own.shape, bool)
-        distance: np.ndarray | None = None
-        for other in (*people[:number], *people[number + 1 :]):
-            theirs = _seen_in(other.mask, other, person)
-            if theirs.max(initial=0) < 0.5:
-                continue
-            if distance is None:
-                distance = _bone_distance(person, person)
-            nearer = _bone_distance(other, person) < distance
-            taken |= (theirs > 0.5) & ((theirs > own + MARGIN) | ((theirs > own - MARGIN) & nearer))
-        full = _in_image(np.where(taken, 0, own), person, shape)
-        elsewhere = _in_image(taken.astype(np.float32), person, shape) > 0.5 if taken.any() else None
-        if elsewhere is not None:
-            full[elsewhere] = 0
-        answers.append((full, elsewhere))
-    return answers
+    person = people[number]
+    own = person.mask
+    taken = np.zeros(own.shape, bool)
+    distance: np.ndarray | None = None
+    for other in (*people[:number], *people[number + 1 :]):
+        theirs = _seen_in(other.mask, other, person)
+        if theirs.max(initial=0) < 0.5:
+            continue
+        if distance is None:
+            distance = _bone_distance(person, person)
+        nearer = _bone_distance(other, person) < distance
+        taken |= (theirs > 0.5) & ((theirs > own + MARGIN) | ((theirs > own - MARGIN) & nearer))
+    mask = _in_image(np.where(taken, 0, own), person, shape)
+    if not taken.any():
+        return mask, None
+    elsewhere = _in_image(taken.astype(np.float32), person, shape) > 0.5
+    mask[elsewhere] = 0
+    return mask, elsewhere
+
+
+def covered(person: Measured, other: Measured) -> float:
+    """Share of a person's mask that lies on another's."""
+    own = person.mask > 0.5
+    return float((_seen_in(other.mask, other, person)[own] > 0.5).mean()) if own.any() else 1.0
 
 
 def _seen_in(mask: np.ndarray, owner: Measured, viewer: Measured) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,36 +77,46 @@ class Perception:
         if not 0 <= person < len(people):
             count = "1 person" if len(people) == 1 else f"{len(people)} people"
             raise UsageError(f"--person {person}: {scene.people_from} shows {count}, numbered from 0")
-        return self._observation(scene, person, people[person], time.perf_counter() - started)
+        return self._observation(scene, person, people, time.perf_counter() - started)
 
     def observe_all(
         self, source: ImageSource, inputs: Inputs | None = None, *, most: int | None = None, min_height: float = 0.0
     ) -> list[Observation | InputError]:
-        """The same of everybody, the most prominent first; an InputError in the place of who can't be fitted.
+        """The same of everybody, the most prominent first; an InputError in the place of who can't be fitted."""
+        return list(self.observe_each(source, inputs, most=most, min_height=min_height))
+
+    def observe_each(
+        self, source: ImageSource, inputs: Inputs | None = None, *, most: int | None = None, min_height: float = 0.0
+    ) -> Iterator[Observation | InputError]:
+        """The same one by one: the masks of a crowd in a large picture need not be in memory together.
 
         Args:
             most: no more people than so many.
-            min_height: of people whom the detector finds, as a share of the image's height.
+            min_height: of people whom the detector finds, standing or lying, as a share of the image's height.
         """
         scene = _Scene.of(source, inputs or Inputs())
         if scene.inputs.person != 0:
             raise UsageError("--person chooses one person; leave it out to fit several")
+        if scene.inputs.bbox is not None:
+            raise UsageError("--bbox is around one person; leave it out to fit several")
         if scene.inputs.labels is not None:
             raise UsageError("--labels is the label map of one person; choose one by --person")
         started = time.perf_counter()
-        people = self._people(scene, most, min_height)[:most]
-        seconds = (time.perf_counter() - started) / len(people)
-        answers: list[Observation | InputError] = []
-        for number, person in enumerate(people):
+        people = self._people(scene, most, min_height)
+        numbers = range(len(people))[:most]
+        seconds = (time.perf_counter() - started) / len(numbers)
+        for number in numbers:
             try:
-                answers.append(self._observation(scene, number, person, seconds))
+                answer = self._observation(scene, number, people, seconds)
             except InputError as error:
-                answers.append(error)
-        return answers
+                answer = error
+            yield answer
+            del answer
 
-    def _observation(self, scene: _Scene, number: int, person: Detection, seconds: float) -> Observation:
+    def _observation(self, scene: _Scene, number: int, people: Sequence[Detection], seconds: float) -> Observation:
         """`seconds`: what finding this person took so far."""
         started = time.perf_counter()
+        person = people[number]
         inputs, image = scene.inputs, scene.image
         one_given = isinstance(inputs.keypoints, Keypoints | Detection)
         who = f"the person given for {scene.name}" if one_given else f"person {number} of {scene.people_from}"
@@ -134,14 +144,17 @@ class Perception:
         timings = {"detect": seconds + detected - started, "parse": time.perf_counter() - detected}
         return Observation(image, person, labels, labels_source, scene.focal, timings)
 
-    def _people(self, scene: _Scene, count: int | None, min_height: float = 0.0) -> list[Detection]:
+    def _people(self, scene: _Scene, count: int | None, min_height: float = 0.0) -> Sequence[Detection]:
         """The people to choose from; raises InputError where there is nobody."""
         inputs, keypoints = scene.inputs, scene.inputs.keypoints
         if keypoints is None:
             people = self._detector().detect(scene.image, inputs.bbox, count, min_height)
             if not people:
                 where, other = ("in the given --bbox", "another") if inputs.bbox is not None else ("in the image", "a")
-                raise InputError(f"{scene.name}: nobody was found {where}; try {other} --bbox, or give --keypoints")
+                who = f" who takes up {min_height:g} of its height (--min-height)" if min_height else ""
+                raise InputError(
+                    f"{scene.name}: nobody was found {where}{who}; try {other} --bbox, or give --keypoints"
+                )
             return people
         if inputs.bbox is not None:
             raise UsageError("--bbox tells the detector where to look; with --keypoints choose by --person")

@@ -45,14 +45,19 @@ def draw(
 
 def shaded(renderer: Renderer, vertices: Tensor, intrinsics: Tensor, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     """Colours (S, S, 3) 0..255 and coverage (S, S, 1) of (V, 3) vertices under fx, fy, cx, cy, lit from the viewer."""
-    normals = vertex_normals(vertices, renderer.faces.long())
-    facing = (-normals[:, 2]).clamp(min=0)
-    from_above = (-normals[:, 1]).clamp(min=0)
-    light = (0.25 + 0.65 * facing + 0.2 * from_above).clamp(max=1)
-    colours = light[:, None] * torch.tensor(BODY_COLOUR)
+    colours = lit(vertices, renderer.faces)
     render = renderer(vertices[None], intrinsics[None], resolution, attributes=colours)
     alpha = render.alpha[0, ..., None].numpy()
     return 255 * render.attributes[0].numpy() / np.maximum(alpha, 1e-6), alpha
+
+
+def lit(vertices: Tensor, faces: Tensor, colour: tuple[float, float, float] = BODY_COLOUR) -> Tensor:
+    """(V, 3) colours 0..1 of a body in the camera's frame, lit from the viewer and a little from above."""
+    normals = vertex_normals(vertices, faces.long())
+    facing = (-normals[:, 2]).clamp(min=0)
+    from_above = (-normals[:, 1]).clamp(min=0)
+    light = (0.25 + 0.65 * facing + 0.2 * from_above).clamp(max=1)
+    return light[:, None] * torch.tensor(colour)
 
 
 def _side_view(renderer: Renderer, vertices: Tensor, sign: float) -> np.ndarray:
