@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 
-from tables import datasets, fits, parsing, regressors, rounds, semantic
+from tables import datasets, detection, fits, parsing, regressors, rounds, semantic
 from tables.results import ROOT
 
 PAGES = (
     "README.md",
+    "docs/detector.md",
     "docs/parser.md",
     "docs/regressors.md",
     "docs/rounds.md",
@@ -31,6 +32,8 @@ FIGURES = {
         fits.learned,
         fits.clothed,
         fits.speed,
+        detection.detector,
+        detection.detector_hidden,
         parsing.parser,
         parsing.parser_labels,
         semantic.semantic_labels,
