@@ -27,8 +27,8 @@ def detector() -> str:
         ),
         "one rendered person: 3D landmarks, PA-MPJPE, mm": lambda d: _mean(d["rendered"]["landmarks_pa_mpjpe"]),
         "annotated people in wild photos: recall": lambda d: f"{d['wild']['recall']:.2f}",
-        "two people: fits of the main one, PA-MPJPE alone, mm": lambda d: _mean(d["couples"]["pa_mpjpe"]["alone"]["all"]),
-        "two people: together, mm": lambda d: _mean(d["couples"]["pa_mpjpe"]["together"]["all"]),
+        "two people: fits of the main one, PA-MPJPE alone, mm": lambda d: _couples(d, "alone"),
+        "two people: together, mm": lambda d: _couples(d, "together"),
         "a real man: 3D landmarks, PA-MPJPE, mm": lambda d: _mean(d["real3d"]["landmarks_pa_mpjpe"]),
         "a real man: fits, PA-MPJPE, mm": lambda d: _mean(d["real3d"]["fits_pa_mpjpe"]),
         "a real man: fits, MPJPE, mm": lambda d: _mean(d["real3d"]["fits_mpjpe"]),
@@ -44,6 +44,10 @@ def detector_hidden() -> str:
     head = ["| hidden | " + " | ".join(shares) + " |", "| --- |" + " --- |" * len(shares)]
     cells = " | ".join(f"{share['recall']:.2f} of {share['people']}" for share in shares.values())
     return "\n".join([*head, f"| recall | {cells} |"])
+
+
+def _couples(measured: dict[str, Any], where: str) -> str:
+    return _mean(measured["couples"]["pa_mpjpe"][where]["all"])
 
 
 def _mean(measure: dict[str, float]) -> str:
