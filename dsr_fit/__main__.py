@@ -1,7 +1,5 @@
 """`python -m dsr_fit`."""
 
-import sys
+from dsr_fit.cli.main import command
 
-from dsr_fit.cli.main import main
-
-sys.exit(main())
+command()

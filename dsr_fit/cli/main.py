@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import gc
 import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 import tyro
 
@@ -67,6 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Starting up makes a million objects that stay; to look through them again and again takes a tenth of a fit's time.
     gc.set_threshold(100_000)
     return ended(lambda: _run(words))
+
+
+def command() -> NoReturn:
+    """`main`, as a process of its own that then ends at once.
+
+    Python would first take apart all that torch and numba have made, which takes longer than to measure a person.
+    """
+    status = main()
+    atexit._run_exitfuncs()  # temporary folders, workers, logs
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _run(words: list[str]) -> int | None:
