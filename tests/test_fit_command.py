@@ -158,7 +158,7 @@ def test_the_report_is_the_contracts(mesh: Path) -> None:
     report = _report(mesh)
     assert set(report) == {
         "device", "energies", "metrics", "quality", "accepted", "reasons", "iterations", "stop_reason", "timings_s",
-        "config", "versions", "seed", "labels_source", "keypoints_source", "crop_residual_px", "body",
+        "config", "versions", "seed", "labels_source", "keypoints_source", "agreement", "crop_residual_px", "body",
         "regressor", "joint_spread_deg", "expected_error_m",
     }  # fmt: skip
     assert 0 <= report["quality"] <= 1

@@ -131,7 +131,7 @@ def test_a_gate_of_an_earlier_version_holds_where_new_settings_have_their_defaul
 def test_the_gate_that_ships_was_calibrated_with_what_ships() -> None:
     """Fails after a new body, semantic prior, parser or regressor: then run tools/calibrate_quality.py."""
     found = json.loads(shipped(ASSET).read_text())
-    assert found["bound_to"] == binding(Fitter(open_body()), "mediapipe", load_parser().name)
+    assert found["bound_to"] == binding(Fitter(open_body()), "blazepose-heavy", load_parser().name)
     assert set(found["costs"]) == set(EVIDENCE)
     assert all(rise >= 0 for cost in found["costs"].values() for rise in cost["rises"])
     assert 0 < found["threshold"] < 1
