@@ -141,7 +141,7 @@ class PersonDetector:
         inside = [one for one in found if shared_area(one.box, bbox) > IN_BOX * min(area(one.box), area(bbox))]
         inside.sort(key=lambda one: -shared_area(one.box, bbox) / joint_area(one.box, bbox))
         people = self._measure(image, inside[:1])
-        others = [one for one in found if one not in inside[:1]]
+        others = [one for one in found if not any(one is each for each in inside[:1])]
         if not people:
             # The user says that there is somebody: the landmark network looks for itself.
             (seen,) = self.network.measure([(image, Region.of_keypoints(np.zeros((17, 3)), bbox))])
