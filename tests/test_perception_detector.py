@@ -222,6 +222,10 @@ def test_two_people_close_together_share_no_pixel(detector: PersonDetector, phot
         assert one.person_mask is not None
         assert not ((one.person_mask > 0) & one.others).any()
     assert min(one.agreement or 0 for one in people) > 0.5
+    for person in people:
+        box = keypoint_box(person.keypoints)
+        (boxed,) = detector.detect(pair, bbox=box)
+        assert np.median(_differences(boxed.keypoints, person.keypoints, max(box[2:]))) < 0.03
 
 
 def test_no_more_people_than_asked_for(detector: PersonDetector, photo: np.ndarray) -> None:
