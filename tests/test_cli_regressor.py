@@ -59,7 +59,7 @@ def test_a_missing_checkpoint_says_where_they_come_from(tmp_path: Path, capfd: C
     assert line.startswith("dsr-fit: nonsense.pt: no such file (named by --regressor); ")
     assert all(words in line for words in (entry.source, entry.variable, "--regressor PATH"))
     status, line = _refused(capfd, str(PERSON), "--out", out, "--regressor", "nonsense.safetensors")
-    assert (status, "nonsense.safetensors: not readable weights" in line) == (1, True)
+    assert (status, "no such file of a regressor's weights: nonsense.safetensors" in line) == (1, True)
     assert list(tmp_path.iterdir()) == []
 
 

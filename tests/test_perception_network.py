@@ -191,7 +191,7 @@ def test_weights_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"not readable weights"):
         load_network(path)
-    with pytest.raises(InputError, match=r"not readable weights"):
+    with pytest.raises(InputError, match=r"no such file of a parser's weights"):
         load_network(tmp_path / "missing.safetensors")
 
 
