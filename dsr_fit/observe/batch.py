@@ -126,7 +126,7 @@ def targets_of(labels: np.ndarray, mc_valid: np.ndarray, label_set: str, class_w
         person=single(shows_person(labels)),
         mc_mask=single(mc_mask),
         mc_distance=single(distance),
-        mc_seen=single(mc_mask.any((1, 2))),
+        mc_seen=single(np.any(mc_mask, axis=(1, 2))),
     )
 
 

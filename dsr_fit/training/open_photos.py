@@ -117,7 +117,7 @@ class Photos:
         observations: list[Observation] = [self._observation(int(row)) for row in rows]
         observed = Batch(observations, crop_camera=False, keypoint_valid=self.keypoint_valid)
         maps = np.stack([observation.labels for observation in observations])
-        shown = shows_person(maps).any((1, 2))
+        shown = np.any(shows_person(maps), axis=(1, 2))
         focal = np.array([observation.focal_length for observation in observations])
         centre = np.array([observation.principal_point for observation in observations])
         window = np.column_stack([(WINDOW_PIXELS / 2 - centre) / focal[:, None], WINDOW_PIXELS / focal])
