@@ -164,7 +164,7 @@ def test_only_those_whose_label_map_has_changed_are_fitted_again(
 
 
 def test_batches_hold_people_of_any_picture_and_no_more_than_asked(
-    couple: tuple[Observation, Observation], alone: list[FitResult], fitter: Fitter
+    couple: tuple[Observation, Observation], alone: list[FitResult], fitter: Fitter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(together, "CHANGED", 0.25)
     recording = Recording(fitter, alone)
