@@ -37,6 +37,8 @@ class Backend:
         self.name = name
         self.device = {"numba": "cpu", "nvdiffrast": "cuda", "triton": TRITON_DEVICE}[name]
 
+        self.interpreted = name == "triton" and not HAS_GPU
+
     @property
     def ops(self) -> Any:
         return triton_ops() if self.name == "triton" else ops_cpu if self.name == "numba" else ops_cuda
@@ -46,6 +48,11 @@ class Backend:
 
     def rasterize(self, pos: Tensor, tri: Tensor, resolution: tuple[int, int]) -> tuple[Tensor, Tensor]:
         rast, rast_db = self.ops.rasterize(pos.to(self.device), tri.to(self.device), resolution)
+        return rast.cpu(), rast_db.cpu()
+
+    def barycentrics(self, pos: Tensor, tri: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = (x.to(self.device) for x in (pos, tri, ids))
+        rast, rast_db = self.ops.Barycentrics.apply(*inputs, True)
         return rast.cpu(), rast_db.cpu()
 
     def interpolate(

@@ -25,7 +25,8 @@ from dsr_fit.render.contract import check_attributes, check_instanced, check_mes
 BLOCK = 128  # triangles or pixels a program
 SMALL = 16  # pixels of a triangle's box that one lane draws; larger triangles get programs of their own
 TILE = 16  # their pixels at once, squared
-LARGE = (1024, 4)  # programs for large triangles: this many at once, this many for each
+LARGE = 1024  # programs for large triangles at once, at most
+SHARED = 16  # tiles of a picture for which one more program works on the same triangle
 CHANNELS = 32  # attributes at once, at most
 
 
@@ -78,7 +79,9 @@ def triangle_ids(pos: Tensor, tri: Tensor, resolution: Sequence[int]) -> Tensor:
     count = torch.zeros(1, dtype=torch.int32, device=pos.device)
     shared = pos, tri, keys, large, count, faces, vertices, height, width
     _launch(kernels.draw_small, (triton.cdiv(faces, BLOCK), batch), pos, *shared, SMALL=SMALL, BLOCK=BLOCK)
-    _launch(kernels.draw_large, (min(LARGE[0], batch * faces), LARGE[1]), pos, *shared, TILE=TILE)
+    tiles = triton.cdiv(height, TILE) * triton.cdiv(width, TILE)
+    grid = min(LARGE, batch * faces), triton.cdiv(tiles, SHARED)
+    _launch(kernels.draw_large, grid, pos, *shared, TILE=TILE)
     return (~keys & kernels.LAST.value).int()
 
 
@@ -91,8 +94,7 @@ class Barycentrics(torch.autograd.Function):
         batch, height, width = ids.shape
         rast = pos.new_empty((batch, height, width, 4))
         rast_db = torch.empty_like(rast) if grad_db else pos.new_empty((0, 0, 0, 4))
-        centres = 2 / max(width, 1), 2 / max(height, 1), 1 / max(width, 1) - 1, 1 / max(height, 1) - 1
-        shared = pos, tri, ids, rast, rast_db, pos.shape[1], height, width, *centres
+        shared = pos, tri, ids, rast, rast_db, pos.shape[1], height, width, *_centres(height, width)
         _launch(kernels.shade, (triton.cdiv(height * width, BLOCK), batch), pos, *shared, WITH_DB=grad_db, BLOCK=BLOCK)
         ctx.save_for_backward(pos, tri, rast)
         ctx.set_materialize_grads(False)
@@ -103,15 +105,21 @@ class Barycentrics(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pos, tri, rast = ctx.saved_tensors
         batch, height, width, _ = rast.shape
-        g_rast = torch.zeros_like(rast) if grads[0] is None else grads[0].contiguous()
-        with_db = grads[1] is not None and grads[1].numel() > 0
-        g_db = grads[1].contiguous() if with_db else g_rast
+        sizes, grid = (pos.shape[1], height, width), (triton.cdiv(height * width, BLOCK), batch)
         g_pos = torch.zeros_like(pos, dtype=torch.float64)
-        _launch(
-            kernels.pull_shade, (triton.cdiv(height * width, BLOCK), batch), pos,
-            pos, tri, rast, g_rast, g_db, g_pos, pos.shape[1], height, width, WITH_DB=with_db, BLOCK=BLOCK,
-        )  # fmt: skip
+        g_rast, g_db = (None if g is None or g.numel() == 0 else g.contiguous() for g in grads)
+        if g_rast is not None:
+            tensors = pos, tri, rast, g_rast, g_pos
+            _launch(kernels.pull_shade, grid, pos, *tensors, *sizes, *_centres(height, width), BLOCK=BLOCK)
+        if g_db is not None:
+            _launch(kernels.pull_derivatives, grid, pos, pos, tri, rast, g_db, g_pos, *sizes, BLOCK=BLOCK)
         return g_pos.to(pos.dtype), None, None, None
+
+
+def _centres(height: int, width: int) -> tuple[float, float, float, float]:
+    """What the kernels take: steps between the centres of pixels in -1..1, x then y, and the first centres."""
+    height, width = max(height, 1), max(width, 1)
+    return 2 / width, 2 / height, 1 / width - 1, 1 / height - 1
 
 
 def rasterize(

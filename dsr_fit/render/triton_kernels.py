@@ -62,6 +62,14 @@ def edge_functions(x0, y0, w0, x1, y1, w1, x2, y2, w2, fx, fy):
 
 
 @triton.jit
+def normals(x0, y0, w0, x1, y1, w1, x2, y2, w2):
+    """x and y of the edge functions' first two gradients in the view plane, and of the sum of all three."""
+    n0x, n0y = y1 * w2 - w1 * y2, w1 * x2 - x1 * w2
+    n1x, n1y = y2 * w0 - w2 * y0, w2 * x0 - x2 * w0
+    return n0x, n0y, n1x, n1y, n0x + n1x + y0 * w1 - w0 * y1, n0y + n1y + w0 * x1 - x0 * w1
+
+
+@triton.jit
 def centre(pixel, size):
     """A pixel's centre in -1..1, in double."""
     return (2 * pixel + 1).to(tl.float64) * (1.0 / size.to(tl.float64)) - 1.0
@@ -182,29 +190,67 @@ def shade(
         total = a0 + a1 + a2
         inverse = 2.0 / tl.where(total == 0.0, 1.0, total)
         across, down = inverse / width.to(tl.float64), inverse / height.to(tl.float64)
-        n0x, n0y = y1 * w2 - w1 * y2, w1 * x2 - x1 * w2
-        n1x, n1y = y2 * w0 - w2 * y0, w2 * x0 - x2 * w0
-        n2x, n2y = y0 * w1 - w0 * y1, w0 * x1 - x0 * w1
-        sum_x, sum_y = n0x + n1x + n2x, n0y + n1y + n2y
+        n0x, n0y, n1x, n1y, sum_x, sum_y = normals(x0, y0, w0, x1, y1, w1, x2, y2, w2)
         tl.store(rast_db + 4 * at, (across * (n0x - u * sum_x)).to(tl.float32), mask=inside)
         tl.store(rast_db + 4 * at + 1, (down * (n0y - u * sum_y)).to(tl.float32), mask=inside)
         tl.store(rast_db + 4 * at + 2, (across * (n1x - v * sum_x)).to(tl.float32), mask=inside)
         tl.store(rast_db + 4 * at + 3, (down * (n1y - v * sum_y)).to(tl.float32), mask=inside)
 
 
+@triton.jit(do_not_specialize=SIZES)
+def pull_shade(
+    pos, tri, rast, g_rast, g_pos, vertices, height, width, step_x, step_y, first_x, first_y, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Add the gradient of the unclamped u and v to g_pos (B, V, 4) in double; z gets none.
+
+    With the corners q_k = (x_k - fx w_k, y_k - fy w_k): a_0 = q_1 x q_2 and so on, u = a_0 / sum, v = a_1 / sum. In
+    float32, for parity: nvdiffrast's rounding shows on slivers, in the fourth digit of a body's gradient.
+    """
+    image = tl.program_id(1).to(tl.int64)
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < height * width
+    at = 4 * (image * height * width + pixel)
+    pos += image * vertices * 4
+    g_pos += image * vertices * 4
+    found = tl.load(rast + at + 3, mask=inside, other=0.0).to(tl.int32)
+    seen = found > 0
+    v0, x0, y0, _, w0 = corner(pos, tri, found - 1, 0, vertices, seen)
+    v1, x1, y1, _, w1 = corner(pos, tri, found - 1, 1, vertices, seen)
+    v2, x2, y2, _, w2 = corner(pos, tri, found - 1, 2, vertices, seen)
+    fx = step_x * (pixel % width).to(tl.float32) + first_x
+    fy = step_y * (pixel // width).to(tl.float32) + first_y
+    x0, y0 = x0.to(tl.float32) - fx * w0.to(tl.float32), y0.to(tl.float32) - fy * w0.to(tl.float32)
+    x1, y1 = x1.to(tl.float32) - fx * w1.to(tl.float32), y1.to(tl.float32) - fy * w1.to(tl.float32)
+    x2, y2 = x2.to(tl.float32) - fx * w2.to(tl.float32), y2.to(tl.float32) - fy * w2.to(tl.float32)
+    a0, a1, a2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
+    total = a0 + a1 + a2
+    inverse = tl.div_rn(1.0, total + tl.where(total < 0.0, -EPSILON, EPSILON))
+    g_u = tl.load(g_rast + at, mask=seen, other=0.0)
+    g_v = tl.load(g_rast + at + 1, mask=seen, other=0.0)
+    mean = (g_u * a0 + g_v * a1) * inverse
+    h0, h1, h2 = inverse * (g_u - mean), inverse * (g_v - mean), -inverse * mean
+    add_to_corner(g_pos, v0, h2 * y1 - h1 * y2, h1 * x2 - h2 * x1, fx, fy, seen)
+    add_to_corner(g_pos, v1, h0 * y2 - h2 * y0, h2 * x0 - h0 * x2, fx, fy, seen)
+    add_to_corner(g_pos, v2, h1 * y0 - h0 * y1, h0 * x1 - h1 * x0, fx, fy, seen)
+
+
 @triton.jit
-def add_to_corner(g_pos, v, g_x, g_y, g_w, mask):
+def add_to_corner(g_pos, v, g_x, g_y, fx, fy, mask):
+    """From the gradient of q = (x - fx w, y - fy w) to that of the vertex."""
+    add_to_vertex(g_pos, v, g_x, g_y, -(fx * g_x + fy * g_y), mask)
+
+
+@triton.jit
+def add_to_vertex(g_pos, v, g_x, g_y, g_w, mask):
     row = g_pos + 4 * v.to(tl.int64)
-    tl.atomic_add(row, g_x, mask=mask, sem="relaxed")
-    tl.atomic_add(row + 1, g_y, mask=mask, sem="relaxed")
-    tl.atomic_add(row + 3, g_w, mask=mask, sem="relaxed")
+    tl.atomic_add(row, g_x.to(tl.float64), mask=mask, sem="relaxed")
+    tl.atomic_add(row + 1, g_y.to(tl.float64), mask=mask, sem="relaxed")
+    tl.atomic_add(row + 3, g_w.to(tl.float64), mask=mask, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=SIZES)
-def pull_shade(
-    pos, tri, rast, g_rast, g_db, g_pos, vertices, height, width, WITH_DB: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
-    """Add the gradient of the unclamped u and v and, WITH_DB, of their derivatives to g_pos (B, V, 4) in double.
+def pull_derivatives(pos, tri, rast, g_db, g_pos, vertices, height, width, BLOCK: tl.constexpr):
+    """Add the gradient of `shade`'s derivatives, through the unclamped u and v too, to g_pos (B, V, 4) in double.
 
     With the corners as points p_k = (x, y, w) and the normals n_0 = p_1 x p_2 and so on, a_k = n_k . (fx, fy, 1),
     u = a_0 / sum and du/dX = 2 / W (n_0.x - u N.x) / sum, where N is the sum of the normals.
@@ -225,40 +271,33 @@ def pull_shade(
     total = a0 + a1 + a2
     inverse = 1.0 / (total + tl.where(total < 0.0, -EPSILON, EPSILON))
     u, v = a0 * inverse, a1 * inverse
-    g_u = tl.load(g_rast + at, mask=seen, other=0.0).to(tl.float64)
-    g_v = tl.load(g_rast + at + 1, mask=seen, other=0.0).to(tl.float64)
-    g_total = total * 0.0
-    # Gradients of the normals' x and y.
-    g0x, g0y, g1x, g1y, g2x, g2y = g_total, g_total, g_total, g_total, g_total, g_total
-    if WITH_DB:
-        n0x, n0y = y1 * w2 - w1 * y2, w1 * x2 - x1 * w2
-        n1x, n1y = y2 * w0 - w2 * y0, w2 * x0 - x2 * w0
-        sum_x, sum_y = n0x + n1x + y0 * w1 - w0 * y1, n0y + n1y + w0 * x1 - x0 * w1
-        across, down = 2.0 * inverse / width.to(tl.float64), 2.0 * inverse / height.to(tl.float64)
-        ux, uy = across * tl.load(g_db + at, mask=seen, other=0.0), down * tl.load(g_db + at + 1, mask=seen, other=0.0)
-        vx = across * tl.load(g_db + at + 2, mask=seen, other=0.0)
-        vy = down * tl.load(g_db + at + 3, mask=seen, other=0.0)
-        g_u -= ux * sum_x + uy * sum_y
-        g_v -= vx * sum_x + vy * sum_y
-        g_total -= inverse * (ux * (n0x - u * sum_x) + uy * (n0y - u * sum_y))
-        g_total -= inverse * (vx * (n1x - v * sum_x) + vy * (n1y - v * sum_y))
-        g2x, g2y = -u * ux - v * vx, -u * uy - v * vy
-        g0x, g0y, g1x, g1y = ux + g2x, uy + g2y, vx + g2x, vy + g2y
-    g_total -= inverse * (g_u * u + g_v * v)
-    g0, g1, g2 = g_total + g_u * inverse, g_total + g_v * inverse, g_total  # of the a_k, the normals' third component
-    g0x, g0y, g1x, g1y, g2x, g2y = (
-        g0x + g0 * fx, g0y + g0 * fy, g1x + g1 * fx, g1y + g1 * fy, g2x + g2 * fx, g2y + g2 * fy,
+    n0x, n0y, n1x, n1y, sum_x, sum_y = normals(x0, y0, w0, x1, y1, w1, x2, y2, w2)
+    across, down = 2.0 * inverse / width.to(tl.float64), 2.0 * inverse / height.to(tl.float64)
+    ux = across * tl.load(g_db + at, mask=seen, other=0.0)
+    uy = down * tl.load(g_db + at + 1, mask=seen, other=0.0)
+    vx = across * tl.load(g_db + at + 2, mask=seen, other=0.0)
+    vy = down * tl.load(g_db + at + 3, mask=seen, other=0.0)
+    g_u, g_v = -(ux * sum_x + uy * sum_y), -(vx * sum_x + vy * sum_y)
+    g_total = -inverse * (
+        ux * (n0x - u * sum_x) + uy * (n0y - u * sum_y) + vx * (n1x - v * sum_x) + vy * (n1y - v * sum_y)
+        + g_u * u + g_v * v
     )  # fmt: skip
+    # Gradients of the normals: x and y directly and through the a_k, the third component through these alone.
+    g0, g1, g2 = g_total + g_u * inverse, g_total + g_v * inverse, g_total
+    shared_x, shared_y = -u * ux - v * vx, -u * uy - v * vy
+    g0x, g0y = ux + shared_x + g0 * fx, uy + shared_y + g0 * fy
+    g1x, g1y = vx + shared_x + g1 * fx, vy + shared_y + g1 * fy
+    g2x, g2y = shared_x + g2 * fx, shared_y + g2 * fy
     # For n = a x b: the gradient of a is b x g, of b is g x a.
-    add_to_corner(
+    add_to_vertex(
         g_pos, v0, g1y * w2 - g1 * y2 + y1 * g2 - w1 * g2y, g1 * x2 - g1x * w2 + w1 * g2x - x1 * g2,
         g1x * y2 - g1y * x2 + x1 * g2y - y1 * g2x, seen,
     )  # fmt: skip
-    add_to_corner(
+    add_to_vertex(
         g_pos, v1, g2y * w0 - g2 * y0 + y2 * g0 - w2 * g0y, g2 * x0 - g2x * w0 + w2 * g0x - x2 * g0,
         g2x * y0 - g2y * x0 + x2 * g0y - y2 * g0x, seen,
     )  # fmt: skip
-    add_to_corner(
+    add_to_vertex(
         g_pos, v2, g0y * w1 - g0 * y1 + y0 * g1 - w0 * g1y, g0 * x1 - g0x * w1 + w0 * g1x - x0 * g1,
         g0x * y1 - g0y * x1 + x0 * g1y - y0 * g1x, seen,
     )  # fmt: skip
