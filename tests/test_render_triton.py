@@ -49,10 +49,10 @@ def test_of_equal_depths_the_later_triangle_is_seen(order: tuple[int, ...]) -> N
 MAGNITUDES = st.sampled_from([0.0, 1e-30, 1e-3, 1.0, 50.0, 1e6, 1e20])
 
 
-@settings(max_examples=int(os.environ.get("DSR_FIT_RENDER_EXAMPLES", "25")), deadline=None)
+@settings(max_examples=int(os.environ.get("DSR_FIT_RENDER_EXAMPLES", "25")), deadline=None, derandomize=True)
 @given(
-    seed=st.integers(0, 2**31), faces=st.integers(1, 60), magnitude=MAGNITUDES, w=MAGNITUDES,
-    size=st.tuples(st.integers(1, 33), st.integers(1, 33)), batch=st.integers(1, 2), repeated=st.booleans(),
+    seed=st.integers(0, 2**31), faces=st.integers(1, 30), magnitude=MAGNITUDES, w=MAGNITUDES,
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)), batch=st.integers(1, 2), repeated=st.booleans(),
 )  # fmt: skip
 def test_it_sees_what_the_cpu_sees(
     seed: int, faces: int, magnitude: float, w: float, size: tuple[int, int], batch: int, repeated: bool
