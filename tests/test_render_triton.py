@@ -162,9 +162,7 @@ def test_antialias_needs_nvdiffrast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("compiler", ["none", "missing", "failing"])
-def test_without_a_c_compiler_one_line_says_so(
-    compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_a_c_compiler_one_line_says_so(compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Triton's own build, as its launcher's first use calls it, behind a kernel."""
     from triton.runtime import build
 
