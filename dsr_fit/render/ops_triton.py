@@ -14,7 +14,6 @@ from subprocess import CalledProcessError
 from typing import Any, Literal
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -56,6 +55,11 @@ def _cause(error: Exception) -> str:
     return f"it can't run here ({' '.join(str(error).split())})"
 
 
+def _blocks(count: int, size: int) -> int:
+    """How many blocks of `size` hold `count`."""
+    return -(-count // size)
+
+
 def _launch(kernel: Any, grid: tuple[int, int], like: Tensor, *args: Any, **sizes: Any) -> None:
     """Run a kernel on the tensor's device, its arithmetic as written: without fused multiply-adds."""
     if 0 not in grid:
@@ -78,9 +82,9 @@ def triangle_ids(pos: Tensor, tri: Tensor, resolution: Sequence[int]) -> Tensor:
     large = torch.empty(batch * faces, dtype=torch.int64, device=pos.device)
     count = torch.zeros(1, dtype=torch.int32, device=pos.device)
     shared = pos, tri, keys, large, count, faces, vertices, height, width
-    _launch(kernels.draw_small, (triton.cdiv(faces, BLOCK), batch), pos, *shared, SMALL=SMALL, BLOCK=BLOCK)
-    tiles = triton.cdiv(height, TILE) * triton.cdiv(width, TILE)
-    grid = min(LARGE, batch * faces), triton.cdiv(tiles, SHARED)
+    _launch(kernels.draw_small, (_blocks(faces, BLOCK), batch), pos, *shared, SMALL=SMALL, BLOCK=BLOCK)
+    tiles = _blocks(height, TILE) * _blocks(width, TILE)
+    grid = min(LARGE, batch * faces), _blocks(tiles, SHARED)
     _launch(kernels.draw_large, grid, pos, *shared, TILE=TILE)
     return (~keys & kernels.LAST.value).int()
 
@@ -95,7 +99,7 @@ class Barycentrics(torch.autograd.Function):
         rast = pos.new_empty((batch, height, width, 4))
         rast_db = torch.empty_like(rast) if grad_db else pos.new_empty((0, 0, 0, 4))
         shared = pos, tri, ids, rast, rast_db, pos.shape[1], height, width, *_centres(height, width)
-        _launch(kernels.shade, (triton.cdiv(height * width, BLOCK), batch), pos, *shared, WITH_DB=grad_db, BLOCK=BLOCK)
+        _launch(kernels.shade, (_blocks(height * width, BLOCK), batch), pos, *shared, WITH_DB=grad_db, BLOCK=BLOCK)
         ctx.save_for_backward(pos, tri, rast)
         ctx.set_materialize_grads(False)
         return rast, rast_db
@@ -105,7 +109,7 @@ class Barycentrics(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pos, tri, rast = ctx.saved_tensors
         batch, height, width, _ = rast.shape
-        sizes, grid = (pos.shape[1], height, width), (triton.cdiv(height * width, BLOCK), batch)
+        sizes, grid = (pos.shape[1], height, width), (_blocks(height * width, BLOCK), batch)
         g_pos = torch.zeros_like(pos, dtype=torch.float64)
         g_rast, g_db = (None if g is None or g.numel() == 0 else g.contiguous() for g in grads)
         if g_rast is not None:
@@ -159,10 +163,10 @@ def _pixels_and_channels(attr: Tensor, rast: Tensor) -> tuple[tuple[int, int], t
     """The grid, the sizes and the block sizes that both kernels of `Interpolation` take."""
     batch, height, width, _ = rast.shape
     sets, rows, channels = attr.shape
-    block = max(1, min(CHANNELS, triton.next_power_of_2(channels)))
+    block = min(CHANNELS, 1 << max(channels - 1, 0).bit_length())
     pixels = BLOCK * 4 // block  # a program's pixels x channels fill its registers whatever the channels
     return (
-        (triton.cdiv(height * width, pixels), batch),
+        (_blocks(height * width, pixels), batch),
         (sets, rows, height * width, channels),
         {"CHANNELS": block, "BLOCK": pixels},
     )

@@ -8,6 +8,9 @@ The visibility buffer holds one 64-bit number a pixel: 39 bits of depth, then 24
 triangles. Its atomic minimum is the nearest triangle, the later one of equals, whatever the order of the writes.
 """
 
+# To pyright a kernel's functions never return: outside of kernels they can't be called.
+# pyright: reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import triton
