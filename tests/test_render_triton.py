@@ -49,7 +49,7 @@ def test_of_equal_depths_the_later_triangle_is_seen(order: tuple[int, ...]) -> N
 MAGNITUDES = st.sampled_from([0.0, 1e-30, 1e-3, 1.0, 50.0, 1e6, 1e20])
 
 
-@settings(max_examples=int(os.environ.get("DSR_FIT_RENDER_EXAMPLES", "25")), deadline=None, derandomize=True)
+@settings(max_examples=int(os.environ.get("DSR_FIT_RENDER_EXAMPLES", "12")), deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**31), faces=st.integers(1, 30), magnitude=MAGNITUDES, w=MAGNITUDES,
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)), batch=st.integers(1, 2), repeated=st.booleans(),
@@ -194,17 +194,17 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from dsr_fit.render import triton_kernels as kernels
+from dsr_fit.render import triton_interpolate as points, triton_raster as raster
 
 POINTERS = dict(
     {name: "*fp32" for name in "pos rast rast_db g_rast g_db attr out g_out g_attr".split()},
     tri="*i32", ids="*i32", count="*i32", keys="*i64", large="*i64", g_pos="*fp64",
 )
 for kernel, constants in (
-    (kernels.draw_small, dict(SMALL=16, BLOCK=128)), (kernels.draw_large, dict(TILE=16)),
-    (kernels.shade, dict(WITH_DB=True, BLOCK=128)), (kernels.pull_shade, dict(BLOCK=128)),
-    (kernels.pull_derivatives, dict(BLOCK=128)), (kernels.interpolate, dict(CHANNELS=16, BLOCK=32)),
-    (kernels.pull_interpolate, dict(WITH_ATTR=True, CHANNELS=16, BLOCK=32)),
+    (raster.draw_small, dict(SMALL=16, BLOCK=128)), (raster.draw_large, dict(TILE=16)),
+    (raster.shade, dict(WITH_DB=True, BLOCK=128)), (raster.pull_shade, dict(BLOCK=128)),
+    (raster.pull_derivatives, dict(BLOCK=128)), (points.interpolate, dict(CHANNELS=16, BLOCK=32)),
+    (points.pull_interpolate, dict(WITH_ATTR=True, CHANNELS=16, BLOCK=32)),
 ):
     signature = {
         name: "constexpr" if name in constants else POINTERS.get(name)

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsr_fit.errors import InputError
-from dsr_fit.render import triton_kernels as kernels
+from dsr_fit.render import triton_interpolate as points
+from dsr_fit.render import triton_raster as raster
 from dsr_fit.render.contract import check_attributes, check_instanced, check_mesh, interpolated
 
 BLOCK = 128  # triangles or pixels a program
@@ -75,18 +76,18 @@ def triangle_ids(pos: Tensor, tri: Tensor, resolution: Sequence[int]) -> Tensor:
     """
     check_mesh(pos, tri)
     (batch, vertices, _), faces, (height, width) = pos.shape, len(tri), resolution
-    if faces >= kernels.LAST.value:
-        raise InputError(f"tri has {faces} triangles; rasterize numbers up to {kernels.LAST.value - 1}")
+    if faces >= raster.LAST.value:
+        raise InputError(f"tri has {faces} triangles; rasterize numbers up to {raster.LAST.value - 1}")
     pos, tri = pos.detach().contiguous(), tri.contiguous()
-    keys = torch.full((batch, height, width), kernels.EMPTY, device=pos.device)
+    keys = torch.full((batch, height, width), raster.EMPTY, device=pos.device)
     large = torch.empty(batch * faces, dtype=torch.int64, device=pos.device)
     count = torch.zeros(1, dtype=torch.int32, device=pos.device)
     shared = pos, tri, keys, large, count, faces, vertices, height, width
-    _launch(kernels.draw_small, (_blocks(faces, BLOCK), batch), pos, *shared, SMALL=SMALL, BLOCK=BLOCK)
+    _launch(raster.draw_small, (_blocks(faces, BLOCK), batch), pos, *shared, SMALL=SMALL, BLOCK=BLOCK)
     tiles = _blocks(height, TILE) * _blocks(width, TILE)
     grid = min(LARGE, batch * faces), _blocks(tiles, SHARED)
-    _launch(kernels.draw_large, grid, pos, *shared, TILE=TILE)
-    return (~keys & kernels.LAST.value).int()
+    _launch(raster.draw_large, grid, pos, *shared, TILE=TILE)
+    return (~keys & raster.LAST.value).int()
 
 
 class Barycentrics(torch.autograd.Function):
@@ -99,7 +100,7 @@ class Barycentrics(torch.autograd.Function):
         rast = pos.new_empty((batch, height, width, 4))
         rast_db = torch.empty_like(rast) if grad_db else pos.new_empty((0, 0, 0, 4))
         shared = pos, tri, ids, rast, rast_db, pos.shape[1], height, width, *_centres(height, width)
-        _launch(kernels.shade, (_blocks(height * width, BLOCK), batch), pos, *shared, WITH_DB=grad_db, BLOCK=BLOCK)
+        _launch(raster.shade, (_blocks(height * width, BLOCK), batch), pos, *shared, WITH_DB=grad_db, BLOCK=BLOCK)
         ctx.save_for_backward(pos, tri, rast)
         ctx.set_materialize_grads(False)
         return rast, rast_db
@@ -114,9 +115,9 @@ class Barycentrics(torch.autograd.Function):
         g_rast, g_db = (None if g is None or g.numel() == 0 else g.contiguous() for g in grads)
         if g_rast is not None:
             tensors = pos, tri, rast, g_rast, g_pos
-            _launch(kernels.pull_shade, grid, pos, *tensors, *sizes, *_centres(height, width), BLOCK=BLOCK)
+            _launch(raster.pull_shade, grid, pos, *tensors, *sizes, *_centres(height, width), BLOCK=BLOCK)
         if g_db is not None:
-            _launch(kernels.pull_derivatives, grid, pos, pos, tri, rast, g_db, g_pos, *sizes, BLOCK=BLOCK)
+            _launch(raster.pull_derivatives, grid, pos, pos, tri, rast, g_db, g_pos, *sizes, BLOCK=BLOCK)
         return g_pos.to(pos.dtype), None, None, None
 
 
@@ -142,7 +143,7 @@ class Interpolation(torch.autograd.Function):
         attr, rast, tri = attr.contiguous(), rast.contiguous(), tri.contiguous()
         out = attr.new_empty((*rast.shape[:3], attr.shape[2]))
         grid, sizes, blocks = _pixels_and_channels(attr, rast)
-        _launch(kernels.interpolate, grid, rast, attr, tri, rast, out, *sizes, **blocks)
+        _launch(points.interpolate, grid, rast, attr, tri, rast, out, *sizes, **blocks)
         ctx.save_for_backward(attr, rast, tri)
         return out
 
@@ -155,7 +156,7 @@ class Interpolation(torch.autograd.Function):
         g_attr = torch.zeros_like(attr) if wanted else attr
         grid, sizes, blocks = _pixels_and_channels(attr, rast)
         tensors = attr, tri, rast, grads[0].contiguous(), g_attr, g_rast
-        _launch(kernels.pull_interpolate, grid, rast, *tensors, *sizes, **blocks, WITH_ATTR=wanted)
+        _launch(points.pull_interpolate, grid, rast, *tensors, *sizes, **blocks, WITH_ATTR=wanted)
         return g_attr if wanted else None, g_rast, None
 
 
