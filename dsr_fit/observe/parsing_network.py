@@ -80,18 +80,16 @@ def heatmaps(points: Tensor, size: int) -> Tensor:
     Returns (B, `GUIDES`, size, size), heights by confidence.
     """
     centres = (torch.arange(size, dtype=points.dtype, device=points.device) + 0.5) / size
-    pixels = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).flatten(0, 1)  # (S*S, 2)
+    x, y = centres[None, :], centres[:, None]
     start = torch.cat([points, points[:, [a for a, _ in _BONES]]], 1)
     end = torch.cat([points, points[:, [b for _, b in _BONES]]], 1)
-    axis = (end - start)[..., :2]
-    along = (torch.einsum("pc,bnc->bnp", pixels, axis) - (start[..., :2] * axis).sum(-1, keepdim=True)) / (
-        axis.square().sum(-1, keepdim=True).clamp(min=1e-8)
-    )
-    nearest = start[:, :, None, :2] + along.clamp(0, 1)[..., None] * axis[:, :, None]
-    spread = points.new_tensor([POINT_SPREAD] * len(POINTS) + [BONE_SPREAD] * len(_BONES))
-    squared = (pixels - nearest).square().sum(-1) / spread[:, None].square()
-    height = torch.minimum(start[..., 2], end[..., 2])
-    return (height[..., None] * torch.exp(-0.5 * squared)).unflatten(-1, (size, size))
+    start_x, start_y, height, end_x, end_y, end_height = torch.cat([start, end], -1)[..., None, None].unbind(2)
+    axis_x, axis_y = end_x - start_x, end_y - start_y
+    length = (axis_x.square() + axis_y.square()).clamp(min=1e-8)
+    along = (((x - start_x) * axis_x + (y - start_y) * axis_y) / length).clamp(0, 1)
+    squared = (x - start_x - along * axis_x).square() + (y - start_y - along * axis_y).square()
+    spread = points.new_tensor([POINT_SPREAD] * len(POINTS) + [BONE_SPREAD] * len(_BONES))[:, None, None]
+    return torch.minimum(height, end_height) * torch.exp(squared / (-2 * spread.square()))
 
 
 def mirrored_points(points: Tensor) -> Tensor:
