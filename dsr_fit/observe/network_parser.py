@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dsr_fit.assets import shipped
-from dsr_fit.boxes import keypoint_box
+from dsr_fit.boxes import area, keypoint_box
 from dsr_fit.io.files import check_file
 from dsr_fit.joints import coco_keypoints
 from dsr_fit.observation import Detection, Look
 from dsr_fit.observe.blazepose import INPUT
-from dsr_fit.observe.crop import put_back, warp
-from dsr_fit.observe.landmarks import LandmarkNetwork, Region
+from dsr_fit.observe.crop import put_back, warp, window_around
+from dsr_fit.observe.landmarks import MIN_KEYPOINT, LandmarkNetwork, Region
 from dsr_fit.observe.layers import with_weights
 from dsr_fit.observe.oks import COCO_IN_BLAZEPOSE, similarity
 from dsr_fit.observe.parsing_network import (
@@ -100,15 +100,19 @@ class NetworkParser:
     def _look(self, image: np.ndarray, detection: Detection) -> Look:
         """A look at a person whom the landmark network hasn't seen, or only the smaller one."""
         keypoints = coco_keypoints(detection.keypoints)
-        box = keypoint_box(detection.keypoints)
-        (seen,) = self.landmarks.look([(image, Region.of_keypoints(keypoints, box))])
+        if (keypoints[:, 2] > MIN_KEYPOINT).any():
+            region = Region.of_keypoints(keypoints, keypoint_box(detection.keypoints))
+        else:
+            window = window_around(detection, (image.shape[0], image.shape[1]))
+            region = Region(window.center, window.side, 0.0)
+        (seen,) = self.landmarks.look([(image, region)])
         assert seen.features is not None
         matrix = seen.region.matrix()
         if detection.person_mask is not None:
             mask = warp(detection.person_mask, matrix, INPUT, 0)
         else:
-            area = 0.5 * box[2] * box[3]
-            same = similarity(keypoints, seen.points[COCO_IN_BLAZEPOSE], area) > SAME_PERSON
+            size = 0.5 * area(keypoint_box(detection.keypoints))
+            same = similarity(keypoints, seen.points[COCO_IN_BLAZEPOSE], size) > SAME_PERSON
             mask = seen.mask if same else np.zeros_like(seen.mask)
         others = None if detection.others is None else warp(detection.others.astype(np.uint8), matrix, INPUT, 0) > 0
         return Look(matrix, seen.features, mask.astype(np.float32), others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +44,16 @@ def rendered_people(seed: int, casting: Casting) -> list[Example]:
     return [example_of(f"person {seed}", case.image, case.labels, case.keypoints, region_of(_whole(case.keypoints)))]
 
 
-def write_rendered(folder: Path, count: int, casting: Casting, report: Iterable[int] | None = None) -> None:
-    """Fill a folder with people of `count` pictures, `NNNNNN.npz` for each `SHARD` of them; those there already stay."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for start in range(FIRST_SEED, FIRST_SEED + count, SHARD):
-        path = folder / f"{start}.npz"
-        if not path.exists():
-            seeds = range(start, min(start + SHARD, FIRST_SEED + count))
-            write_examples(path, [one for seed in seeds for one in rendered_people(seed, casting)])
+def shards(folder: Path, pictures: int) -> Iterator[tuple[Path, range]]:
+    """The files of so many pictures, and the seeds of each."""
+    end = FIRST_SEED + pictures
+    for start in range(FIRST_SEED, end, SHARD):
+        yield folder / f"{start}.npz", range(start, min(start + SHARD, end))
+
+
+def write_shard(path: Path, seeds: Iterable[int], casting: Casting) -> None:
+    """The people of these seeds in one file; replaced at once or not at all."""
+    write_examples(path, [one for seed in seeds for one in rendered_people(seed, casting)])
 
 
 def _whole(keypoints: np.ndarray) -> np.ndarray:

@@ -32,6 +32,9 @@ class ParserSettings:
     """Folder of rendered people with true labels, by `tools/train_parser.py people`."""
     rendered_share: float = 0.5
     """Share of rendered people in training, if there are photos too."""
+    fits: Path | None = None
+    """Folder of `dsr-fit batch` whose photos are learnt from too, labelled by the parser that --parser names as far as
+    scales, mirror images and fits bear it out."""
     parser: str = "scratch"
     """What to start from: `open`, our .safetensors file, or `scratch`."""
     steps: int = 6000

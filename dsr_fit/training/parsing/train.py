@@ -26,6 +26,7 @@ from dsr_fit.training.parsing.augment import Sample, augmented, plain
 from dsr_fit.training.parsing.examples import Example, read_examples
 from dsr_fit.training.parsing.module import ParserTraining
 from dsr_fit.training.parsing.photos import class_counts, photo_examples
+from dsr_fit.training.parsing.self_labelled import self_labelled_examples
 from dsr_fit.training.parsing.settings import ParserSettings
 from dsr_fit.training.records import check_record, write_record
 from dsr_fit.training.splits import Report, is_held_out
@@ -67,8 +68,7 @@ def train_parser(settings: ParserSettings, report: Report | None = None) -> Path
         network = LandmarkNetwork("heavy").network
         module = ParserTraining(network, class_weights(counts, settings.balance), settings, tuple(held_out))
         if settings.parser != "scratch":
-            start = None if settings.parser == "open" else Path(settings.parser)
-            module.decoder.load_state_dict(read_decoder(start).state_dict())
+            module.decoder.load_state_dict(read_decoder(weights_of(settings.parser)).state_dict())
         write_record(settings.out / SETTINGS, identity)
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
@@ -92,6 +92,11 @@ def train_parser(settings: ParserSettings, report: Report | None = None) -> Path
     return out
 
 
+def weights_of(parser: str) -> Path | None:
+    """The file that `--parser` names; None for the one that ships."""
+    return None if parser in ("open", "scratch") else Path(parser)
+
+
 class Split:
     """Examples to train on, and those held out."""
 
@@ -113,12 +118,21 @@ class Split:
 def read_sources(settings: ParserSettings) -> tuple[Split, Split]:
     """The photos and the rendered people. Raises InputError where there is nobody to train on."""
     photos, rendered = Split([], []), Split([], [])
+    annotated: set[str] = set()
     if settings.photos is not None and settings.labels is not None:
         examples = photo_examples(settings.photos, settings.labels, settings.label_scheme, settings.out / "photos")
         wrong = set(settings.left_out.read_text().split()) if settings.left_out else set()
         examples = [one for one in examples if one.name not in wrong]
         is_ccp = settings.label_scheme == "ccp"
         photos = Split.of_ccp(examples) if is_ccp else Split.by_name(examples, settings.held_out)
+        annotated |= {one.name for one in examples}
+    if settings.fits is not None:
+
+        def wanted(name: str) -> bool:
+            return name not in annotated and not (settings.label_scheme == "ccp" and name[-1] in "56")
+
+        cache = settings.out / "self_labelled"
+        photos.train += self_labelled_examples(settings.fits, weights_of(settings.parser), cache, wanted)
     if settings.rendered is not None:
         files = sorted(settings.rendered.glob("*.npz"))
         if not files:
@@ -135,8 +149,8 @@ def class_weights(counts: np.ndarray, balance: float) -> np.ndarray:
     for label, count in enumerate(counts):
         if LABEL_CLASSES[label] != UNKNOWN:
             shares[LABEL_CLASSES[label]] += count
-    shares = np.maximum(shares / shares.sum(), 1e-4)
-    weights = shares**-balance
+    shares = shares / shares.sum()
+    weights = np.maximum(shares, 1e-4) ** -balance
     return weights / (weights * shares).sum()
 
 
