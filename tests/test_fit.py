@@ -23,7 +23,7 @@ from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.descent import Adam, ParameterVariables, descend
-from dsr_fit.optimise.objective import Objective
+from dsr_fit.optimise.objective import TERMS, Objective, Rendered, Term
 from dsr_fit.rotation import axis_angle_to_matrix
 
 QUICK = FitConfig(stages=(Stage(56, 8, 0.005),))
@@ -168,6 +168,9 @@ class _Poisoned:
         bad[self.row] = torch.nan
         return total + bad
 
+    def rows(self, index: torch.Tensor) -> Objective:
+        return self.energy.rows(index)
+
 
 def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
     batch = Batch(
@@ -202,6 +205,26 @@ def test_a_diverged_person_keeps_its_best_and_says_so(quick: Fitter) -> None:
     best = torch.stack(totals).nan_to_num(nan=torch.inf).amin(0)
     torch.testing.assert_close(progress.lowest, best)
     torch.testing.assert_close(objective.total(objective(progress.best)), best, atol=1e-4, rtol=1e-4)
+
+
+def test_who_has_stopped_is_rendered_no_more() -> None:
+    """And the others go on as if all were."""
+    drawn: list[int] = []
+
+    def counted(seen: Rendered) -> torch.Tensor:
+        drawn.append(len(seen.render.alpha))
+        return torch.zeros(len(seen.render.alpha))
+
+    config = replace(QUICK, stages=(Stage(56, 60, 0.005),))
+    fitter = Fitter(open_body(), config, terms=(*TERMS, Term("counted", rendered=counted, weight=1.0)))
+    people = [observe(person(seed)) for seed in (0, 1, 2)]
+    together = fitter.fit(people)
+    steps = sorted(result.iterations - config.least_squares.steps for result in together)
+    assert steps[0] < steps[-1]
+    *descent, _, _ = drawn  # two renders are for the report
+    assert descent == [sum(taken >= step for taken in steps) for step in range(steps[-1] + 1)]
+    for result, alone in zip(together, people, strict=True):
+        np.testing.assert_array_equal(result.vertices, fitter.fit([alone])[0].vertices)
 
 
 def test_unknown_and_occluded_pixels_are_left_out() -> None:

@@ -11,6 +11,7 @@ from scenes import HEIGHT, WIDTH, observe, open_body, person
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import FitConfig, Stage
 from dsr_fit.errors import InputError
+from dsr_fit.fitting import together
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.fitting.together import fit_people, fit_pictures, observed_anew
@@ -75,7 +76,10 @@ def _inside(result: FitResult) -> np.ndarray:
 
 
 def _anew(people: list[FitResult], fitter: Fitter) -> list[Observation]:
-    seen = observed_anew(people, fitter.renderer)
+    """However little the label maps change."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(together, "CHANGED", 0.0)
+        seen = observed_anew(people, fitter.renderer)
     return [one if one is not None else result.observation for one, result in zip(seen, people, strict=True)]
 
 
@@ -160,8 +164,9 @@ def test_only_those_whose_label_map_has_changed_are_fitted_again(
 
 
 def test_batches_hold_people_of_any_picture_and_no_more_than_asked(
-    couple: tuple[Observation, Observation], alone: list[FitResult], fitter: Fitter
+    couple: tuple[Observation, Observation], alone: list[FitResult], fitter: Fitter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(together, "CHANGED", 0.25)
     recording = Recording(fitter, alone)
     results = fit_people(recording, couple * 3, [0, 0, 1, 1, 2, 2], batch_size=4)  # type: ignore[arg-type]
     assert [len(asked) for asked in recording.asked] == [4, 2, 4, 2]

@@ -33,7 +33,7 @@ CLOTHES = 3
 SURE = 0.1
 """Fits whose distances differ by more, as a share, tell who is nearer: stature leaves each open by a twentieth."""
 
-CHANGED = 0.25
+CHANGED = 0.4
 """Another fit follows where a label map changes by more than this share of the person's pixels; by less, it doesn't get
 better on composites with known bodies."""
 

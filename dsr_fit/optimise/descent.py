@@ -94,21 +94,21 @@ def descend(
 ) -> Progress:
     """Minimise the objective from the variables' current values.
 
-    `on_iteration` is called with the number and the totals (B,) of each iteration; `fitted` returns (B,) bool, true for
-    people who are done.
+    `on_iteration` is called with the number and the totals (B,) of each iteration, of people who stopped their last;
+    `fitted` returns (B,) bool, true for people who are done.
     """
     optimiser = Adam(variables.tensors(), stage.learning_rate)
     history: list[Tensor] = []
-    progress: Progress | None = None
+    parameters = variables.decode()
+    progress = _begin(parameters)
+    total, rows = progress.lowest, torch.arange(len(progress.lowest), device=progress.lowest.device)
     for iteration in range(stage.iterations + 1):
-        parameters = variables.decode()
-        total = objective.total(objective(parameters))
-        if progress is None:
-            progress = _begin(parameters, total)
-        _record(progress, parameters, total.detach(), iteration)
+        energy = objective.total(objective(parameters.rows(rows)))
+        total = total.index_copy(0, rows, energy.detach())
+        _record(progress, parameters, total, iteration)
         history.append(progress.lowest.clone())
         if on_iteration is not None:
-            on_iteration(iteration, total.detach())
+            on_iteration(iteration, total)
         if fitted is not None:
             done = fitted(parameters) & progress.running()
             progress.best = parameters.detach().where(done, progress.best)  # what `fitted` asks for
@@ -119,21 +119,23 @@ def descend(
         running = progress.running()
         if iteration == stage.iterations or not running.any():
             break
-        # People who stopped add nothing to the loss; their best iterates are kept.
-        loss = torch.where(running, total, torch.zeros_like(total)).sum()
-        optimiser.step(torch.autograd.grad(loss, optimiser.tensors, allow_unused=True))
-    assert progress is not None
+        # People who stopped add nothing to the loss and are rendered no more; their best iterates are kept.
+        still = running[rows]
+        optimiser.step(torch.autograd.grad(energy[still].sum(), optimiser.tensors, allow_unused=True))
+        if not still.all():
+            rows, objective = rows[still], objective.rows(still)
+        parameters = variables.decode()
     progress.stop(progress.running(), "iteration limit")
     return progress
 
 
-def _begin(parameters: Parameters, total: Tensor) -> Progress:
-    infinite = torch.full_like(total.detach(), torch.inf)
+def _begin(parameters: Parameters) -> Progress:
+    betas = parameters.betas.detach()
     return Progress(
         best=parameters.map(lambda tensor: tensor.detach().clone()),
-        lowest=infinite,
-        iterations=torch.zeros(len(total), dtype=torch.int64, device=total.device),
-        stop_reason=[""] * len(total),
+        lowest=torch.full_like(betas[:, 0], torch.inf),
+        iterations=torch.zeros(len(betas), dtype=torch.int64, device=betas.device),
+        stop_reason=[""] * len(betas),
     )
 
 

@@ -7,7 +7,7 @@ The least-squares stage, gradient descent on parameters and on a regressor's wei
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +25,7 @@ from dsr_fit.priors.pose import PosePrior
 from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.render.renderer import Render, Renderer
 from dsr_fit.rotation import log_jacobian
+from dsr_fit.tensors import Tensors
 from dsr_fit.terms import points, priors
 from dsr_fit.terms.channels import read_channels
 from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
@@ -33,7 +34,7 @@ from dsr_fit.terms.residual import Dual, Residual
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Tensors):
     """Observations and priors of B people, for the terms on points and parameters."""
 
     points: Points
@@ -172,7 +173,7 @@ def joint_slope(vectors: Tensor, first: int, unknowns: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Canvas:
+class Canvas(Tensors):
     """Renders B crops at one resolution, beside their label maps."""
 
     renderer: Renderer
@@ -230,6 +231,10 @@ class Objective:
         given = Given(batch.points.to(body.v_template.device), config.scales, pose_prior, anchor)
         canvas = Canvas.of(batch, renderer, semantic_prior, config.semantics, resolution)
         return cls(body, given, canvas, weights_of(config.weights, terms), terms)
+
+    def rows(self, index: Tensor) -> Objective:
+        """Of some of the people."""
+        return replace(self, given=self.given.rows(index), canvas=self.canvas.rows(index))
 
     def total(self, energies: dict[str, Tensor]) -> Tensor:
         """(B,) weighted sum."""

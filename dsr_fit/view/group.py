@@ -117,16 +117,22 @@ class _Scene:
         fine = (FINER * shape[0], FINER * shape[1])
         nearest = np.full(fine, np.inf, np.float32)
         picture = np.zeros((*fine, 4), np.float32)
-        for body, hue, camera in zip(bodies, hues, cameras, strict=True):
+        for body, hue, camera in zip(bodies, hues, FINER * np.asarray(cameras), strict=True):
+            seen = body[:, :2] / body[:, 2:] * camera[:2] + camera[2:]
+            left, top = np.clip(seen.min(0) - 1, 0, fine[::-1]).astype(int)
+            right, bottom = np.clip(seen.max(0) + 2, 0, fine[::-1]).astype(int)
+            if left >= right or top >= bottom:
+                continue
             vertices = torch.from_numpy(body)
+            window = torch.from_numpy(camera - (0, 0, left, top)).float()
             colours = lit(vertices, self.renderer.faces, hue)
-            window = torch.from_numpy(FINER * camera).float()
-            render = self.renderer(vertices[None], window[None], fine, attributes=colours)
+            render = self.renderer(vertices[None], window[None], (bottom - top, right - left), attributes=colours)
             # Cameras may differ: what counts is how large a metre is seen.
             depth = torch.where(render.mask, render.depth / float(camera[0]), torch.inf)[0].numpy()
-            first = depth < nearest
-            nearest[first] = depth[first]
-            picture[first, :3] = 255 * render.attributes[0].numpy()[first]
-            picture[first, 3] = 1
+            part = slice(top, bottom), slice(left, right)
+            first = depth < nearest[part]
+            nearest[part][first] = depth[first]
+            picture[part][first, :3] = 255 * render.attributes[0].numpy()[first]
+            picture[part][first, 3] = 1
         small = cv2.resize(picture, shape[::-1], interpolation=cv2.INTER_AREA)
         return small[..., :3], small[..., 3:]
