@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from confusion import Confusion
 
+from dsr_fit.evaluate.parsing import Confusion
 from dsr_fit.labels import LABEL_INDEX, LABEL_SETS, OCCLUDER, UNKNOWN
 
 FACE, PANTS, SKIRT, ARM = (LABEL_INDEX[name] for name in ("face", "pants", "skirt", "leftArm"))

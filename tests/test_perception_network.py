@@ -79,7 +79,7 @@ def test_mirrored_points_are_the_points_of_the_mirror_image() -> None:
 
 def _arguments(decoder: ParsingDecoder, size: int) -> tuple:
     generator = torch.Generator().manual_seed(0)
-    widths = [enter[0].in_channels for enter in decoder.enter]
+    widths = [enter.get_submodule("0").in_channels for enter in decoder.enter]  # type: ignore[union-attr]
     told = decoder.told[0].out_channels
     features = [
         torch.rand(1, width - (told if level else 16), size >> level + 1, size >> level + 1, generator=generator)
@@ -164,7 +164,8 @@ def test_the_papers_protocol_treats_left_and_right_alike(seen) -> None:
     labels = parser.parse(seen.image, detection)
     points = mirrored_keypoints(seen.detection.keypoints, seen.image.shape[1])
     mask = np.ascontiguousarray(seen.detection.person_mask[:, ::-1])
-    turned = parser.parse(np.ascontiguousarray(seen.image[:, ::-1]), replace(detection, keypoints=points, person_mask=mask))
+    flipped = replace(detection, keypoints=points, person_mask=mask)
+    turned = parser.parse(np.ascontiguousarray(seen.image[:, ::-1]), flipped)
     # Equal but for pixels where two labels are as good as tied.
     assert (MIRRORED_LABELS[turned[:, ::-1]] == labels).mean() > 0.99
 
@@ -178,9 +179,7 @@ def mirrored_keypoints(keypoints: np.ndarray, width: int) -> np.ndarray:
 def test_the_map_grows_with_the_picture(seen) -> None:
     large = np.repeat(np.repeat(seen.image, 2, 0), 2, 1)
     look = replace(seen.detection.look, matrix=seen.detection.look.matrix * [[0.5, 0.5, 1]])
-    detection = replace(
-        seen.detection, keypoints=(seen.detection.keypoints * [2, 2, 1]).astype(np.float32), look=look
-    )
+    detection = replace(seen.detection, keypoints=(seen.detection.keypoints * [2, 2, 1]).astype(np.float32), look=look)
     labels = NetworkParser().parse(large, detection)
     small = NetworkParser().parse(seen.image, seen.detection)
     assert labels.shape == large.shape[:2]

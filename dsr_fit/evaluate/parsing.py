@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsr_fit.labels import LABEL_SETS, LABELS, MC_LABELS, LabelSet
-from dsr_fit.labels import UNKNOWN
+from dsr_fit.labels import LABEL_SETS, LABELS, MC_LABELS, UNKNOWN, LabelSet
 from dsr_fit.observe.parsing_network import CLASSES, LABEL_CLASSES
 
 OTHER, HIDING = CLASSES - 2, CLASSES - 1

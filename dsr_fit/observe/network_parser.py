@@ -125,7 +125,7 @@ def _picture(image: np.ndarray, matrix: np.ndarray, size: int) -> Tensor:
 
 
 def read_decoder(weights: Path | None = None) -> ParsingDecoder:
-    """The decoder with a safetensors file's weights, by default those that ship; with its batch norms, as it is trained.
+    """The decoder with a safetensors file's weights, by default those that ship; its batch norms are not yet folded.
 
     Raises InputError where the file can't be read, or holds other weights.
     """
@@ -139,7 +139,9 @@ def fused(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
             conv, norm = module[0], module[1]
-            assert isinstance(conv, nn.Conv2d) and norm.running_mean is not None and norm.running_var is not None
+            assert isinstance(conv, nn.Conv2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             conv.weight, conv.bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )

@@ -110,9 +110,7 @@ class _Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = _conv(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)))
@@ -151,9 +149,7 @@ class ParsingDecoder(nn.Module):
         beside = [self.picture(torch.cat([picture - 0.5, masks], 1)), told]
         while len(beside) < len(features):
             beside.append(F.avg_pool2d(beside[-1], 2))
-        levels = [
-            enter(torch.cat([f, b], 1)) for enter, f, b in zip(self.enter, features, beside, strict=True)
-        ]
+        levels = [enter(torch.cat([f, b], 1)) for enter, f, b in zip(self.enter, features, beside, strict=True)]
         x = levels.pop()
         x = self.blocks[-1](x + self.context(x.mean((2, 3), keepdim=True)))
         for number in reversed(range(len(levels))):

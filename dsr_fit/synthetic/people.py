@@ -84,9 +84,7 @@ class ClothedCase:
         return np.concatenate([pixels, self.keypoint_visibility[:, None]], 1).astype(np.float32)
 
 
-def generate(
-    seed: int, casting: Casting | None = None, *, painted: bool = True, others: bool = False
-) -> ClothedCase:
+def generate(seed: int, casting: Casting | None = None, *, painted: bool = True, others: bool = False) -> ClothedCase:
     """The clothed person of this seed, the same on every call.
 
     Without `painted` the image is black, and the rest takes a third of the time. With `others` the labels have 253 on a
@@ -129,7 +127,9 @@ def generate(
         focal_length=camera.focal,
         vertices=body.astype(np.float32),
         joints=placed.keypoints,
-        keypoint_visibility=visible_keypoints(camera, placed.keypoints, pixels.depth, np.isin(pixels.labels, (OTHER_PERSON, OCCLUDER))),
+        keypoint_visibility=visible_keypoints(
+            camera, placed.keypoints, pixels.depth, np.isin(pixels.labels, (OTHER_PERSON, OCCLUDER))
+        ),
         body_mask=body_mask,
         clothed_mask=pixels.clothed,
         labels=pixels.labels,

@@ -199,7 +199,9 @@ def paste_thing(sample: Sample, other: Example, rng: np.random.Generator) -> np.
         y, x = np.nonzero(bag)
         middle = np.array([x.mean(), y.mean()])
         scale = rng.uniform(0.7, 1.8)
-        region = Region((float(middle[0]), float(middle[1])), other.region.side / scale, np.radians(rng.uniform(-30, 30)))
+        region = Region(
+            (float(middle[0]), float(middle[1])), other.region.side / scale, np.radians(rng.uniform(-30, 30))
+        )
         matrix = _matrix(region, size, rng.random() < 0.5)
         matrix[:, 2] += centre - size / 2
         cut = _cut(other, matrix, size)
@@ -304,7 +306,9 @@ def _photographed(picture: np.ndarray, rng: np.random.Generator, bad: float) -> 
     if rng.random() < 0.7 * bad:
         colours[:] = colours.mean(2, keepdims=True)
     if rng.random() < 0.7 * bad:  # low light
-        colours = 255 * (colours.clip(0, 255) / 255) ** np.float32(rng.uniform(1.3, 2.5)) * np.float32(rng.uniform(0.3, 0.8))
+        colours = (
+            255 * (colours.clip(0, 255) / 255) ** np.float32(rng.uniform(1.3, 2.5)) * np.float32(rng.uniform(0.3, 0.8))
+        )
     if rng.random() < bad:
         colours += rng.normal(0, rng.uniform(2, 12), (size, size, 1)).astype(np.float32)
         colours += rng.normal(0, 3, colours.shape).astype(np.float32)

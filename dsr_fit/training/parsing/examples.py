@@ -88,7 +88,8 @@ def read_examples(path: Path) -> list[Example]:
     for number, name in enumerate(arrays["names"]):
         image = cv2.imdecode(arrays[f"image{number}"], cv2.IMREAD_COLOR)
         labels = cv2.imdecode(arrays[f"labels{number}"], cv2.IMREAD_UNCHANGED)
-        assert image is not None and labels is not None
+        assert image is not None
+        assert labels is not None
         inside = np.unpackbits(arrays[f"inside{number}"], count=labels.size).reshape(labels.shape) > 0
         x, y, side, angle = (float(value) for value in arrays[f"region{number}"])
         points = arrays[f"points{number}"]

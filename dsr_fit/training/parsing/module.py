@@ -20,7 +20,7 @@ from dsr_fit.joints import MEDIAPIPE_33_TO_SLOT, empty_keypoints
 from dsr_fit.labels import OTHER_PERSON, UNKNOWN
 from dsr_fit.observe.blazepose import INPUT, BlazePose
 from dsr_fit.observe.landmarks import refine
-from dsr_fit.observe.parsing_network import CLASSES, LABEL_CLASSES, MASKS, ParsingDecoder, point_array
+from dsr_fit.observe.parsing_network import CLASSES, LABEL_CLASSES, ParsingDecoder, point_array
 from dsr_fit.training.parsing.settings import ParserSettings
 
 Batch = Mapping[str, Tensor]
@@ -165,6 +165,3 @@ def _disturbed(
     told = told * chance(0.65, count, 1, 1)
     own = own * (1 - told) * ~chance(0.08, count, 1, 1)
     return known, points, own, told
-
-
-assert MASKS == len(("own", "others"))

@@ -1,4 +1,4 @@
-"""Photos that nobody has annotated, labelled by the parser itself, as far as scales, mirror images and fits bear it out.
+"""Photos without annotation, labelled by the parser itself, as far as scales, mirror images and fits bear it out.
 
 The average over scales and mirror images must be sure of a label, and a single look agree with it. The fit comes in
 twice: photos whose fit misses the keypoints, or leaves the clothing, are left out; and where the body is drawn, what
