@@ -15,6 +15,7 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import KEYPOINT_INDEX, MIRRORED_KEYPOINTS, empty_keypoints
 from dsr_fit.labels import LABEL_INDEX, MIRRORED_LABELS, OCCLUDER, OTHER_PERSON
 from dsr_fit.observation import Detection
+from dsr_fit.observe.blazepose import HEAVY, Encoder
 from dsr_fit.observe.crop import window_around
 from dsr_fit.observe.network_parser import NetworkParser, fused, read_decoder
 from dsr_fit.observe.parser import load_parser
@@ -77,30 +78,28 @@ def test_mirrored_points_are_the_points_of_the_mirror_image() -> None:
     assert (mirrored[..., 2] == expected[..., 2]).all()
 
 
-def _arguments(decoder: ParsingDecoder, size: int) -> tuple:
+def _arguments(size: int) -> tuple:
     generator = torch.Generator().manual_seed(0)
-    widths = [enter.get_submodule("0").in_channels for enter in decoder.enter]  # type: ignore[union-attr]
-    told = decoder.told[0].out_channels
-    features = [
-        torch.rand(1, width - (told if level else 16), size >> level + 1, size >> level + 1, generator=generator)
-        for level, width in enumerate(widths)
-    ]
-    points = torch.rand(1, len(POINTS), 3, generator=generator)
-    masks = torch.rand(1, MASKS, size, size, generator=generator)
-    return torch.rand(1, 3, size, size, generator=generator), features, points, masks
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.rand(1, *shape, generator=generator)
+
+    widths = Encoder.widths_of(HEAVY)
+    features = [drawn(width, size >> level + 1, size >> level + 1) for level, width in enumerate(widths)]
+    return drawn(3, size, size), features, drawn(len(POINTS), 3), drawn(MASKS, size, size)
 
 
 @pytest.mark.parametrize("size", [128, 256])
 def test_logits_are_at_half_the_crops_resolution(size: int) -> None:
     decoder = ParsingDecoder().eval()
     with torch.no_grad():
-        logits = decoder(*_arguments(decoder, size))
+        logits = decoder(*_arguments(size))
     assert logits.shape == (1, CLASSES, size // 2, size // 2)
 
 
 def test_folded_batch_norms_change_nothing() -> None:
     decoder = read_decoder()
-    arguments = _arguments(decoder, 128)
+    arguments = _arguments(128)
     with torch.no_grad():
         before = decoder(*arguments)
         after = fused(decoder)(*arguments)

@@ -1,4 +1,4 @@
-"""The human parser that ships: 20 labels, other people and occluders, from what the landmark network saw of a person."""
+"""The human parser that ships: 20 labels, other people and occluders, from what the landmark network saw."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dsr_fit.assets import shipped
 from dsr_fit.boxes import area, keypoint_box
@@ -137,13 +137,8 @@ def read_decoder(weights: Path | None = None) -> ParsingDecoder:
 def fused(network: nn.Module) -> nn.Module:
     """The network with each batch norm folded into the convolution before it."""
     for module in network.modules():
-        if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
-            conv, norm = module[0], module[1]
+        if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(norm := module[1], nn.BatchNorm2d):
+            conv = module[0]
             assert isinstance(conv, nn.Conv2d)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-            )
-            module[1] = nn.Identity()
+            module[0], module[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
     return network.requires_grad_(False)
