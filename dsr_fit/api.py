@@ -13,10 +13,9 @@ import numpy as np
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig, Mode, from_dict, load_config
-from dsr_fit.errors import DsrFitError, InputError, UsageError
+from dsr_fit.errors import DsrFitError, InputError, UsageError, one_line
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
-from dsr_fit.fitting.saving import reason
 from dsr_fit.fitting.together import BATCH_SIZE, fit_pictures
 from dsr_fit.gate.gate import Gate
 from dsr_fit.io.images import ImageSource
@@ -126,7 +125,7 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
             return replace(outcome, verdict=gate.judge(outcome))
         if raise_on_error or (single and not several):
             raise outcome
-        return FitFailure(reason(outcome), outcome)
+        return FitFailure(one_line(outcome), outcome)
 
     answers = [[answer(outcome) for outcome in everybody] for everybody in outcomes]
     results = answers if several else [one for (one,) in answers]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import InputError, UsageError, one_line
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -115,7 +115,7 @@ def licensed_setting(flag: str) -> tuple[str, str] | None:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable YAML ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not readable YAML ({one_line(error)})") from None
     if not isinstance(entries, dict) or not all(isinstance(entry, str) for entry in entries.values()):
         raise InputError(f"{path}: expected lines `flag: path`; flags: {', '.join(LICENSED)}")
     unknown = [str(name) for name in entries if name not in LICENSED]

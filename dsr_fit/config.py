@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from dsr_fit.assets import shipped
-from dsr_fit.errors import UsageError
+from dsr_fit.errors import UsageError, one_line
 
 T = TypeVar("T")
 
@@ -265,5 +265,5 @@ def load_config(name: str | Path | None = None, base: FitConfig | None = None) -
     except OSError:
         raise UsageError(f"{path}: the configuration file can't be read") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # bad UTF-8 and dates are ValueErrors
-        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise UsageError(f"{path}: not valid YAML ({one_line(error)})") from None
     return from_dict(FitConfig, values or {}, base)

@@ -17,3 +17,8 @@ class UsageError(DsrFitError):
     """The command was called in a way that can't work (unknown option, preset or name). Exit status 2."""
 
     exit_status = 2
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -22,11 +22,12 @@ from scenes import person as posed
 from dsr_fit.cli import main as cli
 from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset import fitting
+from dsr_fit.dataset.defaults import MIN_HEIGHT
 from dsr_fit.dataset.fitting import BatchFitter
 from dsr_fit.dataset.observing import Observer
 from dsr_fit.dataset.records import FittedBatch, PackedObservation, PersonObservation, unpack_labels
 from dsr_fit.dataset.run import Resources, read_results, run
-from dsr_fit.dataset.settings import MIN_HEIGHT, Settings
+from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.evaluate.cached_source import photo_source
 from dsr_fit.fitting import together

@@ -147,13 +147,17 @@ def test_given_keypoints_get_the_detectors_mask_and_landmarks(photo: Path, tmp_p
 def test_everybody_is_observed_and_who_cant_be_is_an_error_in_place(photo: Path) -> None:
     few = _seen(_person(20, 20, 60, 120, 3))
     detector = _Detector(LARGE, few, SMALL)
-    first, error, last = Perception(detector, _Parser()).observe_all(photo, most=7, min_height=0.2)
+    parser = _Parser()
+    first, error, last = Perception(detector, parser).observe_all(photo, most=7, min_height=0.2)
     assert detector.looks == [(None, 7, 0.2)]
     assert isinstance(first, Observation)
     assert isinstance(last, Observation)
     np.testing.assert_array_equal(first.detection.keypoints, LARGE.keypoints)
     np.testing.assert_array_equal(last.detection.keypoints, SMALL.keypoints)
     assert str(error) == f"person 1 of {photo} has 3 usable keypoints, a fit needs 4"
+    for asked, given, seen in zip(parser.asked, (LARGE, SMALL), (first, last), strict=True):
+        assert asked.person_mask is given.person_mask
+        assert seen.detection.person_mask is None
     assert len(Perception(detector, _Parser()).observe_all(photo, most=2)) == 2
 
 

@@ -35,7 +35,7 @@ _JUDGED = ("keypoint_error_rel", "containment", "silhouette_iou")
 
 
 class AnnotatedPhotos:
-    """Photos of Clothing Co-Parsing: the largest detected person of each, with the annotation as label map."""
+    """Photos of Clothing Co-Parsing: the most prominent person detected in each, with the annotation as label map."""
 
     def __init__(self, folder: Path, cache: Path | None = None) -> None:
         """`cache` is a folder for the detections, NNNN.npz per photo."""

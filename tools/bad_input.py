@@ -163,6 +163,7 @@ def _keypoints(what: str, content: bytes | str, name: str = "k.json", options: s
 
 
 _DEEP = "[" * 100_000
+_FEW = np.arange(25)[:, None] < 3
 KEYPOINTS = [
     Case("a path where nothing is", _nothing, "person.png --keypoints k.json"),
     Case("a folder", lambda path: path.mkdir(), "person.png --keypoints keypoints"),
@@ -175,6 +176,7 @@ KEYPOINTS = [
     _keypoints("nobody", _openpose()),
     _keypoints("a person without keypoints", '{"people": [{"face_keypoints_2d": []}]}'),
     _keypoints("a person who is not there", _openpose(_points()), options="--person 1"),
+    _keypoints("several people, none with 4 keypoints", _openpose(*2 * [_points() * _FEW]), options="--people all"),
     _keypoints("14 keypoints (CrowdPose, AIC)", _openpose(_points(14))),
     _keypoints("133 keypoints (whole body)", _openpose(_points(133))),
     _keypoints("text for numbers", _openpose(_with("12"))),

@@ -50,7 +50,7 @@ BATCH = 32
 
 
 def detections(photos: Path, cache: Path | None) -> list[Observation]:
-    """The largest person of every training photo that has one; label maps are left empty."""
+    """The most prominent person of every training photo that has one; label maps are left empty."""
     seen, found = AnnotatedPhotos(photos, cache), []
     for number in ccp.photo_numbers(photos, "train", annotated=False):
         image, _ = read_image(ccp.photo_path(photos, number))

@@ -2,7 +2,7 @@
 
     python tools/calibrate_keypoints.py --photos ../shared/data/ccp
 
-MediaPipe's landmarks are not the body's anatomical points: ears are marked farther out, knees higher. Many people are
+BlazePose's landmarks are not the body's anatomical points: ears are marked farther out, knees higher. Many people are
 fitted by their keypoints alone; what remains is turned back into the frame of the keypoint's bone and averaged, left
 and right together. Few rounds, since a fit absorbs part of each offset. Writes `keypoint_offsets.json`, which
 `build_body.py` adds to the first 25 keypoints of the body. Photos: Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014),

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Literal
 from dsr_fit.cli.checks import check_folder
 from dsr_fit.cli.ending import PARTLY
 from dsr_fit.cli.options import NO_GATE, DatasetArguments
+from dsr_fit.dataset.defaults import BATCH_SIZE, MIN_HEIGHT, SHARD_SIZE, TIMEOUT_S
 from dsr_fit.errors import UsageError
 
 if TYPE_CHECKING:
     from dsr_fit.dataset.sources import Source
-
-MIN_HEIGHT = 0.1
-TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +41,9 @@ class BatchArguments(DatasetArguments):
     """Processes of this machine, or Ray."""
     address: str | None = None
     """A Ray cluster's address; default: one that is started here and ends with the run."""
-    batch_size: int = 16
+    batch_size: int = BATCH_SIZE
     """Images of a batch, and at most so many people fitted together; fixed for a folder."""
-    shard_size: int = 64
+    shard_size: int = SHARD_SIZE
     """Batches in a shard; fixed for a folder."""
     timeout: float = TIMEOUT_S
     """Seconds that a picture's detection and parsing may take, and the fit of each person; with --engine local."""

@@ -13,7 +13,7 @@ import tyro
 
 from dsr_fit.cli.checks import check_focal, check_out
 from dsr_fit.cli.options import FitterArguments
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import InputError, UsageError, one_line
 
 if TYPE_CHECKING:
     from dsr_fit.fitting.fitter import Fitter
@@ -73,17 +73,17 @@ class FitArguments(FitterArguments):
         sys.stdout.write(f"{self.out}: {_summary(result, gate.unfit_for(result))}\n")
 
     def _fit_several(self, fitter: Fitter, gate: Gate, observed: Sequence[Observation | InputError]) -> None:
-        from dsr_fit.fitting.saving import numbered, reason, write_group
+        from dsr_fit.fitting.saving import numbered, write_group
         from dsr_fit.fitting.together import fit_pictures
 
         (fits,) = fit_pictures(fitter, [observed])
         people = [one if isinstance(one, Exception) else replace(one, verdict=gate.judge(one)) for one in fits]
         failures = [one for one in people if isinstance(one, Exception)]
         if len(failures) == len(people):
-            raise InputError(f"{self.image}: none of {len(people)} found can be fitted; {reason(failures[0])}")
+            raise InputError(f"{self.image}: none of {len(people)} found can be fitted; {one_line(failures[0])}")
         write_group(self.out, people, self.obj_frame)
         for number, one in enumerate(people):
-            said = f"not fitted: {reason(one)}" if isinstance(one, Exception) else _summary(one, gate.unfit_for(one))
+            said = f"not fitted: {one_line(one)}" if isinstance(one, Exception) else _summary(one, gate.unfit_for(one))
             sys.stdout.write(f"{numbered(self.out, number)}: {said}\n")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from dsr_fit.dataset import schema
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import Source
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import InputError, UsageError, one_line
 from dsr_fit.io.files import replacing
 
 NAME = "manifest.json"
@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OtherFormat as error:
         raise OtherFormat(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); use another folder") from None
+        raise InputError(f"{path}: can't be read ({one_line(error)}); use another folder") from None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -17,7 +17,7 @@ from dsr_fit.dataset.records import PackedObservation, PersonObservation
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.sources import Entry, Person
 from dsr_fit.dataset.worker import Work
-from dsr_fit.errors import DsrFitError, InputError
+from dsr_fit.errors import DsrFitError, InputError, one_line
 from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.io.images import image_size
 from dsr_fit.io.keypoint_files import read_keypoints
@@ -179,6 +179,5 @@ def read_observations(path: Path, imgname: str) -> list[PersonObservation]:
                 found = PackedObservation(labels=arrays[f"labels_{number}"].tobytes(), **values)
             people.append(PersonObservation(imgname, item["person"], item["source_id"], found, item["reason"]))
     except (ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not the observations of an image ({reason}); remove it") from None
+        raise InputError(f"{path}: not the observations of an image ({one_line(error)}); remove it") from None
     return people

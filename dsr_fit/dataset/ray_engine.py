@@ -16,7 +16,7 @@ from typing import Any
 from dsr_fit.dataset.records import FittedBatch, failed_rows
 from dsr_fit.dataset.sources import Entry
 from dsr_fit.dataset.worker import ONE_THREAD, WorkFactory
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 
 MAX_BLOCKS = 10_000
 """A dying driver loses a block; more blocks than these cost Ray more than they save."""
@@ -115,6 +115,6 @@ class _Fit:
         try:
             fitted = self.fit(people)
         except Exception as error:
-            reason = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+            reason = f"unexpected {type(error).__name__}: {one_line(error)}"
             fitted = FittedBatch(failed_rows(people, reason))
         return {"batch": row["batch"], "fitted": pickle.dumps(fitted)}

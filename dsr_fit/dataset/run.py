@@ -11,6 +11,7 @@ from typing import Literal
 
 from dsr_fit.config import FitConfig
 from dsr_fit.dataset.changes import FOLLOW, Follow, changes_of
+from dsr_fit.dataset.defaults import BATCH_SIZE, SHARD_SIZE, TIMEOUT_S
 from dsr_fit.dataset.fingerprints import UNREADABLE
 from dsr_fit.dataset.listing import open_source
 from dsr_fit.dataset.local import default_workers, run_local
@@ -21,7 +22,7 @@ from dsr_fit.dataset.overlays import check_overlays, draw_missing, remove_overla
 from dsr_fit.dataset.progress import Report, RunProgress
 from dsr_fit.dataset.records import FittedBatch, PersonObservation, failed_rows
 from dsr_fit.dataset.schema import Row
-from dsr_fit.dataset.settings import BATCH_SIZE, SHARD_SIZE, Settings
+from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import Store, open_store
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.dataset.worker import Work, WorkFactory
@@ -41,7 +42,7 @@ class Resources:
     """Processes that fit; None: by the number of cores."""
     address: str | None = None
     """Of a Ray cluster; None starts one on this machine."""
-    timeout_s: float = 300.0
+    timeout_s: float = TIMEOUT_S
     """Time limit with the engine `local`: to observe an image, times the people whom the source names in it; to fit a
     batch, times its people."""
 

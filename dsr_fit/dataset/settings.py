@@ -9,22 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dsr_fit.assets import licensed, sha256, shipped
 from dsr_fit.config import FitConfig, to_dict
+from dsr_fit.dataset.defaults import BATCH_SIZE, MIN_HEIGHT
 from dsr_fit.model_files import ModelFiles
 from dsr_fit.observe.parser import ParsingProtocol
 
 if TYPE_CHECKING:
     from dsr_fit.fitting.fitter import Fitter
     from dsr_fit.observe.perception import Perception
-
-BATCH_SIZE = 16
-"""Images of a batch, and people fitted together."""
-
-MIN_HEIGHT = 0.1
-"""Of people worth a fit, as a share of the picture's height. Smaller ones are mostly background: each costs as much as
-a large one, and shows too little to be fitted well."""
-
-SHARD_SIZE = 64
-"""Batches in a shard."""
 
 
 @dataclass(frozen=True)

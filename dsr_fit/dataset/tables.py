@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 from dsr_fit.io.files import replacing
 
 _KEY = b"dsr_fit"
@@ -32,7 +32,7 @@ def about_table(path: Path) -> dict[str, Any]:
         footer = pq.read_metadata(path)
         about = json.loads((footer.metadata or {}).get(_KEY, b"{}"))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Damaged(f"is damaged or cut off ({_line(error)})") from None
+        raise Damaged(f"is damaged or cut off ({one_line(error)})") from None
     if not isinstance(about, dict):
         raise Damaged("is damaged")
     return {**about, "rows": footer.num_rows}
@@ -50,8 +50,4 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         return pq.read_table(path, columns=wanted.names, page_checksum_verification=True).cast(wanted)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Damaged(f"is damaged ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise Damaged(f"is damaged ({one_line(error)})") from None

@@ -19,7 +19,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dsr_fit.errors import DsrFitError, InputError
+from dsr_fit.errors import DsrFitError, InputError, one_line
 
 Work = Callable[[Any], Any]
 
@@ -137,7 +137,7 @@ def _serve(connection: Connection) -> None:
         try:
             answer = work(task)
         except Exception as error:
-            answer = Failure(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}")
+            answer = Failure(f"unexpected {type(error).__name__}: {one_line(error)}")
         connection.send(answer)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dsr_fit.body.body import Body
-from dsr_fit.errors import DsrFitError
+from dsr_fit.errors import DsrFitError, one_line
 from dsr_fit.evaluate.metrics import mpjpe, pa_mpjpe, pve
 from dsr_fit.fitting.result import FitResult
 from dsr_fit.io.spin_file import SpinFile
@@ -261,5 +261,5 @@ class RowPerception:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, DsrFitError) and text else f"{type(error).__name__}: {text}"
+    text = one_line(error)
+    return text if isinstance(error, DsrFitError) else f"{type(error).__name__}: {text}"

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dsr_fit.config import to_dict
+from dsr_fit.errors import one_line
 from dsr_fit.io.files import check_mesh_path, replacing
 from dsr_fit.joints import SMPL_JOINTS
 
@@ -58,7 +59,7 @@ def write_group(out: Path, people: Sequence[FitResult | Exception], obj_frame: O
             mesh = numbered(out, number)
             files.enter_context(_written(mesh.with_suffix(".npz"), result))
             write_mesh(files.enter_context(replacing(mesh)), result, obj_frame)
-        entries = [{"reason": reason(one)} if isinstance(one, Exception) else report(one) for one in people]
+        entries = [{"reason": one_line(one)} if isinstance(one, Exception) else report(one) for one in people]
         listed = {"people": [{"person": number, **entry} for number, entry in enumerate(entries)]}
         _write_json(files.enter_context(replacing(out.with_suffix(".json"))), listed)
 
@@ -66,11 +67,6 @@ def write_group(out: Path, people: Sequence[FitResult | Exception], obj_frame: O
 def numbered(out: Path, number: int) -> Path:
     """`mesh.0.obj` of `mesh.obj`."""
     return out.with_name(f"{out.stem}.{number}{out.suffix}")
-
-
-def reason(error: Exception) -> str:
-    """Why there is no fit, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def overlay(people: Sequence[FitResult]) -> np.ndarray:

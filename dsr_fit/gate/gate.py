@@ -21,7 +21,7 @@ import numpy as np
 
 from dsr_fit.assets import sha256, shipped
 from dsr_fit.config import FitConfig, from_dict, to_dict
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import InputError, UsageError, one_line
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult, Verdict
 from dsr_fit.gate.evidence import EVIDENCE, FitSummary, evidence
@@ -129,8 +129,7 @@ def read_gate(path: Path) -> dict[str, Any]:
         if not all(isinstance(found["bound_to"].get(name), str) for name in ("keypoints_source", "labels_source")):
             raise ValueError("`bound_to` lacks `keypoints_source` or `labels_source`")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a quality gate ({reason}); `dsr-fit rounds` writes them") from None
+        raise InputError(f"{path}: not a quality gate ({one_line(error)}); `dsr-fit rounds` writes them") from None
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import InputError, UsageError, one_line
 
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb")
 """Mesh files that a fit can write."""
@@ -58,7 +58,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
+        reason = error.strerror or one_line(error)
         remedy = "choose another place"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "make room, and run the same command again"
@@ -127,4 +127,4 @@ def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     except Exception as error:  # damaged content makes zipfile, zlib and numpy's header parser raise anything
         if "allow_pickle" in str(error):  # numpy's words for pickles, and for whatever it doesn't know
             raise ValueError("neither .npy nor .npz, or with pickled objects in it") from None
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(one_line(error)) from None

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 from dsr_fit.io.files import check_file
 from dsr_fit.io.quiet import quiet_stderr
 
@@ -192,8 +192,7 @@ def _refusals(name: str | Path) -> Iterator[None]:
     except MemoryError:
         raise InputError(f"{name} does not fit into this machine's memory; shrink it") from None
     except Exception as error:  # of damaged content, for which Pillow's readers raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name} is damaged or truncated ({reason}); save or download it again") from None
+        raise InputError(f"{name} is damaged or truncated ({one_line(error)}); save or download it again") from None
     finally:
         log.setLevel(level)
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from scipy import sparse
 
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 
 try:
     from numpy._core.multiarray import _reconstruct, scalar  # pyright: ignore[reportAttributeAccessIssue]
@@ -138,9 +138,8 @@ def load_pickle(file: IO[bytes], path: Path) -> Any:
             f"{path}: refused, the pickle wants {error}; only numpy, scipy.sparse and chumpy arrays are read"
         ) from None
     except Exception as error:  # whatever the bytes of another file, or of half a file, make of it
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{path}: not a readable pickle: damaged, cut short, or another kind of file ({reason})"
+            f"{path}: not a readable pickle: damaged, cut short, or another kind of file ({one_line(error)})"
         ) from None
 
 
@@ -159,5 +158,4 @@ def read_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         return {key: to_array(content[key]) for key in keys if key in content}
     except Exception as error:  # whatever scipy and numpy make of a damaged or malicious one
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: an array of the file can't be read ({reason})") from None
+        raise InputError(f"{path}: an array of the file can't be read ({one_line(error)})") from None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from dsr_fit.boxes import Box
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 from dsr_fit.io.files import check_file
 from dsr_fit.io.safe_pickle import load_pickle
 
@@ -124,8 +124,7 @@ def _columns(path: Path) -> dict[str, np.ndarray]:
     except InputError:
         raise
     except Exception as error:  # damaged content makes zipfile, zlib and numpy's header parser raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: not a readable .npz ({reason})") from None
+        raise InputError(f"{path}: not a readable .npz ({one_line(error)})") from None
 
 
 def _column(path: Path, archive: zipfile.ZipFile, member: str) -> np.ndarray:

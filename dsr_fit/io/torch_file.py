@@ -24,7 +24,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
@@ -59,8 +59,7 @@ def load_torch(path: Path) -> Any:
             file.seek(0)
             return _from_stream(file, path.stat().st_size)
     except Exception as error:  # a damaged or malicious file makes pickle and zipfile raise anything
-        reason = error.strerror if isinstance(error, OSError) else None
-        reason = " ".join((reason or str(error)).split()) or type(error).__name__
+        reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
         raise InputError(f"{path}: not a readable file of torch.save ({reason})") from None
 
 

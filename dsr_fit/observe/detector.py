@@ -146,7 +146,8 @@ class PersonDetector:
         others = [one for one in found if not any(one is each for each in inside[:1])]
         if not people:
             # The user says that there is somebody: the landmark network looks for itself.
-            (seen,) = self.network.measure([(image, Region.of_keypoints(np.zeros((17, 3)), bbox))])
+            (looks,) = self.network.measure([(image, Region.of_keypoints(np.zeros((17, 3)), bbox))])
+            seen = looks[-1] if looks[-1].presence > 0.5 else looks[0]
             box = keypoint_box(seen.points)
             if seen.presence > 0.5 and shared_area(box, bbox) > IN_BOX * min(area(box), area(bbox)):
                 people = [_Person(seen, seen.points[COCO_IN_BLAZEPOSE], 0.0)]
@@ -155,19 +156,10 @@ class PersonDetector:
 
     def _measure(self, image: np.ndarray, found: Sequence[Found]) -> list[_Person]:
         """Those of the found who are people, measured."""
-        first = self.network.look([(image, Region.of_keypoints(one.keypoints, one.box)) for one in found])
-        looks = [[_Person.of(seen, one)] for seen, one in zip(first, found, strict=True)]
-        again = [
-            number
-            for number, (one,) in enumerate(looks)
-            if one.measured.presence > 0.5 and one.measured.region.differs(one.measured.following)
-        ]
-        second = self.network.look([(image, looks[number][0].measured.following) for number in again])
-        for number, seen in zip(again, second, strict=True):
-            looks[number].append(_Person.of(seen, found[number]))
+        looks = self.network.measure([(image, Region.of_keypoints(one.keypoints, one.box)) for one in found])
         people = []
         for one, seen in zip(found, looks, strict=True):
-            best = max(seen, key=lambda each: each.agreement)
+            best = max((_Person.of(look, one) for look in seen), key=lambda each: each.agreement)
             if best.measured.presence > 0.5 and best.agreement > (DISAGREE if one.score > CERTAIN else SAME):
                 people.append(best)
         return people

@@ -87,8 +87,9 @@ class PersonFinder:
     def find(self, image: np.ndarray, *, closely: bool = True) -> list[Found]:
         """People of the (H, W, 3) uint8 RGB image, most certain first, nobody twice; weak candidates included.
 
-        Small people are looked for closely where the whole picture hints at them, and everywhere where it shows
-        nobody; without `closely` only the latter.
+        The whole picture is looked at, from farther away where people may be large; with `closely`, or where nobody is
+        certain, from nearer too. Then, with `closely` or where nobody is found, follow windows around small candidates;
+        where nobody is found and there is no such candidate, windows all over the picture.
         """
         height, width = image.shape[:2]
         whole = (0.0, 0.0, float(width), float(height))

@@ -150,18 +150,17 @@ class LandmarkNetwork:
         # cores share the people out.
         self.batch = _GPU_BATCH if device == "cuda" else 1
 
-    def measure(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[Measured]:
-        """One person in each region of an (H, W, 3) uint8 RGB image; where the first look shows that the region was
-        wrong, a second one at the right one."""
-        seen = self.look(people)
-        again = [number for number, one in enumerate(seen) if one.presence > 0.5 and one.region.differs(one.following)]
-        for number, better in zip(again, self.look([(people[n][0], seen[n].following) for n in again]), strict=True):
-            if better.presence > 0.5:
-                seen[number] = better
-        return seen
+    def measure(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[list[Measured]]:
+        """The looks at each person: one at its region and, where that shows that the region was wrong, one at the right
+        region."""
+        looks = [[seen] for seen in self.look(people)]
+        again = [n for n, (seen,) in enumerate(looks) if seen.presence > 0.5 and seen.region.differs(seen.following)]
+        for n, second in zip(again, self.look([(people[n][0], looks[n][0].following) for n in again]), strict=True):
+            looks[n].append(second)
+        return looks
 
     def look(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[Measured]:
-        """One look at each region."""
+        """One look at each person in a region of an (H, W, 3) uint8 RGB image."""
         if not people:
             return []
         if self.device == "cuda":

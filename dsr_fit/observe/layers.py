@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -92,7 +92,7 @@ def with_weights(make: Callable[[], Network], path: Path) -> Network:
     try:
         weights = {name: value.float() for name, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not readable weights ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not readable weights ({one_line(error)})") from None
     with torch.device("meta"):  # no first weights, which take longer to draw than the file's to read
         network = make()
     own = {name: value.shape for name, value in network.state_dict().items() if not name.endswith(COUNTER)}

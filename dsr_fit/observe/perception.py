@@ -81,13 +81,17 @@ class Perception:
     def observe_all(
         self, source: ImageSource, inputs: Inputs | None = None, *, most: int | None = None, min_height: float = 0.0
     ) -> list[Observation | InputError]:
-        """The same of everybody, the most prominent first; an InputError in the place of who can't be fitted."""
-        return list(self.observe_each(source, inputs, most=most, min_height=min_height))
+        """The same of everybody, the most prominent first; an InputError in the place of who can't be fitted.
+
+        Detections come without masks, which the parser alone needs: those of a crowd in a large picture are gigabytes.
+        """
+        seen = self.observe_each(source, inputs, most=most, min_height=min_height)
+        return [one if isinstance(one, InputError) else _without_masks(one) for one in seen]
 
     def observe_each(
         self, source: ImageSource, inputs: Inputs | None = None, *, most: int | None = None, min_height: float = 0.0
     ) -> Iterator[Observation | InputError]:
-        """The same one by one: the masks of a crowd in a large picture need not be in memory together.
+        """The same one by one, with masks; they need not be in memory together.
 
         Args:
             most: no more people than so many.
@@ -167,6 +171,10 @@ class Perception:
     def _detector(self) -> KeypointDetector:
         self.detector = self.detector or PersonDetector()
         return self.detector
+
+
+def _without_masks(seen: Observation) -> Observation:
+    return replace(seen, detection=replace(seen.detection, person_mask=None, others=None, look=None))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,13 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
+<<<<<<< HEAD
 from dsr_fit.errors import InputError
 from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL, OTHER_PERSON
+=======
+from dsr_fit.errors import InputError, one_line
+from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
+>>>>>>> main
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import window_around
 
@@ -36,7 +41,7 @@ class SegformerParser:
                 folder, local_files_only=True, use_safetensors=True
             ).eval()
         except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise InputError(f"{folder}: not a usable SegFormer ({reason}); `{DOWNLOAD}` gets one") from None
         names = {int(index): _plain(name) for index, name in (self._model.config.id2label or {}).items()}
         missing = [name for name in ATR_LABELS if _plain(name) not in names.values()]

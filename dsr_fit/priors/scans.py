@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 from dsr_fit.io.files import MESH_SUFFIXES, read_arrays
 from dsr_fit.io.label_files import read_labels
 from dsr_fit.labels import LABELS
@@ -98,7 +98,7 @@ def _scan(path: Path, mesh: Path, arrays: dict[str, np.ndarray]) -> tuple[np.nda
     try:
         scan: Any = trimesh.load(mesh, force="mesh", process=False, maintain_order=True)
     except Exception as error:  # trimesh's readers raise anything on damaged files
-        raise InputError(f"{mesh}: not a readable mesh ({' '.join(str(error).split())})") from None
+        raise InputError(f"{mesh}: not a readable mesh ({one_line(error)})") from None
     vertices, faces = np.asarray(scan.vertices, np.float32), np.asarray(scan.faces)
     labels = arrays.get("labels")
     if labels is None or labels.shape != (len(vertices),) or labels.dtype.kind not in "iu":

@@ -18,7 +18,7 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.config import from_dict
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import InputError, UsageError, one_line
 from dsr_fit.io.files import check_file, replacing
 from dsr_fit.labels import shows_person
 from dsr_fit.observe.batch import Batch, crop_labels
@@ -184,6 +184,6 @@ def read_network(path: Path) -> tuple[RegressorNetwork, str]:
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             raise ValueError("weights that are not finite")
     except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError, UsageError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(f"{path}: not readable weights of a regressor of ours ({reason})") from None
     return network.eval().requires_grad_(False), body

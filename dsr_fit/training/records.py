@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsr_fit.dataset.manifest import differences
-from dsr_fit.errors import InputError, UsageError
+from dsr_fit.errors import InputError, UsageError, one_line
 from dsr_fit.io.files import replacing
 
 
@@ -19,7 +19,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: can't be read ({' '.join(str(error).split())}); choose another --out") from None
+        raise InputError(f"{path}: can't be read ({one_line(error)}); choose another --out") from None
 
 
 def write_record(path: Path, content: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ def readme(report: dict[str, Any]) -> str:
     change = ", ".join(f"{x:.1f}" for x in r["component_rms_mm"])
     volume = ", ".join(f"{name} {ratio:.2f}" for name, ratio in r["posed_volume_ratio"].items())
     calibration = (
-        "The first 25 are moved to where MediaPipe marks them (`tools/calibrate_keypoints.py`)."
+        "The first 25 are moved to where BlazePose marks them (`tools/calibrate_keypoints.py`)."
         if r["calibrated"]
         else "The first 25 are not calibrated to any detector."
     )
