@@ -7,13 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-<<<<<<< HEAD
-from dsr_fit.errors import InputError
-from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL, OTHER_PERSON
-=======
 from dsr_fit.errors import InputError, one_line
-from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
->>>>>>> main
+from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL, OTHER_PERSON
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import window_around
 
