@@ -205,8 +205,6 @@ def test_parsers_by_name(tmp_path: Path) -> None:
     assert load_parser().name == "open"
     with pytest.raises(UsageError, match="expected `open`, a .safetensors file"):
         load_parser("graphonomy")
-    with pytest.raises(UsageError, match="the rule-based parser is gone; `open`, the default, has replaced it"):
-        load_parser("rules")
     with pytest.raises(UsageError, match="knows `fast` alone"):
         load_parser(str(tmp_path), "paper")
     with pytest.raises(InputError, match=r"transformers|hf download"):
