@@ -17,7 +17,7 @@ from dsr_fit.labels import LABEL_INDEX, MIRRORED_LABELS, OCCLUDER, OTHER_PERSON
 from dsr_fit.observation import Detection
 from dsr_fit.observe.blazepose import HEAVY, Encoder
 from dsr_fit.observe.crop import window_around
-from dsr_fit.observe.network_parser import NetworkParser, fused, read_decoder
+from dsr_fit.observe.network_parser import NetworkParser, classes_at, fused, read_decoder
 from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.parsing_network import (
     CLASSES,
@@ -209,6 +209,16 @@ def test_parsers_by_name(tmp_path: Path) -> None:
         load_parser(str(tmp_path), "paper")
     with pytest.raises(InputError, match=r"transformers|hf download"):
         load_parser(str(tmp_path))
+
+
+def test_classes_are_those_of_interpolated_logits() -> None:
+    logits = torch.randn(CLASSES, 16, 16, generator=torch.Generator().manual_seed(3))
+    logits[5, :8] = 10.0  # where neighbours agree nothing is interpolated
+    matrix = np.array([[256 / 48, 0, 0], [0, 256 / 48, 0]])
+    found = classes_at(logits, matrix, (48, 60))
+    fine = torch.nn.functional.interpolate(logits[None], (48, 48), mode="bilinear", align_corners=False)[0]
+    np.testing.assert_array_equal(found[:, :48], fine.argmax(0).numpy())
+    assert not found[:, 48:].any()  # beside the crop
 
 
 def test_classes_become_labels_where_the_crop_was(seen, monkeypatch: pytest.MonkeyPatch) -> None:

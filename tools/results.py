@@ -163,7 +163,7 @@ exchanged.
 
 {regressors.modes()}
 
-The parser, and the one that it replaced, against the annotation of validation photos and the truth of rendered people ([more](parser.md)):
+The parser, and the one before it, on validation photos and rendered people ([more](parser.md)):
 
 {parsing.parser()}
 

@@ -64,22 +64,27 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int | None, *
     )
 
 
+def seen_part(matrix: np.ndarray, size: int, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the part of an (H, W) image about a crop; `matrix` (2, 3) leads to its (size, size)."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - matrix[:, 2]
+    reached = np.linalg.solve(matrix[:, :2], corners.T).T
+    left, top = np.clip(np.floor(reached.min(0)), 0, shape[::-1]).astype(int)
+    right, bottom = np.clip(np.ceil(reached.max(0)), (left, top), shape[::-1]).astype(int)
+    return int(left), int(top), int(right), int(bottom)
+
+
 def put_back(labels: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """(S, S) labels of a crop -> (H, W) of the image, the nearest one; background outside the crop.
 
     `matrix` (2, 3) leads from pixels of the image to those of the crop, as `Crop.matrix` gives it.
     """
-    size = len(labels)
     full = np.zeros(shape, labels.dtype)
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - matrix[:, 2]
-    reached = np.linalg.solve(matrix[:, :2], corners.T).T
-    left, top = np.clip(np.floor(reached.min(0)), 0, None).astype(int)
-    right, bottom = np.minimum(np.ceil(reached.max(0)), shape[::-1]).astype(int)
-    if right <= left or bottom <= top:
+    left, top, right, bottom = seen_part(matrix, len(labels), shape)
+    if right == left or bottom == top:
         return full
     turn, shift = matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ (left, top)
     centred = np.column_stack([turn, shift + turn @ (0.5, 0.5) - 0.5])  # OpenCV counts from pixels' centres
     full[top:bottom, left:right] = cv2.warpAffine(
-        labels, centred, (int(right - left), int(bottom - top)), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        labels, centred, (right - left, bottom - top), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     )
     return full

@@ -18,7 +18,8 @@ from dsr_fit.io.files import check_file
 from dsr_fit.joints import coco_keypoints
 from dsr_fit.observation import Detection, Look
 from dsr_fit.observe.blazepose import INPUT
-from dsr_fit.observe.crop import put_back, warp, window_around
+from dsr_fit.observe.crop import seen_part, warp, window_around
+from dsr_fit.observe.label_kernels import decide
 from dsr_fit.observe.landmarks import MIN_KEYPOINT, LandmarkNetwork, Region
 from dsr_fit.observe.layers import with_weights
 from dsr_fit.observe.oks import COCO_IN_BLAZEPOSE, similarity
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.5)
 PAPER_LARGEST = 1080
 """DSR's supplementary: scales that are averaged, each with its mirror image; scale 1 alone for larger images."""
-
-FINEST = 512
-"""Labels are decided at up to this many pixels of the crop's side, and enlarged from there."""
 
 SAME_PERSON = 0.3
 """OKS of keypoints from elsewhere and the landmark network's from which on its mask is of the same person."""
@@ -66,10 +64,7 @@ class NetworkParser:
         """(H, W) uint8 labels, 253 on other people, 254 on occluders; background outside the look's crop."""
         look = detection.look or self._look(image, detection)
         logits = self.logits(image, detection.keypoints, look)
-        side = int(np.clip(round(INPUT / np.hypot(*look.matrix[:, 0])), INPUT, FINEST))
-        classes = F.interpolate(logits[None], (side, side), mode="bilinear", align_corners=False)[0].argmax(0)
-        labels = CLASS_LABELS[classes.numpy()]
-        return put_back(labels, look.matrix * (side / INPUT), (image.shape[0], image.shape[1]))
+        return CLASS_LABELS[classes_at(logits, look.matrix, (image.shape[0], image.shape[1]))]
 
     @one_torch_thread()
     @torch.inference_mode()
@@ -118,6 +113,21 @@ class NetworkParser:
         return Look(matrix, seen.features, mask.astype(np.float32), others)
 
 
+def classes_at(logits: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8: at each pixel of an image the class of the largest logit, 0 outside the crop.
+
+    `logits` (C, S, S), interpolated between the crop's cells; `matrix` (2, 3) leads to the crop at `INPUT` pixels.
+    """
+    size = logits.shape[-1]
+    matrix = matrix * (size / INPUT)
+    left, top, right, bottom = seen_part(matrix, size, shape)
+    full = np.zeros(shape, np.uint8)
+    best = logits.argmax(0).to(torch.uint8).numpy()
+    rows = np.ascontiguousarray(logits.permute(1, 2, 0).numpy())
+    decide(rows, best, matrix.astype(np.float64), left, top, full[top:bottom, left:right])
+    return full
+
+
 def _picture(image: np.ndarray, matrix: np.ndarray, size: int) -> Tensor:
     """(1, 3, size, size), 0..1; `matrix` leads to the crop at `INPUT` pixels."""
     crop = torch.from_numpy(warp(image, matrix * (size / INPUT), size, None))
@@ -141,4 +151,4 @@ def fused(network: nn.Module) -> nn.Module:
             conv = module[0]
             assert isinstance(conv, nn.Conv2d)
             module[0], module[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return network.requires_grad_(False)
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -145,8 +145,10 @@ class ParsingDecoder(nn.Module):
         `picture` (B, 3, S, S) RGB, 0..1; `features` of `BlazePose.encoder`; `points` (B, 21, 3) as `heatmaps` takes
         them; `masks` (B, 2, S, S), this person and others, 0..1.
         """
-        told = self.told(torch.cat([heatmaps(points, picture.shape[-1] // 4), F.avg_pool2d(masks, 4)], 1))
-        beside = [self.picture(torch.cat([picture - 0.5, masks], 1)), told]
+        guides = torch.cat([heatmaps(points, picture.shape[-1] // 4), F.avg_pool2d(masks, 4)], 1)
+        seen = torch.cat([picture - 0.5, masks], 1)
+        told, fine = (each.contiguous(memory_format=torch.channels_last) for each in (guides, seen))
+        beside = [self.picture(fine), self.told(told)]
         while len(beside) < len(features):
             beside.append(F.avg_pool2d(beside[-1], 2))
         levels = [enter(torch.cat([f, b], 1)) for enter, f, b in zip(self.enter, features, beside, strict=True)]
