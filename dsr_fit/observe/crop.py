@@ -65,7 +65,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int | None, *
 
 
 def seen_part(matrix: np.ndarray, size: int, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the part of an (H, W) image about a crop; `matrix` (2, 3) leads to its (size, size)."""
+    """Left, top, right, bottom of the part of an (H, W) image about a crop of (size, size)."""
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - matrix[:, 2]
     reached = np.linalg.solve(matrix[:, :2], corners.T).T
     left, top = np.clip(np.floor(reached.min(0)), 0, shape[::-1]).astype(int)
