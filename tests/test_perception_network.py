@@ -170,7 +170,7 @@ def test_the_papers_protocol_treats_left_and_right_alike(seen) -> None:
 
 
 def mirrored_keypoints(keypoints: np.ndarray, width: int) -> np.ndarray:
-    points = keypoints[MIRRORED_KEYPOINTS].copy()
+    points = keypoints[list(MIRRORED_KEYPOINTS)].copy()
     points[points[:, 2] > 0, 0] = width - points[points[:, 2] > 0, 0]
     return points
 

@@ -107,8 +107,10 @@ class NetworkParser:
             mask = warp(detection.person_mask, matrix, INPUT, 0)
         else:
             size = 0.5 * area(keypoint_box(detection.keypoints))
-            same = similarity(keypoints, seen.points[COCO_IN_BLAZEPOSE], size) > SAME_PERSON
-            mask = seen.mask if same else np.zeros_like(seen.mask)
+            points = seen.points[COCO_IN_BLAZEPOSE]
+            points[:, 2] = 1  # guesses count: a network that sees nobody guesses somewhere
+            agreed = similarity(keypoints, points, size) > SAME_PERSON
+            mask = seen.mask if agreed and seen.presence > 0.5 else np.zeros_like(seen.mask)
         others = None if detection.others is None else warp(detection.others.astype(np.uint8), matrix, INPUT, 0) > 0
         return Look(matrix, seen.features, mask.astype(np.float32), others)
 
