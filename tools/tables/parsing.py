@@ -32,7 +32,7 @@ def parser() -> str:
     row("pasted occluder: recall", lambda figures: figures["photos"]["pasted_occluder"]["recall"], ".2f")
     row("pasted occluder: precision", lambda figures: figures["photos"]["pasted_occluder"]["precision"], ".2f")
     row("annotated bags: recall", lambda figures: figures["photos"]["occluder_recall"], ".2f")
-    row("milliseconds a person, one core", lambda figures: figures["photos"]["median_ms"], ".0f")
+    row("CPU milliseconds a person beyond the detector", lambda figures: figures["photos"]["median_ms"], ".0f")
     one = measured[names[-1]]
     people = f"{one['photos']['people']} photos; {one['rendered']['people']} rendered people, {one['missed']} not found"
     return "\n".join([*lines, "", f"{people}; {one['machine']['processor']}."])
