@@ -72,6 +72,16 @@ COCO_17_SLOTS: tuple[int, ...] = tuple(
     25 + index for index in (19, 20, 21, 22, 23, 9, 8, 10, 7, 11, 6, 3, 2, 4, 1, 5, 0)
 )
 
+BODY_25_OF_COCO = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
+"""BODY_25's slots of COCO's 17 keypoints."""
+
+
+def coco_keypoints(keypoints: np.ndarray) -> np.ndarray:
+    """(17, 3) COCO keypoints of (49, 3), each from its more confident slot."""
+    coco, body_25 = keypoints[list(COCO_17_SLOTS)], keypoints[list(BODY_25_OF_COCO)]
+    return np.where(coco[:, 2:] >= body_25[:, 2:], coco, body_25)
+
+
 # MediaPipe's 33 landmarks; those without a slot (mouth, eye corners, fingers) are left out.
 MEDIAPIPE_33_TO_SLOT: dict[int, int] = {
     index: KEYPOINT_INDEX[name]

@@ -7,8 +7,26 @@ Frames and units are those of `docs/conventions.md`: pixels of the full image wi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the landmark network saw of one person in a turned square of the image; a parser goes on from it."""
+
+    matrix: np.ndarray
+    """(2, 3) from pixels of the image to those of the 256 px crop."""
+    features: tuple[Tensor, ...]
+    """The encoder's, (C, S, S) float16 at 128, 64, 32, 16 and 8 px."""
+    mask: np.ndarray
+    """(256, 256) float32 probability of this person."""
+    others: np.ndarray | None = None
+    """(256, 256) bool, pixels that show other people."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,9 @@ class Detection:
 
     others: np.ndarray | None = None
     """(H, W) bool, pixels that show other people; None where nobody else is near."""
+
+    look: Look | None = None
+    """None for people whom the landmark network has not seen, or the smaller one has."""
 
 
 @dataclass(frozen=True)

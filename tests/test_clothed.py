@@ -12,7 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from dsr_fit.body.files import load_body
 from dsr_fit.errors import InputError
-from dsr_fit.labels import LABEL_INDEX, LABELS, OCCLUDER, UNKNOWN
+from dsr_fit.labels import LABEL_INDEX, LABELS, OCCLUDER, OTHER_PERSON, UNKNOWN
 from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.synthetic import ClothedCase, generate, read_cases, staging, write_cases
 from dsr_fit.synthetic.cloth import hull_ring, support
@@ -240,3 +240,14 @@ def test_damaged_and_missing_sets_are_named(tmp_path: Path, cases):
     (tmp_path / "000000_labels.png").write_bytes(b"")
     with pytest.raises(InputError, match="case 0"):
         list(read_cases(tmp_path))
+
+
+def test_a_second_person_is_marked_on_request() -> None:
+    """As a parser sees it: 253 before and behind, where the truth is occluder or background."""
+    seed = next(seed for seed in range(100) if generate(seed, painted=False).second_person)
+    plain, marked = (generate(seed, painted=False, others=others) for others in (False, True))
+    there = marked.labels == OTHER_PERSON
+    assert there.sum() > 100
+    assert (plain.labels[~there] == marked.labels[~there]).all()
+    assert len(np.unique(plain.labels[there])) == 1
+    assert plain.labels[there][0] in (0, OCCLUDER)

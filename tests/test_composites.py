@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dsr_fit.boxes import shared_area
+from dsr_fit.labels import OTHER_PERSON, UNKNOWN, shows_person
 from dsr_fit.synthetic import Composite, Couple, composite, couple
 from dsr_fit.synthetic.composites import APART, COVERED, HEIGHTS, PEOPLE
 
@@ -52,6 +53,15 @@ def test_masks_nearest_first(groups: list[Composite]):
             assert person.full_mask[y : y + height, x : x + width].sum() == person.full_mask.sum()
             assert person.full_mask[[y, y + height - 1]].any(1).all()
             assert person.full_mask[:, [x, x + width - 1]].any(0).all()
+
+
+def test_labels_are_ones_own_and_others_are_other_people(groups: list[Composite]):
+    for group in groups:
+        for one in group.people:
+            others = np.any([other.visible_mask for other in group.people if other is not one], 0)
+            assert ((one.labels == OTHER_PERSON) == others).all()
+            named = shows_person(one.labels) | (one.labels == UNKNOWN)  # bare bellies have no label
+            assert (named == one.visible_mask).all()
 
 
 def test_keypoints_lie_on_their_person(groups: list[Composite]):

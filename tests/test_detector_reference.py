@@ -20,7 +20,7 @@ from PIL import Image
 from dsr_fit.io.images import read_image
 from dsr_fit.observe.blazepose import INPUT
 from dsr_fit.observe.landmarks import DetectorSize, LandmarkNetwork, Measured, Region
-from dsr_fit.observe.ownership import own_pixels
+from dsr_fit.observe.ownership import in_image, own_pixels
 
 DATA = Path(__file__).parent / "data" / "detector"
 SIZES: tuple[DetectorSize, ...] = ("heavy", "full")
@@ -113,7 +113,8 @@ def test_masks_are_mediapipes(
     """Also in our own sampling: MediaPipe puts the mask back in the same way in which it cuts the crop."""
     for picture, row, expected in zip(pictures, reference["regions"], reference["masks"][:, size], strict=True):
         seen = network.look([(picture, _region(row))])
-        mask, elsewhere = own_pixels(0, seen, (picture.shape[0], picture.shape[1]))
+        own, elsewhere = own_pixels(0, seen)
+        mask = in_image(own, seen[0], (picture.shape[0], picture.shape[1]))
         small = np.asarray(Image.fromarray(mask).resize(expected.shape, Image.Resampling.BOX))
         ours, theirs = small > 0.5, expected > 127
         assert elsewhere is None

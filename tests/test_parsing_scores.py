@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from confusion import Confusion
 
-from dsr_fit.labels import LABEL_INDEX, LABEL_SETS, OCCLUDER, UNKNOWN
+from dsr_fit.evaluate.parsing import Confusion
+from dsr_fit.labels import LABEL_INDEX, LABEL_SETS, OCCLUDER, OTHER_PERSON, UNKNOWN
 
 FACE, PANTS, SKIRT, ARM = (LABEL_INDEX[name] for name in ("face", "pants", "skirt", "leftArm"))
 
@@ -52,6 +52,13 @@ def test_occluders_are_judged_by_precision_and_recall_and_are_nobodys_person() -
 
 
 def test_a_perfect_map_scores_one() -> None:
-    labels = list(range(20)) + [OCCLUDER]
+    labels = [*range(20), OTHER_PERSON, OCCLUDER]
     scores = _scored(labels, labels).scores()
+    assert scores.pop("others_leak") == 0
     assert scores == pytest.approx(dict.fromkeys(scores, 1.0))
+
+
+def test_another_persons_pixels_leak_where_they_are_labelled() -> None:
+    scores = _scored([FACE, OTHER_PERSON, 0, FACE], [OTHER_PERSON, OTHER_PERSON, OTHER_PERSON, FACE]).scores()
+    assert scores["others_leak"] == 1 / 3
+    assert scores["person_iou"] == 1

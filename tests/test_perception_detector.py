@@ -13,10 +13,10 @@ from PIL import Image
 from dsr_fit.boxes import keypoint_box, shared_area, widened
 from dsr_fit.errors import InputError
 from dsr_fit.io.images import read_image
-from dsr_fit.joints import COCO_17_SLOTS, KEYPOINT_INDEX, empty_keypoints
+from dsr_fit.joints import BODY_25_OF_COCO, COCO_17_SLOTS, KEYPOINT_INDEX, empty_keypoints
 from dsr_fit.observation import Detection
 from dsr_fit.observe import detector as detection
-from dsr_fit.observe.detector import BODY_25_OF_COCO, PersonDetector
+from dsr_fit.observe.detector import PersonDetector
 from dsr_fit.observe.landmarks import Measured, Region
 from dsr_fit.observe.ownership import covered
 
@@ -243,7 +243,9 @@ def test_no_more_people_than_asked_for(detector: PersonDetector, photo: np.ndarr
 
 
 def _measured(points: np.ndarray, region: Region, mask: np.ndarray) -> Measured:
-    return Measured(region, np.column_stack([points, np.ones(33)]), np.zeros((33, 3), np.float32), 1.0, mask, region)
+    return Measured(
+        region, np.column_stack([points, np.ones(33)]), np.zeros((33, 3), np.float32), 1.0, mask, region, None
+    )
 
 
 def test_a_part_of_a_person_is_nobody_and_a_child_before_a_person_is_somebody() -> None:

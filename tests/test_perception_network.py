@@ -12,24 +12,22 @@ from safetensors.torch import save_file
 
 from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.joints import KEYPOINT_INDEX, empty_keypoints
-from dsr_fit.labels import LABEL_INDEX, LEFT_RIGHT_PAIRS, OCCLUDER
+from dsr_fit.joints import KEYPOINT_INDEX, MIRRORED_KEYPOINTS, empty_keypoints
+from dsr_fit.labels import LABEL_INDEX, MIRRORED_LABELS, OCCLUDER, OTHER_PERSON
 from dsr_fit.observation import Detection
+from dsr_fit.observe.blazepose import HEAVY, Encoder
 from dsr_fit.observe.crop import window_around
-from dsr_fit.observe.network_parser import (
+from dsr_fit.observe.network_parser import NetworkParser, classes_at, fused, read_decoder
+from dsr_fit.observe.parser import load_parser
+from dsr_fit.observe.parsing_network import (
     CLASSES,
     GUIDES,
+    MASKS,
     POINTS,
-    SIZE,
-    NetworkParser,
-    ParserNetwork,
+    ParsingDecoder,
     heatmaps,
-    load_network,
-    mirrored,
-    network_input,
-    prepare,
+    mirrored_points,
 )
-from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Perception
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "person.png"
@@ -71,46 +69,42 @@ def test_a_bone_glows_along_its_whole_length_when_both_ends_are_seen() -> None:
     assert not heatmaps(alone, 64)[0, len(POINTS) :].any()
 
 
-def test_mirrored_hints_are_the_hints_of_the_mirror_image() -> None:
-    generator = torch.Generator().manual_seed(1)
-    points = torch.rand(1, len(POINTS), 3, generator=generator)
-    swapped = [POINTS.index(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in POINTS]
-    flipped = points[:, swapped].clone()
-    flipped[..., 0] = 1 - flipped[..., 0]
-    pictures = torch.randint(0, 256, (1, 64, 64, 3), generator=generator).to(torch.uint8)
-    masks = torch.randint(0, 256, (1, 64, 64), generator=generator).to(torch.uint8)
-    one = torch.ones(1, dtype=torch.bool)
-    ours = mirrored(*prepare(pictures, masks, one, points))
-    theirs = prepare(pictures.flip(2), masks.flip(2), one, flipped)
-    for a, b in zip(ours, theirs, strict=True):
-        assert torch.allclose(a, b, atol=1e-4)  # float32 distances
+def test_mirrored_points_are_the_points_of_the_mirror_image() -> None:
+    points = _points(left_wrist=(0.2, 0.3), nose=(0.6, 0.1))
+    expected = _points(right_wrist=(0.8, 0.3), nose=(0.4, 0.1))
+    mirrored = mirrored_points(points)
+    seen = expected[..., 2] > 0
+    assert torch.allclose(mirrored[seen], expected[seen])
+    assert (mirrored[..., 2] == expected[..., 2]).all()
 
 
-def test_a_missing_mask_is_neither_nobody_nor_somebody() -> None:
-    masks = torch.full((1, 64, 64), 255, dtype=torch.uint8)
-    picture = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
-    there, missing = (
-        prepare(picture, masks, torch.tensor([flag]), torch.zeros(1, len(POINTS), 3))[1] for flag in (True, False)
-    )
-    assert (there == 1).all()
-    assert (missing == 0).all()
+def _arguments(size: int) -> tuple:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.rand(1, *shape, generator=generator)
+
+    widths = Encoder.widths_of(HEAVY)
+    features = [drawn(width, size >> level + 1, size >> level + 1) for level, width in enumerate(widths)]
+    return drawn(3, size, size), features, drawn(len(POINTS), 3), drawn(MASKS, size, size)
 
 
-def test_logits_are_at_half_the_resolution() -> None:
-    network = ParserNetwork().eval()
+@pytest.mark.parametrize("size", [128, 256])
+def test_logits_are_at_half_the_crops_resolution(size: int) -> None:
+    decoder = ParsingDecoder().eval()
     with torch.no_grad():
-        logits = network(torch.zeros(1, 3, 96, 96), torch.zeros(1, 1, 96, 96), torch.zeros(1, GUIDES, 24, 24))
-    assert logits.shape == (1, CLASSES, 48, 48)
+        logits = decoder(*_arguments(size))
+    assert logits.shape == (1, CLASSES, size // 2, size // 2)
 
 
-def test_the_window_maps_pixel_centres() -> None:
-    keypoints = empty_keypoints()
-    keypoints[[0, 10]] = [[100, 50, 1], [140, 250, 1]]
-    window = window_around(Detection(keypoints), (400, 300))
-    assert np.allclose(window.matrix(64) @ [120, 150, 1], [32, 32])
-    picture, _, guides = network_input(np.zeros((400, 300, 3), np.uint8), Detection(keypoints), window, 64)
-    assert picture.shape == (1, 3, 64, 64)
-    assert guides.shape == (1, GUIDES, 16, 16)
+def test_folded_batch_norms_change_nothing() -> None:
+    decoder = read_decoder()
+    arguments = _arguments(128)
+    with torch.no_grad():
+        before = decoder(*arguments)
+        after = fused(decoder)(*arguments)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in decoder.modules())
+    assert torch.allclose(before, after, atol=1e-3)
 
 
 def test_without_keypoints_the_window_is_the_masks_or_the_image() -> None:
@@ -136,47 +130,55 @@ def test_the_example_is_labelled_where_its_keypoints_are(seen) -> None:
     assert (labels[:20] == 0).all()
 
 
-@pytest.mark.parametrize("lacking", ["mask", "keypoints"])
-def test_one_hint_is_enough(seen, lacking: str) -> None:
-    detection = seen.detection
+@pytest.mark.parametrize("lacking", ["look", "mask", "keypoints"])
+def test_keypoints_from_elsewhere_or_a_mask_are_enough(seen, lacking: str) -> None:
+    detection = replace(seen.detection, look=None)
     if lacking == "mask":
         detection = replace(detection, person_mask=None)
-    else:
+    elif lacking == "keypoints":
         detection = replace(detection, keypoints=empty_keypoints())
     labels = NetworkParser().parse(seen.image, detection)
     person, expected = labels > 0, seen.labels > 0
     assert (person & expected).sum() > 0.85 * (person | expected).sum()
 
 
+def test_a_mask_of_somebody_else_is_not_believed(seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keypoints of which the landmark network sees nothing: its mask is another person's."""
+    parser = NetworkParser()
+    keypoints = seen.detection.keypoints.copy()
+    keypoints[:, 0] += 0.5 * seen.image.shape[1]
+    masks = []
+    monkeypatch.setattr(
+        parser, "logits", lambda image, keypoints, look: masks.append(look.mask) or torch.zeros(CLASSES, 128, 128)
+    )
+    parser.parse(seen.image, Detection(seen.detection.keypoints))
+    parser.parse(seen.image, Detection(keypoints))
+    assert masks[0].max() > 0.9
+    assert not masks[1].any()
+
+
 def test_the_papers_protocol_treats_left_and_right_alike(seen) -> None:
     parser = NetworkParser(protocol="paper")
-    labels = parser.parse(seen.image, seen.detection)
-    points = seen.detection.keypoints.copy()
-    names = list(KEYPOINT_INDEX)
-    order = list(range(len(points)))
-    for name in names[:25]:
-        other = {"L": "R", "R": "L"}.get(name[0], name[0]) + name[1:]
-        if other in KEYPOINT_INDEX:
-            order[KEYPOINT_INDEX[name]] = KEYPOINT_INDEX[other]
-    points = points[order]
-    points[points[:, 2] > 0, 0] = seen.image.shape[1] - points[points[:, 2] > 0, 0]
-    mask = seen.detection.person_mask[:, ::-1]
-    flipped = replace(seen.detection, keypoints=points, person_mask=mask)
+    detection = replace(seen.detection, look=None)
+    labels = parser.parse(seen.image, detection)
+    points = mirrored_keypoints(seen.detection.keypoints, seen.image.shape[1])
+    mask = np.ascontiguousarray(seen.detection.person_mask[:, ::-1])
+    flipped = replace(detection, keypoints=points, person_mask=mask)
     turned = parser.parse(np.ascontiguousarray(seen.image[:, ::-1]), flipped)
-    table = np.arange(256, dtype=np.uint8)
-    for left, right in LEFT_RIGHT_PAIRS:
-        table[[left, right]] = right, left
     # Equal but for pixels where two labels are as good as tied.
-    assert (table[turned[:, ::-1]] == labels).mean() > 0.998
+    assert (MIRRORED_LABELS[turned[:, ::-1]] == labels).mean() > 0.99
+
+
+def mirrored_keypoints(keypoints: np.ndarray, width: int) -> np.ndarray:
+    points = keypoints[list(MIRRORED_KEYPOINTS)].copy()
+    points[points[:, 2] > 0, 0] = width - points[points[:, 2] > 0, 0]
+    return points
 
 
 def test_the_map_grows_with_the_picture(seen) -> None:
     large = np.repeat(np.repeat(seen.image, 2, 0), 2, 1)
-    detection = replace(
-        seen.detection,
-        keypoints=(seen.detection.keypoints * [2, 2, 1]).astype(np.float32),
-        person_mask=np.repeat(np.repeat(seen.detection.person_mask, 2, 0), 2, 1),
-    )
+    look = replace(seen.detection.look, matrix=seen.detection.look.matrix * [[0.5, 0.5, 1]])
+    detection = replace(seen.detection, keypoints=(seen.detection.keypoints * [2, 2, 1]).astype(np.float32), look=look)
     labels = NetworkParser().parse(large, detection)
     small = NetworkParser().parse(seen.image, seen.detection)
     assert labels.shape == large.shape[:2]
@@ -186,39 +188,52 @@ def test_the_map_grows_with_the_picture(seen) -> None:
 def test_weights_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"layer": torch.zeros(3)}, path)
-    with pytest.raises(InputError, match=r"not the weights of this parser"):
-        load_network(path)
+    with pytest.raises(InputError, match=r"not the weights of ParsingDecoder"):
+        read_decoder(path)
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"not readable weights"):
-        load_network(path)
+        read_decoder(path)
     with pytest.raises(InputError, match=r"no such file of a parser's weights"):
-        load_network(tmp_path / "missing.safetensors")
+        read_decoder(tmp_path / "missing.safetensors")
 
 
 def test_what_ships_is_small() -> None:
-    assert shipped("priors/parser/parser.safetensors").stat().st_size < 20e6
+    assert shipped("priors/parser/parser.safetensors").stat().st_size < 12e6
 
 
 def test_parsers_by_name(tmp_path: Path) -> None:
     assert load_parser().name == "open"
     with pytest.raises(UsageError, match="expected `open`, a .safetensors file"):
         load_parser("graphonomy")
-    with pytest.raises(UsageError, match="the rule-based parser is gone; `open`, the default, has replaced it"):
-        load_parser("rules")
     with pytest.raises(UsageError, match="knows `fast` alone"):
         load_parser(str(tmp_path), "paper")
     with pytest.raises(InputError, match=r"transformers|hf download"):
         load_parser(str(tmp_path))
 
 
-def test_occluders_are_index_254(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_are_those_of_interpolated_logits() -> None:
+    logits = torch.randn(CLASSES, 16, 16, generator=torch.Generator().manual_seed(3))
+    logits[5, :8] = 10.0  # where neighbours agree nothing is interpolated
+    matrix = np.array([[256 / 48, 0, 0], [0, 256 / 48, 0]])
+    found = classes_at(logits, matrix, (48, 60))
+    fine = torch.nn.functional.interpolate(logits[None], (48, 48), mode="bilinear", align_corners=False)[0]
+    np.testing.assert_array_equal(found[:, :48], fine.argmax(0).numpy())
+    assert not found[:, 48:].any()  # beside the crop
+
+
+def test_classes_become_labels_where_the_crop_was(seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Occluders are 254, other people 253, and the turned crop lies in the image as its matrix says."""
     parser = NetworkParser()
-    share = torch.zeros(CLASSES, SIZE // 2, SIZE // 2)
-    share[-1, :, : SIZE // 4] = 1
-    share[LABEL_INDEX["coat"], :, SIZE // 4 :] = 1
-    monkeypatch.setattr(parser, "probabilities", lambda *_: share)
-    keypoints = empty_keypoints()
-    keypoints[[0, 10]] = [[40, 20, 1], [60, 180, 1]]
-    labels = parser.parse(np.zeros((200, 100, 3), np.uint8), Detection(keypoints))
-    assert (labels[:, :48] == OCCLUDER).all()
-    assert (labels[:, 52:] == LABEL_INDEX["coat"]).all()
+    logits = torch.zeros(CLASSES, 128, 128)
+    logits[LABEL_INDEX["coat"]] = 1
+    logits[CLASSES - 1, :, :32], logits[CLASSES - 2, :, 96:] = 2, 2
+    monkeypatch.setattr(parser, "logits", lambda *_: logits)
+    labels = parser.parse(seen.image, seen.detection)
+    height, width = labels.shape
+    centres = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1)
+    matrix = seen.detection.look.matrix
+    x, y = np.moveaxis(centres @ matrix[:, :2].T + matrix[:, 2], -1, 0)
+    inside = (x > 1) & (x < 255) & (y > 1) & (y < 255)
+    assert (labels[inside & (x < 61)] == OCCLUDER).all()
+    assert (labels[inside & (x > 67) & (x < 189)] == LABEL_INDEX["coat"]).all()
+    assert (labels[inside & (x > 195)] == OTHER_PERSON).all()

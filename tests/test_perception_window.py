@@ -55,7 +55,7 @@ def test_panoramas_and_outlying_windows(shape: tuple[int, int]) -> None:
 
 def test_labels_go_back_to_where_they_were_seen() -> None:
     labels = np.arange(1, 17, dtype=np.uint8).reshape(4, 4)
-    full = put_back(labels, Crop((10.0, 6.0), 8.0), (12, 14))
+    full = put_back(labels, Crop((10.0, 6.0), 8.0).matrix(len(labels)), (12, 14))
     np.testing.assert_array_equal(full[2:10, 6:14], np.repeat(np.repeat(labels, 2, 0), 2, 1))
     full[2:10, 6:14] = 0
     assert not full.any()

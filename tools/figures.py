@@ -36,6 +36,7 @@ FIGURES = {
         detection.detector_hidden,
         parsing.parser,
         parsing.parser_labels,
+        parsing.parser_groups,
         semantic.semantic_labels,
         semantic.semantic_fits,
         datasets.batch,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsr_fit.boxes import Box, area
+from dsr_fit.joints import BODY_25_OF_COCO
 from dsr_fit.observation import Detection
-from dsr_fit.observe.detector import BODY_25_OF_COCO
 from dsr_fit.observe.oks import SIGMAS
 
 FOUND = 0.5

@@ -151,8 +151,8 @@ wrong as MediaPipe's):
 {markdown(ablation).replace("# ", "### ", 1)}
 ## The whole pipeline
 
-Detector and parser on the picture, focal length unknown. The parser learned from photos and has never seen rendered
-people. On the first {terms_whole["cases"]} of them, term by term:
+Detector and parser on the picture, focal length unknown. The parser learned from photos and from rendered people of
+other seeds, poses and clothes. On the first {terms_whole["cases"]} of them, term by term:
 
 {findings(terms_whole)}
 {markdown(whole).replace("# ", "### ", 1)}
@@ -163,7 +163,7 @@ exchanged.
 
 {regressors.modes()}
 
-The parser, and the rule-based one that it replaced, against the annotation of validation photos ([more](parser.md)):
+The parser, and the one before it, on validation photos and rendered people ([more](parser.md)):
 
 {parsing.parser()}
 

@@ -27,6 +27,7 @@ from dsr_fit.cli.info import InfoArguments
 from dsr_fit.cli.prior import BuildArguments
 from dsr_fit.cli.rounds import RoundsArguments
 from dsr_fit.cli.train import TrainArguments
+from dsr_fit.cli.train_parser import TrainParserArguments
 from dsr_fit.config import load_config
 from dsr_fit.errors import UsageError
 
@@ -47,6 +48,7 @@ COMMANDS: dict[str, type] = {
     "batch": BatchArguments,
     "export": ExportArguments,
     "train": TrainArguments,
+    "train parser": TrainParserArguments,
     "rounds": RoundsArguments,
     "evaluate clothed": ClothedArguments,
     "evaluate ablation": AblationArguments,
@@ -102,6 +104,8 @@ def parse(argv: list[str]) -> Any:
     if first == "--version":
         sys.stdout.write(f"dsr-fit {version('dsr-fit')}\n")
         raise SystemExit(0)
+    if first in COMMANDS and " ".join(argv[:2]) not in COMMANDS:
+        group = []
     if first in HELP or (group and (len(argv) == 1 or argv[1] in HELP)):
         _overview(group or list(COMMANDS))
         raise SystemExit(0 if HELP & set(argv[:2]) else 2)

@@ -156,7 +156,8 @@ class _View:
         labels = self.person.observation.labels.copy()
         size = (labels.shape[0], labels.shape[1])
         hidden, claimed, behind = (
-            put_back(mask.astype(np.uint8), self.person.crop, size) > 0 for mask in (hidden, claimed, behind)
+            put_back(mask.astype(np.uint8), self.person.crop.matrix(RESOLUTION), size) > 0
+            for mask in (hidden, claimed, behind)
         )
         known = (shows_person(labels) & ~claimed) | (labels == UNKNOWN)
         labels[behind & (labels == OTHER_PERSON)] = 0

@@ -100,7 +100,12 @@ class Encoder(nn.Module):
             stages.append(nn.Sequential(*stage))
         self.stages = nn.ModuleList(stages)
         self.last = nn.Sequential(pointwise(channels, size.last), depthwise(size.last))
-        self.widths = (size.stem, *(blocks[-1][1] for blocks in size.stages))
+        self.widths = self.widths_of(size)
+
+    @staticmethod
+    def widths_of(size: Size) -> tuple[int, ...]:
+        """Channels of the features, from the finest on."""
+        return (size.stem, *(blocks[-1][1] for blocks in size.stages))
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         features = [self.stem(picture)]
@@ -214,7 +219,10 @@ class BlazePose(nn.Module):
         self.person = Convolution(HEAD, 1, 2, activation=None)
 
     def forward(self, picture: Tensor) -> Landmarks:
-        features = self.encoder(picture)
+        return self.read(self.encoder(picture))
+
+    def read(self, features: list[Tensor]) -> Landmarks:
+        """What the encoder's features show."""
         deepest = self.encoder.last(features[-1])
         pyramid = self.decoder(features, deepest)
         coordinates = self.head(pyramid, features, deepest)

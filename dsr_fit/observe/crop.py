@@ -64,14 +64,27 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int | None, *
     )
 
 
-def put_back(labels: np.ndarray, window: Crop, shape: tuple[int, int]) -> np.ndarray:
-    """(S, S) labels of the window -> (H, W) of the image, the nearest one; background outside the window."""
-    size = len(labels)
+def seen_part(matrix: np.ndarray, size: int, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the part of an (H, W) image about a crop of (size, size)."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - matrix[:, 2]
+    reached = np.linalg.solve(matrix[:, :2], corners.T).T
+    left, top = np.clip(np.floor(reached.min(0)), 0, shape[::-1]).astype(int)
+    right, bottom = np.clip(np.ceil(reached.max(0)), (left, top), shape[::-1]).astype(int)
+    return int(left), int(top), int(right), int(bottom)
+
+
+def put_back(labels: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(S, S) labels of a crop -> (H, W) of the image, the nearest one; background outside the crop.
+
+    `matrix` (2, 3) leads from pixels of the image to those of the crop, as `Crop.matrix` gives it.
+    """
     full = np.zeros(shape, labels.dtype)
-    places = []
-    for length, start in zip(shape, window.origin[::-1], strict=True):
-        cells = np.floor((np.arange(length) + 0.5 - start) * size / window.side).astype(int)
-        places.append((np.flatnonzero((cells >= 0) & (cells < size)), cells))
-    (rows, row_cells), (columns, column_cells) = places
-    full[np.ix_(rows, columns)] = labels[np.ix_(row_cells[rows], column_cells[columns])]
+    left, top, right, bottom = seen_part(matrix, len(labels), shape)
+    if right == left or bottom == top:
+        return full
+    turn, shift = matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ (left, top)
+    centred = np.column_stack([turn, shift + turn @ (0.5, 0.5) - 0.5])  # OpenCV counts from pixels' centres
+    full[top:bottom, left:right] = cv2.warpAffine(
+        labels, centred, (right - left, bottom - top), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    )
     return full

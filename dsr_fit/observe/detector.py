@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol, overload
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from dsr_fit.boxes import Box, area, joint_area, keypoint_box, shared_area, widened
 from dsr_fit.errors import InputError
-from dsr_fit.joints import COCO_17_SLOTS, MEDIAPIPE_33_TO_SLOT, empty_keypoints
-from dsr_fit.observation import Detection
+from dsr_fit.joints import MEDIAPIPE_33_TO_SLOT, coco_keypoints, empty_keypoints
+from dsr_fit.observation import Detection, Look
+from dsr_fit.observe.crop import warp
 from dsr_fit.observe.finder import Found, PersonFinder
 from dsr_fit.observe.landmarks import LandmarkNetwork, Measured, Region
 from dsr_fit.observe.oks import COCO_IN_BLAZEPOSE, similarity
-from dsr_fit.observe.ownership import covered, own_pixels
+from dsr_fit.observe.ownership import covered, in_image, own_pixels
 
 DetectorName = Literal["accurate", "fast"]
 """The landmark network: BlazePose heavy, or full."""
@@ -118,21 +119,22 @@ class PersonDetector:
 
     def complete(self, image: np.ndarray, given: Detection) -> Detection:
         """See `KeypointDetector.complete`."""
-        keypoints = given.keypoints[list(COCO_17_SLOTS)]
-        body_25 = given.keypoints[list(BODY_25_OF_COCO)]
-        keypoints = np.where(keypoints[:, 2:] >= body_25[:, 2:], keypoints, body_25)
+        keypoints = coco_keypoints(given.keypoints)
         box = keypoint_box(given.keypoints)
         if min(box[2:]) < 1:  # too narrow to look for anybody in
             return given
         found = Found(keypoints, box, 1.0)
         people = [one for one in self._measure(image, [found]) if one.agreement > SAME]
         for seen in self._detections(image, people, []):
-            landmarks, mask = given.world_landmarks, given.person_mask
+            landmarks, mask, look = given.world_landmarks, given.person_mask, seen.look
+            if mask is not None and look is not None:
+                look = replace(look, mask=warp(mask, look.matrix, len(look.mask), 0))
             return Detection(
                 given.keypoints,
                 landmarks if landmarks is not None else seen.world_landmarks,
                 mask if mask is not None else seen.person_mask,
                 given.source,
+                look=look,
             )
         return given
 
@@ -195,8 +197,16 @@ class _Detections(Sequence[Detection]):
     def _drawn(self, number: int) -> Detection:
         height, width = self.shape
         person = self.people[number]
-        mask, elsewhere = own_pixels(number, [one.measured for one in (*self.people, *self.others)], self.shape)
-        points = person.measured.points
+        measured = person.measured
+        own, taken = own_pixels(number, [one.measured for one in (*self.people, *self.others)])
+        mask, elsewhere = in_image(own, measured, self.shape), None
+        if taken is not None:
+            elsewhere = in_image(taken, measured, self.shape) > 0.5
+            mask[elsewhere] = 0
+        look = None
+        if measured.features is not None:
+            look = Look(measured.region.matrix(), measured.features, own, taken)
+        points = measured.points
         # What lies outside the picture is a guess; that is unknown here.
         seen = ((points[:, :2] >= 0) & (points[:, :2] <= (width, height))).all(1)
         confidence = np.where(seen, points[:, 2], 0)
@@ -205,11 +215,7 @@ class _Detections(Sequence[Detection]):
         keypoints[keypoints[:, 2] == 0] = 0
         world = np.zeros((len(keypoints), 4), dtype=np.float32)
         world[_SLOTS] = np.column_stack([person.measured.world, confidence])[_LANDMARKS]
-        return Detection(keypoints, world, mask, self.source, person.agreement, elsewhere)
-
-
-BODY_25_OF_COCO = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
-"""BODY_25's slots of COCO's 17 keypoints."""
+        return Detection(keypoints, world, mask, self.source, person.agreement, elsewhere, look)
 
 
 def prominence(found: Found, size: tuple[int, int]) -> float:

@@ -133,6 +133,8 @@ class Measured:
     """(256, 256) float32 probability of the person, in the region."""
     following: Region
     """Where the landmarks say that the person is."""
+    features: tuple[Tensor, ...] | None
+    """The `heavy` encoder's, see `Look.features`."""
 
 
 class LandmarkNetwork:
@@ -142,6 +144,7 @@ class LandmarkNetwork:
         """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
         path = weights or shipped(f"priors/detector/{size}.safetensors")
         self.network = with_weights(lambda: BlazePose({"heavy": HEAVY, "full": FULL}[size]), path).to(device)
+        self.size = size
         self.device = device
         # On a CPU a batch costs the same a person, and alone each gets the same to the bit, whoever else is there; the
         # cores share the people out.
@@ -172,19 +175,25 @@ class LandmarkNetwork:
             part = people[start : start + self.batch]
             crops = np.stack([warp(image, region.matrix(), INPUT, None) for image, region in part])
             landmarks = self._run(torch.from_numpy(crops))
-            found += [_measured(one, region) for one, (_, region) in zip(landmarks, part, strict=True)]
+            found += [
+                _measured(one, region, features) for (one, features), (_, region) in zip(landmarks, part, strict=True)
+            ]
         return found
 
     @torch.inference_mode()
-    def _run(self, crops: Tensor) -> list[Landmarks]:
+    def _run(self, crops: Tensor) -> list[tuple[Landmarks, tuple[Tensor, ...] | None]]:
         if self.device == "cpu":
             torch.set_num_threads(1)  # of this thread: OpenMP keeps a number for each
         dtype = next(self.network.parameters()).dtype
         picture = crops.to(self.device).permute(0, 3, 1, 2).to(dtype) / 255
-        output = self.network(picture.contiguous(memory_format=torch.channels_last))
-        refined = [each.float() for each in output]
+        features = self.network.encoder(picture.contiguous(memory_format=torch.channels_last))
+        refined = [each.float() for each in self.network.read(features)]
         refined[0] = refine(refined[0], refined[3])
-        return [Landmarks(*row) for row in zip(*(each.cpu() for each in refined), strict=True)]
+        landmarks = [Landmarks(*row) for row in zip(*(each.cpu() for each in refined), strict=True)]
+        if self.size != "heavy":
+            return [(one, None) for one in landmarks]
+        kept = zip(*(each.half().cpu() for each in features), strict=True)
+        return list(zip(landmarks, kept, strict=True))
 
 
 def refine(points: Tensor, heatmaps: Tensor) -> Tensor:
@@ -207,7 +216,7 @@ def refine(points: Tensor, heatmaps: Tensor) -> Tensor:
     return torch.cat([place, points[..., 2:]], -1)
 
 
-def _measured(seen: Landmarks, region: Region) -> Measured:
+def _measured(seen: Landmarks, region: Region, features: tuple[Tensor, ...] | None) -> Measured:
     """In the image's pixels and axes."""
     matrix = region.matrix()
     places = np.linalg.solve(matrix[:, :2], seen.points[:, :2].double().numpy().T - matrix[:, 2:]).T
@@ -223,4 +232,5 @@ def _measured(seen: Landmarks, region: Region) -> Measured:
         float(seen.person),
         torch.sigmoid(seen.mask).numpy(),
         following,
+        features,
     )

@@ -19,6 +19,9 @@ from dsr_fit.errors import InputError, one_line
 
 Network = TypeVar("Network", bound=nn.Module)
 
+COUNTER = "num_batches_tracked"
+"""Of a batch norm, of no use once it is trained; files of weights leave it out."""
+
 
 class Convolution(nn.Module):
     """A convolution with bias and, if wanted, an activation; `depthwise` has one filter a channel."""
@@ -92,10 +95,13 @@ def with_weights(make: Callable[[], Network], path: Path) -> Network:
         raise InputError(f"{path}: not readable weights ({one_line(error)})") from None
     with torch.device("meta"):  # no first weights, which take longer to draw than the file's to read
         network = make()
-    own = {name: value.shape for name, value in network.state_dict().items()}
+    own = {name: value.shape for name, value in network.state_dict().items() if not name.endswith(COUNTER)}
     stored = {name: value.shape for name, value in weights.items()}
     wrong = sorted({name for name, _ in own.items() ^ stored.items()})
     if wrong:
         raise InputError(f"{path}: not the weights of {type(network).__name__} ({len(wrong)} arrays differ)")
-    network.load_state_dict(weights, assign=True)
+    network.load_state_dict(weights, strict=False, assign=True)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_batches_tracked = torch.zeros((), dtype=torch.long)
     return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

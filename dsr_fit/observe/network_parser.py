@@ -1,99 +1,52 @@
-"""The human parser that ships: a network that segments a window around the person into 20 labels and occluders.
-
-A residual encoder and a feature pyramid (He et al. 2016; Lin et al. 2017). Keypoints and the detector's mask select
-the person; the network was trained with either, both and neither of them.
-"""
+"""The human parser that ships: 20 labels, other people and occluders, from what the landmark network saw."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dsr_fit.assets import shipped
-from dsr_fit.camera import Crop
-from dsr_fit.errors import InputError
+from dsr_fit.boxes import area, keypoint_box
 from dsr_fit.io.files import check_file
-from dsr_fit.joints import KEYPOINT_INDEX
-from dsr_fit.labels import LABELS, MIRRORED_LABELS, OCCLUDER
-from dsr_fit.observation import Detection
-from dsr_fit.observe.crop import cut, put_back, window_around
+from dsr_fit.joints import coco_keypoints
+from dsr_fit.observation import Detection, Look
+from dsr_fit.observe.blazepose import INPUT
+from dsr_fit.observe.crop import seen_part, warp, window_around
+from dsr_fit.observe.label_kernels import decide
+from dsr_fit.observe.landmarks import MIN_KEYPOINT, LandmarkNetwork, Region
+from dsr_fit.observe.layers import with_weights
+from dsr_fit.observe.oks import COCO_IN_BLAZEPOSE, similarity
+from dsr_fit.observe.parsing_network import (
+    CLASS_LABELS,
+    MIRRORED_CLASSES,
+    ParsingDecoder,
+    mirrored_points,
+    point_array,
+)
 from dsr_fit.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from dsr_fit.observe.parser import ParsingProtocol
 
-CLASSES = len(LABELS) + 1
-"""The 20 labels, and last the occluder."""
-
-# Each point's slots: BODY_25 and MediaPipe fill the first block, COCO the second.
-_SLOTS: dict[str, tuple[int, ...]] = {
-    name: tuple(KEYPOINT_INDEX[slot] for slot in slots)
-    for name, slots in {
-        "nose": ("Nose", "Nose (COCO)"),
-        "left_eye": ("LEye", "Left Eye"), "right_eye": ("REye", "Right Eye"),
-        "left_ear": ("LEar", "Left Ear"), "right_ear": ("REar", "Right Ear"),
-        "left_shoulder": ("LShoulder", "Left Shoulder"), "right_shoulder": ("RShoulder", "Right Shoulder"),
-        "left_elbow": ("LElbow", "Left Elbow"), "right_elbow": ("RElbow", "Right Elbow"),
-        "left_wrist": ("LWrist", "Left Wrist"), "right_wrist": ("RWrist", "Right Wrist"),
-        "left_hip": ("LHip", "Left Hip"), "right_hip": ("RHip", "Right Hip"),
-        "left_knee": ("LKnee", "Left Knee"), "right_knee": ("RKnee", "Right Knee"),
-        "left_ankle": ("LAnkle", "Left Ankle"), "right_ankle": ("RAnkle", "Right Ankle"),
-        "left_heel": ("LHeel",), "right_heel": ("RHeel",),
-        "left_toe": ("LBigToe",), "right_toe": ("RBigToe",),
-    }.items()
-}  # fmt: skip
-
-POINTS = tuple(_SLOTS)
-"""The network's input keypoints."""
-
-_BONES = tuple(
-    (POINTS.index(f"{side}_{a}"), POINTS.index(f"{side}_{b}"))
-    for side in ("left", "right")
-    for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"), ("heel", "toe"))
-) + tuple((POINTS.index(f"left_{joint}"), POINTS.index(f"right_{joint}")) for joint in ("shoulder", "hip"))
-
-_OTHER_SIDE = {"left": "right", "right": "left"}
-MIRRORED_POINTS = [POINTS.index("_".join(_OTHER_SIDE.get(word, word) for word in name.split("_"))) for name in POINTS]
-_MIRRORED_GUIDES = MIRRORED_POINTS + [
-    len(POINTS) + next(k for k, other in enumerate(_BONES) if {*other} == {MIRRORED_POINTS[a], MIRRORED_POINTS[b]})
-    for a, b in _BONES
-]
-
-POINT_SPREAD, BONE_SPREAD = 0.02, 0.025
-"""Standard deviation of a heatmap's bell, over the window's side."""
-
-GUIDES = len(POINTS) + len(_BONES)
-STRIDE = 32
-"""The input's side must be a multiple of this."""
-
-SIZE = 320
-"""Side in pixels of the network's input."""
-
-OUTSIDE = 127
-"""Grey of what lies outside the image."""
-
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.5)
 PAPER_LARGEST = 1080
-"""DSR's supplementary: scales that are averaged, each with its mirror image; scale 1 alone for larger images. The
-network's sides are multiples of 32, so that 0.75 of 320 px is 256 px."""
+"""DSR's supplementary: scales that are averaged, each with its mirror image; scale 1 alone for larger images."""
 
-FINEST = 640
-"""Labels are decided at up to this many pixels of the window's side, and enlarged from there."""
-
-_MIRRORED = MIRRORED_LABELS[:CLASSES].astype(np.int64)
+SAME_PERSON = 0.3
+"""OKS of keypoints from elsewhere and the landmark network's from which on its mask is of the same person."""
 
 
 class NetworkParser:
-    """Labels one person's pixels, and occluders of the person, within a window around the keypoints.
+    """Labels one person's pixels, other people, and what is in front of the person.
 
-    The keypoints and the detector's mask, each of which may be missing, select the person.
+    It goes on from the detector's look at the person; for keypoints from elsewhere it looks for itself.
     """
 
     def __init__(self, weights: Path | None = None, protocol: ParsingProtocol = "fast") -> None:
@@ -101,177 +54,103 @@ class NetworkParser:
         self.protocol: ParsingProtocol = protocol
         own = "open" if weights is None else weights.name
         self.name = own if protocol == "fast" else f"{own}, {protocol} protocol"
-        self.network = load_network(weights or shipped("priors/parser/parser.safetensors"))
+        self.decoder = fused(read_decoder(weights))
+
+    @cached_property
+    def landmarks(self) -> LandmarkNetwork:
+        return LandmarkNetwork("heavy")
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
-        """(H, W) uint8 labels, 254 on occluders; background outside the window."""
-        height, width = image.shape[:2]
-        window = window_around(detection, (height, width))
-        probabilities = self.probabilities(image, detection, window)
-        side = min(FINEST, max(SIZE, round(window.side)))
-        fine = F.interpolate(probabilities[None], (side, side), mode="bilinear", align_corners=False)[0]
-        classes = fine.argmax(0).numpy().astype(np.uint8)
-        labels = np.where(classes == CLASSES - 1, OCCLUDER, classes).astype(np.uint8)
-        return put_back(labels, window, (height, width))
+        """(H, W) uint8 labels, 253 on other people, 254 on occluders; background outside the look's crop."""
+        look = detection.look or self._look(image, detection)
+        logits = self.logits(image, detection.keypoints, look)
+        return CLASS_LABELS[classes_at(logits, look.matrix, (image.shape[0], image.shape[1]))]
 
     @one_torch_thread()
     @torch.inference_mode()
-    def probabilities(self, image: np.ndarray, detection: Detection, window: Crop) -> Tensor:
-        """(21, S, S) probabilities of the window."""
-        scales: tuple[float, ...] = (1.0,)
-        if self.protocol == "paper" and max(image.shape[:2]) <= PAPER_LARGEST:
-            scales = PAPER_SCALES
-        total = torch.zeros(CLASSES, SIZE // 2, SIZE // 2)
-        for scale in scales:
-            size = STRIDE * round(scale * SIZE / STRIDE)
-            inputs = network_input(image, detection, window, size)
-            shares = self.network(*inputs).softmax(1)
-            if self.protocol == "paper":
-                other = self.network(*mirrored(*inputs)).softmax(1)
-                shares = (shares + other.flip(-1)[:, _MIRRORED]) / 2
-            total += F.interpolate(shares, total.shape[-2:], mode="bilinear", align_corners=False)[0]
-        return total / len(scales)
+    def logits(self, image: np.ndarray, keypoints: np.ndarray, look: Look) -> Tensor:
+        """(22, 128, 128) logits of the classes in the look's crop; `keypoints` (49, 3)."""
+        points = point_array(keypoints)
+        points[:, :2] = (points[:, :2] @ look.matrix[:, :2].T + look.matrix[:, 2]) / INPUT
+        points[points[:, 2] <= 0] = 0
+        others = np.zeros_like(look.mask) if look.others is None else look.others.astype(np.float32)
+        told = torch.from_numpy(points)[None], torch.from_numpy(np.stack([look.mask, others]))[None]
+        features = [each[None].float() for each in look.features]
+        if self.protocol == "fast" or max(image.shape[:2]) > PAPER_LARGEST:
+            return self.decoder(_picture(image, look.matrix, INPUT), features, *told)[0]
+        total = torch.zeros(len(CLASS_LABELS), INPUT // 2, INPUT // 2)
+        for scale in PAPER_SCALES:
+            size = round(scale * INPUT)
+            picture = _picture(image, look.matrix, size)
+            masks = F.interpolate(told[1], (size, size), mode="bilinear", align_corners=False)
+            for flipped in (False, True):
+                seen = picture.flip(-1) if flipped else picture
+                hints = (mirrored_points(told[0]), masks.flip(-1)) if flipped else (told[0], masks)
+                logits = self.decoder(seen, self.landmarks.network.encoder(seen), *hints)
+                if flipped:
+                    logits = logits.flip(-1)[:, MIRRORED_CLASSES]
+                total += F.interpolate(logits, total.shape[-2:], mode="bilinear", align_corners=False)[0]
+        return total / (2 * len(PAPER_SCALES))
+
+    def _look(self, image: np.ndarray, detection: Detection) -> Look:
+        """A look at a person whom the landmark network hasn't seen, or only the smaller one."""
+        keypoints = coco_keypoints(detection.keypoints)
+        if (keypoints[:, 2] > MIN_KEYPOINT).any():
+            region = Region.of_keypoints(keypoints, keypoint_box(detection.keypoints))
+        else:
+            window = window_around(detection, (image.shape[0], image.shape[1]))
+            region = Region(window.center, window.side, 0.0)
+        (seen,) = self.landmarks.look([(image, region)])
+        assert seen.features is not None
+        matrix = seen.region.matrix()
+        if detection.person_mask is not None:
+            mask = warp(detection.person_mask, matrix, INPUT, 0)
+        else:
+            size = 0.5 * area(keypoint_box(detection.keypoints))
+            points = seen.points[COCO_IN_BLAZEPOSE]
+            points[:, 2] = 1  # guesses count: a network that sees nobody guesses somewhere
+            agreed = similarity(keypoints, points, size) > SAME_PERSON
+            mask = seen.mask if agreed and seen.presence > 0.5 else np.zeros_like(seen.mask)
+        others = None if detection.others is None else warp(detection.others.astype(np.uint8), matrix, INPUT, 0) > 0
+        return Look(matrix, seen.features, mask.astype(np.float32), others)
 
 
-def load_network(path: Path) -> ParserNetwork:
-    """The network with the weights of a safetensors file. Raises InputError where they are not its weights."""
+def classes_at(logits: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8: at each pixel of an image the class of the largest logit, 0 outside the crop.
+
+    `logits` (C, S, S), interpolated between the crop's cells; `matrix` (2, 3) leads to the crop at `INPUT` pixels.
+    """
+    size = logits.shape[-1]
+    matrix = matrix * (size / INPUT)
+    left, top, right, bottom = seen_part(matrix, size, shape)
+    full = np.zeros(shape, np.uint8)
+    best = logits.argmax(0).to(torch.uint8).numpy()
+    rows = np.ascontiguousarray(logits.permute(1, 2, 0).numpy())
+    decide(rows, best, matrix.astype(np.float64), left, top, full[top:bottom, left:right])
+    return full
+
+
+def _picture(image: np.ndarray, matrix: np.ndarray, size: int) -> Tensor:
+    """(1, 3, size, size), 0..1; `matrix` leads to the crop at `INPUT` pixels."""
+    crop = torch.from_numpy(warp(image, matrix * (size / INPUT), size, None))
+    return (crop[None].permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def read_decoder(weights: Path | None = None) -> ParsingDecoder:
+    """The decoder with a safetensors file's weights, by default those that ship; its batch norms are not yet folded.
+
+    Raises InputError where the file can't be read, or holds other weights.
+    """
+    path = weights or shipped("priors/parser/parser.safetensors")
     check_file(path, "file of a parser's weights")
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not readable weights of a parser ({' '.join(str(error).split())})") from None
-    network = ParserNetwork()
-    own = {name: value.shape for name, value in network.state_dict().items() if "num_batches_tracked" not in name}
-    stored = {name: value.shape for name, value in weights.items()}
-    wrong = sorted({name for name, _ in own.items() ^ stored.items()})
-    if wrong:
-        raise InputError(f"{path}: not the weights of this parser ({len(wrong)} arrays differ, {wrong[0]} for one)")
-    network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
-    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return with_weights(ParsingDecoder, path)
 
 
-def network_input(image: np.ndarray, detection: Detection, window: Crop, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The arguments of `ParserNetwork.forward` for one window at `size` pixels."""
-    picture = cut(image, window, size, OUTSIDE)
-    mask = np.zeros((size, size), np.uint8)
-    if detection.person_mask is not None:
-        mask = cut(np.rint(255 * detection.person_mask).astype(np.uint8), window, size, 0)
-    points = point_array(detection.keypoints)
-    points[:, :2] = (points[:, :2] - window.origin) / window.side
-    outside = ((points[:, :2] < 0) | (points[:, :2] > 1)).any(1)
-    points[outside | (points[:, 2] <= 0)] = 0
-    return prepare(
-        torch.from_numpy(picture)[None],
-        torch.from_numpy(mask)[None],
-        torch.tensor([detection.person_mask is not None]),
-        torch.from_numpy(points)[None],
-    )
-
-
-def point_array(keypoints: np.ndarray) -> np.ndarray:
-    """(49, 3) keypoints -> (21, 3) float32 in the order of `POINTS`, each from its more confident slot."""
-    return keypoints[[max(slots, key=lambda slot: keypoints[slot, 2]) for slots in _SLOTS.values()]].astype(np.float32)
-
-
-def heatmaps(points: Tensor, size: int) -> Tensor:
-    """Bells around keypoints and along the bones between them.
-
-    `points` (B, 21, 3): x, y over the window's side (0..1) and confidence, 0 where unseen, in the order of `POINTS`.
-    Returns (B, `GUIDES`, size, size), heights by confidence.
-    """
-    centres = (torch.arange(size, dtype=points.dtype, device=points.device) + 0.5) / size
-    pixels = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).flatten(0, 1)  # (S*S, 2)
-    start = torch.cat([points, points[:, [a for a, _ in _BONES]]], 1)
-    end = torch.cat([points, points[:, [b for _, b in _BONES]]], 1)
-    axis = (end - start)[..., :2]
-    along = (torch.einsum("pc,bnc->bnp", pixels, axis) - (start[..., :2] * axis).sum(-1, keepdim=True)) / (
-        axis.square().sum(-1, keepdim=True).clamp(min=1e-8)
-    )
-    nearest = start[:, :, None, :2] + along.clamp(0, 1)[..., None] * axis[:, :, None]
-    spread = points.new_tensor([POINT_SPREAD] * len(POINTS) + [BONE_SPREAD] * len(_BONES))
-    squared = (pixels - nearest).square().sum(-1) / spread[:, None].square()
-    height = torch.minimum(start[..., 2], end[..., 2])
-    return (height[..., None] * torch.exp(-0.5 * squared)).unflatten(-1, (size, size))
-
-
-def mirrored(picture: Tensor, mask: Tensor, guides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The network's input for the mirror image: left trades places with right."""
-    return picture.flip(-1), mask.flip(-1), guides.flip(-1)[:, _MIRRORED_GUIDES]
-
-
-def prepare(pictures: Tensor, masks: Tensor, mask_seen: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The network's input from windows of images.
-
-    `pictures` (B, S, S, 3) uint8 RGB; `masks` (B, S, S) uint8, 255 on the person; `mask_seen` (B,) bool, whether there
-    is a mask; `points` (B, 21, 3) as `heatmaps` takes them. Returns `ParserNetwork.forward`'s arguments.
-    """
-    picture = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-    mask = (masks.float() / 127.5 - 1) * mask_seen[:, None, None]
-    return picture, mask[:, None], heatmaps(points, pictures.shape[1] // 4)
-
-
-class _Block(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut."""
-
-    def __init__(self, channels: int, out: int, stride: int = 1) -> None:
-        super().__init__()
-        self.first = _conv(channels, out, stride)
-        self.second = nn.Sequential(nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out))
-        changed = stride != 1 or channels != out
-        self.shortcut = (
-            nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-            if changed
-            else nn.Identity()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(self.first(x)) + self.shortcut(x))
-
-
-def _conv(channels: int, out: int, stride: int = 1, size: int = 3) -> nn.Sequential:
-    padding = size // 2
-    return nn.Sequential(
-        nn.Conv2d(channels, out, size, stride, padding, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
-    )
-
-
-class ParserNetwork(nn.Module):
-    """(picture, mask, heatmaps) -> logits at half the input's resolution."""
-
-    def __init__(self, widths: tuple[int, int, int, int] = (64, 128, 192, 256), pyramid: int = 96) -> None:
-        super().__init__()
-        half = widths[0] // 2
-        self.stem = _conv(4, half, 2)
-        self.entry = _conv(half, widths[0], 2)
-        self.guide = _conv(widths[0] + GUIDES, widths[0], size=1)
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                _Block(before, after, 1 if before == after else 2), *(_Block(after, after) for _ in range(count - 1))
-            )
-            for before, after, count in zip((widths[0], *widths[:-1]), widths, (2, 3, 3, 2), strict=True)
-        )
-        self.context = nn.Sequential(nn.Conv2d(widths[-1], widths[-1], 1), nn.ReLU(inplace=True))
-        self.lateral = nn.ModuleList(nn.Conv2d(width, pyramid, 1) for width in widths)
-        self.smooth = nn.ModuleList(_conv(pyramid, pyramid) for _ in widths[:-1])
-        self.fine = _conv(pyramid + half, 48, size=1)
-        self.last = nn.Sequential(_conv(48, 48), nn.Conv2d(48, CLASSES, 1))
-
-    def forward(self, picture: Tensor, mask: Tensor, guides: Tensor) -> Tensor:
-        """Logits (B, `CLASSES`, S/2, S/2).
-
-        `picture` (B, 3, S, S) RGB, -1..1; `mask` (B, 1, S, S): -1 nobody, 1 the person, all 0 where there is none;
-        `guides` (B, `GUIDES`, S/4, S/4), all 0 where there are no keypoints.
-        """
-        half = self.stem(torch.cat([picture, mask], 1))
-        x = self.guide(torch.cat([self.entry(half), guides], 1))
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        x = x + self.context(x.mean((2, 3), keepdim=True))
-        merged = self.lateral[-1](x)
-        for level in range(len(self.smooth) - 1, -1, -1):
-            merged = F.interpolate(merged, scale_factor=2.0, mode="bilinear", align_corners=False)
-            merged = self.smooth[level](merged + self.lateral[level](features[level]))
-        merged = F.interpolate(merged, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return self.last(self.fine(torch.cat([merged, half], 1)))
+def fused(network: nn.Module) -> nn.Module:
+    """The network with each batch norm folded into the convolution before it."""
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(norm := module[1], nn.BatchNorm2d):
+            conv = module[0]
+            assert isinstance(conv, nn.Conv2d)
+            module[0], module[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -23,8 +23,9 @@ MARGIN = 0.1
 """A mask must be so much surer than another's to win without regard to bones."""
 
 
-def own_pixels(number: int, people: Sequence[Measured], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """A person's (H, W) float32 mask without the others' pixels, and the (H, W) bool pixels of others, if any.
+def own_pixels(number: int, people: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray | None]:
+    """A person's (256, 256) float32 mask without the others' pixels, and the bool pixels of others, if any; both in
+    the person's region.
 
     Where two masks claim a pixel, the surer one has it; where both are sure, the person whose bones are nearer.
     """
@@ -40,12 +41,9 @@ def own_pixels(number: int, people: Sequence[Measured], shape: tuple[int, int]) 
             distance = _bone_distance(person, person)
         nearer = _bone_distance(other, person) < distance
         taken |= (theirs > 0.5) & ((theirs > own + MARGIN) | ((theirs > own - MARGIN) & nearer))
-    mask = _in_image(np.where(taken, 0, own), person, shape)
     if not taken.any():
-        return mask, None
-    elsewhere = _in_image(taken.astype(np.float32), person, shape) > 0.5
-    mask[elsewhere] = 0
-    return mask, elsewhere
+        return own, None
+    return np.where(taken, np.float32(0), own), taken
 
 
 def covered(person: Measured, other: Measured) -> float:
@@ -60,7 +58,7 @@ def _seen_in(mask: np.ndarray, owner: Measured, viewer: Measured) -> np.ndarray:
     return _warped(mask, here @ np.linalg.inv(there), (INPUT, INPUT))
 
 
-def _in_image(mask: np.ndarray, person: Measured, shape: tuple[int, int]) -> np.ndarray:
+def in_image(mask: np.ndarray, person: Measured, shape: tuple[int, int]) -> np.ndarray:
     """A region's mask in the image, 0 outside the region."""
     return _warped(mask, np.linalg.inv(_whole(person.region.matrix())), shape)
 

@@ -35,8 +35,6 @@ def load_parser(which: str = "open", protocol: ParsingProtocol = "fast") -> Huma
         from dsr_fit.observe.network_parser import NetworkParser
 
         return NetworkParser(None if which == "open" else Path(which), protocol)
-    if which == "rules":
-        raise UsageError("--parser rules: the rule-based parser is gone; `open`, the default, has replaced it")
     if protocol != "fast":
         raise UsageError(f"--parsing-protocol {protocol} is for the parsers of ours; {which!r} knows `fast` alone")
     from dsr_fit.observe.segformer import DOWNLOAD, SegformerParser

@@ -15,7 +15,6 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.images import ImageSource, image_of
 from dsr_fit.io.keypoint_files import Keypoints, read_keypoints
 from dsr_fit.io.label_files import LabelScheme, keep_own_labels, read_labels
-from dsr_fit.labels import OTHER_PERSON
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.checks import check_person
 from dsr_fit.observe.detector import KeypointDetector, PersonDetector
@@ -143,8 +142,6 @@ class Perception:
                 f"the label map {labels_source} shows background alone where the keypoints are; "
                 "255 stands for pixels of which nothing is known"
             )
-        if inputs.labels is None and person.others is not None:
-            labels[person.others] = OTHER_PERSON
         timings = {"detect": seconds + detected - started, "parse": time.perf_counter() - detected}
         return Observation(image, person, labels, labels_source, scene.focal, timings)
 
@@ -177,7 +174,7 @@ class Perception:
 
 
 def _without_masks(seen: Observation) -> Observation:
-    return replace(seen, detection=replace(seen.detection, person_mask=None, others=None))
+    return replace(seen, detection=replace(seen.detection, person_mask=None, others=None, look=None))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from dsr_fit.errors import InputError, one_line
-from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL
+from dsr_fit.labels import ATR_LABELS, ATR_TO_LABEL, OTHER_PERSON
 from dsr_fit.observation import Detection
 from dsr_fit.observe.crop import window_around
 
@@ -67,6 +67,8 @@ class SegformerParser:
             logits = self._model(**self._processor(images=crop, return_tensors="pt")).logits
             fine = torch.nn.functional.interpolate(logits, crop.shape[:2], mode="bilinear", align_corners=False)
         labels[top:bottom, left:right] = self._label[fine[0].argmax(0).numpy()]
+        if detection.others is not None:  # the network knows nobody apart
+            labels[detection.others] = OTHER_PERSON
         return labels
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 
 from dsr_fit.boxes import Box
+from dsr_fit.labels import OTHER_PERSON
 from dsr_fit.synthetic import render, shading, staging
 from dsr_fit.synthetic.backdrop import paint_backdrop
 from dsr_fit.synthetic.dressing import dress
@@ -51,6 +53,7 @@ class CompositePerson:
     than the person's own limb."""
     full_mask: np.ndarray  # (H, W) bool: the person with clothes, ignoring who is in front
     visible_mask: np.ndarray  # (H, W) bool
+    labels: np.ndarray  # (H, W) uint8: 253 on all other people, before and behind
     covered: float  # share of the full mask that is behind nearer people
     outside: float  # share of the body's vertices beyond the picture's edge
     box: Box  # of the full mask
@@ -215,6 +218,8 @@ def _painted(seed: int, camera: Camera, group: Sequence[tuple[_Cast, render.Scen
     for one, scene in group:
         people.append(_truth(camera, one, scene, taken))
         taken = taken | people[-1].full_mask
+    for one, other in permutations(people, 2):
+        one.labels[other.visible_mask] = OTHER_PERSON
 
     lights = shading.random_lights(_stream(seed, 3), camera.down)
     picture, backdrop = _background(camera, [scene for _, scene in group], lights, _stream(seed, 4))
@@ -243,6 +248,8 @@ def _truth(camera: Camera, one: _Cast, scene: render.Scene, taken: np.ndarray) -
     pixels = render.look_up(camera, scene, ids, 1)
     depth = np.full(ids.shape, np.inf, np.float32)
     depth.flat[pixels.index] = pixels.position[:, 2]
+    labels = np.zeros(ids.shape, np.uint8)
+    labels.flat[pixels.index] = render.labels_of(scene, pixels)
     full = ids > 0
     rows, columns = np.flatnonzero(full.any(1)), np.flatnonzero(full.any(0))
     placed = one.placed
@@ -258,6 +265,7 @@ def _truth(camera: Camera, one: _Cast, scene: render.Scene, taken: np.ndarray) -
         keypoints=np.column_stack([camera.project(placed.keypoints), visible]).astype(np.float32),
         full_mask=full,
         visible_mask=full & ~taken,
+        labels=labels,
         covered=float((full & taken).sum() / full.sum()),
         outside=float(((places < 0) | (places > [camera.width, camera.height])).any(1).mean()),
         box=(float(columns[0]), float(rows[0]), float(np.ptp(columns) + 1), float(np.ptp(rows) + 1)),

@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.joints import KEYPOINTS_49
-from dsr_fit.labels import LABEL_INDEX, OCCLUDER
+from dsr_fit.labels import LABEL_INDEX, OCCLUDER, OTHER_PERSON
 from dsr_fit.synthetic import occluders, render, shading, staging
 from dsr_fit.synthetic.backdrop import paint_backdrop
 from dsr_fit.synthetic.dressing import dress
@@ -84,10 +84,11 @@ class ClothedCase:
         return np.concatenate([pixels, self.keypoint_visibility[:, None]], 1).astype(np.float32)
 
 
-def generate(seed: int, casting: Casting | None = None, *, painted: bool = True) -> ClothedCase:
+def generate(seed: int, casting: Casting | None = None, *, painted: bool = True, others: bool = False) -> ClothedCase:
     """The clothed person of this seed, the same on every call.
 
-    Without `painted` the image is black, and the rest takes a third of the time.
+    Without `painted` the image is black, and the rest takes a third of the time. With `others` the labels have 253 on a
+    second person, before or behind this one, as a parser sees it; the truth is 254 before, and background behind.
     """
     casting = casting or Casting()
 
@@ -110,7 +111,7 @@ def generate(seed: int, casting: Casting | None = None, *, painted: bool = True)
 
     scene = render.assemble(groups)
     alone = render.assemble([groups[MAIN]])
-    pixels = _pixel_truth(camera, scene, alone)
+    pixels = _pixel_truth(camera, scene, alone, others)
     image, backdrop = np.zeros((camera.height, camera.width, 3), np.uint8), ""
     if painted:
         image, backdrop = _painted(camera, scene, stream)
@@ -126,7 +127,9 @@ def generate(seed: int, casting: Casting | None = None, *, painted: bool = True)
         focal_length=camera.focal,
         vertices=body.astype(np.float32),
         joints=placed.keypoints,
-        keypoint_visibility=visible_keypoints(camera, placed.keypoints, pixels.depth, pixels.labels == OCCLUDER),
+        keypoint_visibility=visible_keypoints(
+            camera, placed.keypoints, pixels.depth, np.isin(pixels.labels, (OTHER_PERSON, OCCLUDER))
+        ),
         body_mask=body_mask,
         clothed_mask=pixels.clothed,
         labels=pixels.labels,
@@ -197,7 +200,7 @@ class _PixelTruth:
     depth: np.ndarray  # (H, W) float32 metres, inf on the background
 
 
-def _pixel_truth(camera: Camera, scene: Scene, alone: Scene) -> _PixelTruth:
+def _pixel_truth(camera: Camera, scene: Scene, alone: Scene, others: bool) -> _PixelTruth:
     shape = (camera.height, camera.width)
     ids = render.triangle_ids(camera, scene.vertices, scene.faces, 1)
     pixels = render.look_up(camera, scene, ids, 1)
@@ -212,7 +215,7 @@ def _pixel_truth(camera: Camera, scene: Scene, alone: Scene) -> _PixelTruth:
         there = figure == other
         # All of an occluder in front is unknown, not only where it covers the person.
         in_front = bool((there & clothed).any())
-        labels[there] = OCCLUDER if in_front else 0
+        labels[there] = OTHER_PERSON if others and other == SECOND else OCCLUDER if in_front else 0
     return _PixelTruth(labels, clothed, depth)
 
 

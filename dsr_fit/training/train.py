@@ -58,7 +58,7 @@ def train(settings: TrainSettings, report: Report | None = None) -> Path:
         return out
     device = choose_device(settings.device)
     gpus = range(torch.cuda.device_count() if device == "cuda" or torch.cuda.is_initialized() else 0)
-    with _threads(settings.threads), _quiet(), torch.random.fork_rng(gpus):
+    with torch_threads(settings.threads), quiet_lightning(), torch.random.fork_rng(gpus):
         torch.manual_seed(settings.seed)
         module, data = (open_data if kind == "open" else hmr_data).prepare(
             settings, body, report or (lambda line: None)
@@ -155,7 +155,7 @@ def _contents(path: Path) -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
     """With so many of torch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
@@ -166,7 +166,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Without Lightning's hints, which are for programmers."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

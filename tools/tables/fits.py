@@ -35,7 +35,6 @@ def photos() -> str:
 
 LEARNED = {
     "default": "as shipped",
-    "first parser": "the earlier rule-based parser",
     "first semantic prior": "the semantic prior by rule",
     "first pose prior": "hand-written ranges of joints",
 }
@@ -49,8 +48,6 @@ def learned() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, title in LEARNED.items():
-        if name not in measured:  # the rule-based parser, where photos were fitted after it was removed
-            continue
         median, implausible = measured[name]["median"], measured[name]["implausible_joints"]
         rows.append(
             f"| {title} | {100 * median['keypoint_error_rel']:.2f} | {median['containment']:.3f} "

@@ -7,44 +7,60 @@ from typing import Any
 
 from tables.results import result
 
-PARSERS = {"rules": "the earlier rule-based parser", "open": "network"}
+PARSERS = {"before": "the parser before", "open": "ships", "paper": "ships, the paper's protocol"}
 """Those without a result have no column."""
 
 
 def parser() -> str:
     """The shipped parser beside the one it replaced."""
     measured = result("parser")
-    names, rows = _columns(measured["parsers"])
+    names, lines = _columns(measured)
 
     def row(title: str, value: Callable[[dict[str, Any]], float], form: str = ".3f") -> None:
-        cells = (format(value(measured["parsers"][name]), form) for name in names)
-        rows.append(f"| {title} | {' | '.join(cells)} |")
+        cells = (format(value(measured[name]), form) for name in names)
+        lines.append(f"| {title} | {' | '.join(cells)} |")
 
-    row("person, IoU", lambda figures: figures["person_iou"])
-    row("DSR-C's 4 classes, mean IoU", lambda figures: figures["paper4_iou"])
-    row("DSR-C's 8 classes, mean IoU", lambda figures: figures["code8_iou"])
-    row("DSR-MC's 5 labels, mean IoU", lambda figures: figures["mc_iou"])
-    row("pasted second person: share with a label", lambda figures: figures["second_person_leak"], ".1%")
-    row("pasted occluder: recall", lambda figures: figures["pasted_occluder"]["recall"], ".2f")
-    row("pasted occluder: precision", lambda figures: figures["pasted_occluder"]["precision"], ".2f")
-    row("annotated bags: recall", lambda figures: figures["occluder_recall"], ".2f")
-    row("milliseconds an image, 2 threads", lambda figures: figures["median_ms"], ".0f")
-    return "\n".join([*rows, "", f"{measured['photos']} photos; {measured['machine']['processor']}."])
+    for group, title in (("photos", "photos"), ("rendered", "rendered people")):
+        for score, words in (
+            ("person_iou", "person, IoU"),
+            ("paper4_iou", "DSR-C's 4 classes, mean IoU"),
+            ("code8_iou", "DSR-C's 8 classes, mean IoU"),
+            ("mc_iou", "DSR-MC's 5 labels, mean IoU"),
+        ):
+            row(f"{title}: {words}", lambda figures, group=group, score=score: figures[group][score])
+    row("pasted second person: share with a label", lambda figures: figures["photos"]["second_person_leak"], ".1%")
+    row("pasted occluder: recall", lambda figures: figures["photos"]["pasted_occluder"]["recall"], ".2f")
+    row("pasted occluder: precision", lambda figures: figures["photos"]["pasted_occluder"]["precision"], ".2f")
+    row("annotated bags: recall", lambda figures: figures["photos"]["occluder_recall"], ".2f")
+    row("CPU milliseconds a person beyond the detector", lambda figures: figures["photos"]["median_ms"], ".0f")
+    one = measured[names[-1]]
+    people = f"{one['photos']['people']} photos; {one['rendered']['people']} rendered people, {one['missed']} not found"
+    return "\n".join([*lines, "", f"{people}; {one['machine']['processor']}."])
 
 
 def parser_labels() -> str:
-    """IoU of each label and class."""
-    measured = result("parser")["parsers"]
-    names, rows = _columns(measured)
+    """IoU of each label and class, on photos and on rendered people."""
+    measured = result("parser")
+    names, lines = _columns(measured, ("photos", "rendered"))
     for group in ("label_iou", "code8_by_class", "paper4_by_class"):
-        for name in measured["open"][group]:
-            cells = (measured[which][group][name] for which in names)
+        for name in measured["open"]["photos"][group]:
+            cells = (measured[which][data][group].get(name) for data in ("photos", "rendered") for which in names)
             title = name if group == "label_iou" else f"{name} ({group.split('_')[0]})"
-            rows.append(f"| {title} | {' | '.join('-' if cell is None else f'{cell:.2f}' for cell in cells)} |")
-    return "\n".join(rows)
+            lines.append(f"| {title} | {' | '.join('-' if cell is None else f'{cell:.2f}' for cell in cells)} |")
+    return "\n".join(lines)
 
 
-def _columns(measured: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """The parsers that were measured, and the head of a table with a column for each."""
+def parser_groups() -> str:
+    """Rendered people by what may be hard about them."""
+    measured = result("parser")
+    lines = ["| rendered people | person, IoU | 4 classes, mean IoU |", "| --- | --- | --- |"]
+    for name, scores in measured["open"]["rendered"]["groups"].items():
+        lines.append(f"| {name} | {scores['person_iou']:.3f} | {scores['paper4_iou']:.3f} |")
+    return "\n".join(lines)
+
+
+def _columns(measured: dict[str, Any], data: tuple[str, ...] = ("",)) -> tuple[list[str], list[str]]:
+    """The parsers that were measured, and the head of a table with a column for each, on each set of data."""
     names = [name for name in PARSERS if name in measured]
-    return names, [f"| | {' | '.join(PARSERS[name] for name in names)} |", "| --- " * (len(names) + 1) + "|"]
+    titles = [f"{PARSERS[name]}{', ' * bool(each)}{each}" for each in data for name in names]
+    return names, [f"| | {' | '.join(titles)} |", "| --- " * (len(titles) + 1) + "|"]

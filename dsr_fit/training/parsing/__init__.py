@@ -1,0 +1,1 @@
+"""The human parser's training: people to learn from, what is done to their pictures, and the loop."""
