@@ -237,10 +237,13 @@ def test_missing_licensed_files_say_where_they_come_from(inputs: Path, capfd: Ca
 
 
 NO_GPU = "torch sees no CUDA device (this torch is a CPU build)"
-NO_NVDIFFRAST = 'nvdiffrast, which renders there, is not installed (`pip install "dsr-fit[gpu]"`)'
+NO_BACKEND = (
+    "nothing that renders there is installed: neither Triton, which comes with torch's CUDA builds on Linux, "
+    'nor nvdiffrast (`pip install "dsr-fit[gpu]"`)'
+)
 
 
-@pytest.mark.parametrize(("gpu", "lacking"), [(False, NO_GPU), (True, NO_NVDIFFRAST)])
+@pytest.mark.parametrize(("gpu", "lacking"), [(False, NO_GPU), (True, NO_BACKEND)])
 def test_a_gpu_that_cannot_be_used_is_wrong_usage_and_info_says_why(
     capfd: Capture, monkeypatch: pytest.MonkeyPatch, gpu: bool, lacking: str
 ) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsr_fit.errors import InputError
 from dsr_fit.render import ops_cpu, reference
-from tests.render_backends import ON_EVERY_BACKEND, Backend
+from tests.render_backends import ON_EVERY_ANTIALIASING_BACKEND, ON_EVERY_BACKEND, ON_OUR_BACKENDS, Backend
 from tests.render_scenes import OFF_THE_CAMERA_PLANE, SCENES, shared_edge
 
 # The kernels work in float32 with up to some hundred operations a value; a sliver's barycentrics lose more.
@@ -21,11 +21,22 @@ def _relative(value: Tensor, truth: Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_ids_are_the_nearest_triangles(name: str) -> None:
+@ON_OUR_BACKENDS
+def test_ids_are_the_nearest_triangles(backend: Backend, name: str) -> None:
     scene = SCENES[name]()
-    ids = ops_cpu.triangle_ids(scene.pos, scene.tri, scene.resolution)
+    ids = backend.triangle_ids(scene.pos, scene.tri, scene.resolution)
     assert (ids > 0).any()
     assert torch.equal(ids, reference.triangle_ids(scene.pos, scene.tri, scene.resolution))
+
+
+@ON_OUR_BACKENDS
+def test_a_triangle_around_the_camera_is_seen_beyond_its_edges(backend: Backend) -> None:
+    # Inside it lies a point with z = w = 0, which every depth range begins at.
+    corners = [[-2.71, -1.89, -0.175, -0.422], [0.905, 0.446, -0.537, 0.581], [-1.65, 0.254, 1.22, -0.298]]
+    pos, tri = torch.tensor([corners]), torch.tensor([[0, 1, 2]], dtype=torch.int32)
+    ids = backend.triangle_ids(pos, tri, (1, 21))
+    assert torch.equal(ids, reference.triangle_ids(pos, tri, (1, 21)))
+    assert int(ids.sum()) == 11
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -84,7 +95,7 @@ def test_attribute_derivatives_are_those_of_neighbouring_pixels(backend: Backend
 
 
 @pytest.mark.parametrize("name", OFF_THE_CAMERA_PLANE)
-@ON_EVERY_BACKEND
+@ON_EVERY_ANTIALIASING_BACKEND
 def test_antialias_and_its_gradients(backend: Backend, name: str) -> None:
     scene = SCENES[name]()
     pos = scene.pos.clone().requires_grad_()
@@ -100,21 +111,23 @@ def test_antialias_and_its_gradients(backend: Backend, name: str) -> None:
         assert _relative(ours, theirs) < 5e-4
 
 
-def test_shared_edges_leave_no_gap_and_no_double() -> None:
+@ON_OUR_BACKENDS
+def test_shared_edges_leave_no_gap_and_no_double(backend: Backend) -> None:
     scene = shared_edge()
-    both = ops_cpu.triangle_ids(scene.pos, scene.tri, scene.resolution) > 0
-    one, other = (ops_cpu.triangle_ids(scene.pos, scene.tri[k : k + 1], scene.resolution) > 0 for k in (0, 1))
+    both = backend.triangle_ids(scene.pos, scene.tri, scene.resolution) > 0
+    one, other = (backend.triangle_ids(scene.pos, scene.tri[k : k + 1], scene.resolution) > 0 for k in (0, 1))
     assert torch.equal(both, one | other)
     assert not (one & other).any()
 
 
-def test_centres_on_an_edge_are_covered() -> None:
+@ON_OUR_BACKENDS
+def test_centres_on_an_edge_are_covered(backend: Backend) -> None:
     # A square over exactly 8 x 8 pixel centres' outer lines: its border passes through centres on all four
     # sides.
     low, high = (2 * 4.5) / 16 - 1, (2 * 11.5) / 16 - 1
     pos = torch.tensor([[[low, low, 0, 1], [high, low, 0, 1], [high, high, 0, 1], [low, high, 0, 1]]])
     tri = torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
-    ids = ops_cpu.triangle_ids(pos, tri, (16, 16))[0]
+    ids = backend.triangle_ids(pos, tri, (16, 16))[0]
     assert int((ids > 0).sum()) == 64
     assert (ids[4:12, 4:12] > 0).all()
     assert (ids.diagonal()[4:12] == 2).all()  # the exact tie on the diagonal goes to the later triangle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsr_fit.render import ops_cpu
-from tests.render_backends import ON_EVERY_BACKEND, Backend
+from tests.render_backends import ON_EVERY_ANTIALIASING_BACKEND, ON_EVERY_BACKEND, ON_OUR_BACKENDS, Backend
 
 NAMES = (
     "01_tri_8x8", "01_tri_16x16", "01_tri_w_12x20", "02_two_tris_24x24", "03_folded_mesh_32x32",
@@ -53,9 +54,17 @@ def case(request: pytest.FixtureRequest, shared_dir: Path) -> Case:
     return Case(shared_dir / "data" / "nvdiffrast_reference" / f"{request.param}.npz")
 
 
-def test_ids(case: Case) -> None:
+@pytest.fixture(autouse=True)
+def no_bodies_for_the_interpreter(request: pytest.FixtureRequest) -> None:
+    slow = request.getfixturevalue("backend").interpreted and request.getfixturevalue("case").body
+    if slow and "DSR_FIT_INTERPRET_BODIES" not in os.environ:
+        pytest.skip("Triton's interpreter takes minutes for a body: DSR_FIT_INTERPRET_BODIES=1 lets it")
+
+
+@ON_OUR_BACKENDS
+def test_ids(backend: Backend, case: Case) -> None:
     height, width = case["resolution"].tolist()
-    ids = ops_cpu.triangle_ids(case["pos"], case["tri"], (height, width))
+    ids = backend.triangle_ids(case["pos"], case["tri"], (height, width))
     differs = (ids != case["tri_id"]).nonzero()
     if not torch.equal(case["tri_id"], case["tri_id_cudaraster"]):
         assert len(differs) == 0  # these ids were decided on exact positions, as ours are
@@ -64,9 +73,10 @@ def test_ids(case: Case) -> None:
     assert len(differs) < 0.02 * ids.numel()
 
 
-def test_rasterize(case: Case) -> None:
+@ON_OUR_BACKENDS
+def test_rasterize(backend: Backend, case: Case) -> None:
     pos = case["pos"].requires_grad_()
-    rast, rast_db = ops_cpu.Barycentrics.apply(pos, case["tri"], case["tri_id"], True)
+    rast, rast_db = backend.barycentrics(pos, case["tri"], case["tri_id"])
     case.check("rast", rast[..., :2], "uv")
     case.check("rast_db", rast_db)
     assert torch.allclose(rast[..., 2], case["rast"][..., 2], atol=1e-6)
@@ -107,7 +117,7 @@ def test_interpolate(backend: Backend, case: Case) -> None:
         case.check("g_rast_db", g_db)
 
 
-@ON_EVERY_BACKEND
+@ON_EVERY_ANTIALIASING_BACKEND
 def test_antialias(backend: Backend, case: Case) -> None:
     pos, color = case["pos"].requires_grad_(), case["color"].clone().requires_grad_()
     out = backend.antialias(color, case["rast"].detach(), pos, case["tri"])
@@ -117,10 +127,11 @@ def test_antialias(backend: Backend, case: Case) -> None:
     case.check("g_pos_aa", g_pos)
 
 
-def test_chain(case: Case) -> None:
+@ON_OUR_BACKENDS
+def test_chain(backend: Backend, case: Case) -> None:
     pos, attr = case["pos"].requires_grad_(), case["attr"].requires_grad_()
-    rast, _ = ops_cpu.Barycentrics.apply(pos, case["tri"], case["tri_id"], False)
-    image, _ = ops_cpu.interpolate(attr, rast, case["tri"])
+    rast, _ = backend.barycentrics(pos, case["tri"], case["tri_id"])
+    image, _ = backend.interpolate(attr, rast, case["tri"])
     image = torch.where(case["tri_id"][..., None] > 0, image, case["color"])
     image = ops_cpu.antialias(image, rast.detach(), pos, case["tri"])
     g_attr, g_pos = torch.autograd.grad(image, [attr, pos], case["dy_aa"])

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dsr_fit.errors import InputError
-from dsr_fit.render import Renderer, ops_cuda, renderer
-from tests.render_backends import ABSENT, HAS_CUDA
+from dsr_fit.render import Renderer, device, ops_cuda, renderer
+from tests.render_backends import HAS_GPU
 
 ROOT = Path(__file__).resolve().parents[1]
 INTRINSICS = torch.tensor([[70.0, 64.0, 25.0, 19.0]])
@@ -140,7 +140,7 @@ def test_refusals() -> None:
         Renderer(faces, 5)
 
 
-@pytest.mark.skipif(HAS_CUDA, reason="there is a GPU and nvdiffrast")
+@pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
 def test_a_missing_gpu_is_named() -> None:
     with pytest.raises(InputError, match="GPU"):
         ops_cuda.rasterize(torch.zeros(1, 3, 4), torch.zeros(1, 3, dtype=torch.int32), (8, 8))
@@ -149,15 +149,34 @@ def test_a_missing_gpu_is_named() -> None:
     assert Renderer(np.array([[0, 1, 2]]), 3, device="auto").device.type == "cpu"
 
 
-@pytest.mark.skipif(not HAS_CUDA, reason=ABSENT)
+class Nvdiffrast:
+    """Stands in for nvdiffrast.torch where its extension can't be built."""
+
+    @staticmethod
+    def RasterizeCudaContext(device: torch.device) -> None:
+        raise RuntimeError("Error building extension\n 'nvdiffrast_plugin'")
+
+
+def test_an_nvdiffrast_that_cannot_be_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "find_spec", lambda name: name == "nvdiffrast")
+    monkeypatch.setattr(ops_cuda, "nvdiffrast_module", lambda: Nvdiffrast)
+    with pytest.raises(InputError, match="uninstall it, and Triton renders instead; or use --device cpu") as raised:
+        Renderer(np.array([[0, 1, 2]]), 3, device="cuda")
+    assert "can't be built (Error building extension 'nvdiffrast_plugin')" in str(raised.value)
+
+
+@pytest.mark.skipif(not HAS_GPU or device.gpu_backend() is None, reason="needs a GPU, and nvdiffrast or Triton")
 @pytest.mark.parametrize("blend", ["dense", "antialias", "none"])
 def test_a_gpu_renders_the_same(blend: Literal["dense", "antialias", "none"]) -> None:
+    if blend == "antialias" and device.gpu_backend() == "triton":
+        pytest.skip("Triton has no antialias")
     faces, vertices = _blob(2)
     attr = torch.rand(vertices.shape[1], 3)
     results = []
-    for device in ("cpu", "cuda"):
+    for name in ("cpu", "cuda"):
         leaf = vertices.clone().requires_grad_()
-        render = Renderer(faces, vertices.shape[1], device=device, outline=blend)(
+        render = Renderer(faces, vertices.shape[1], device=name, outline=blend)(
             leaf, INTRINSICS.repeat(2, 1), SIZE, attr
         )
         loss = render.alpha.square().sum() + render.attributes.square().sum()

@@ -62,15 +62,16 @@ def _print(tables: dict[str, Rows]) -> None:
 def _backends() -> Rows:
     import torch
 
-    from dsr_fit.render.device import lacking_for_cuda
+    from dsr_fit.render.device import gpu_backend, lacking_for_cuda
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     lacking = lacking_for_cuda()
     return [
         ("CPU", f"{os.cpu_count()} CPUs, torch uses {torch.get_num_threads()} threads"),
         ("GPU", gpu),
-        ("nvdiffrast", "installed" if find_spec("nvdiffrast") else "not installed (extra `gpu`); only GPUs need it"),
-        ("--device auto", "cuda" if lacking is None else f"cpu: {lacking}"),
+        ("nvdiffrast", "installed" if find_spec("nvdiffrast") else "not installed (extra `gpu`)"),
+        ("Triton", "installed" if find_spec("triton") else "not installed (comes with torch's CUDA builds on Linux)"),
+        ("--device auto", f"cuda, rendered by {gpu_backend()}" if lacking is None else f"cpu: {lacking}"),
     ]
 
 

@@ -39,7 +39,7 @@ class FitterArguments(ModelFiles):
     config: str | None = None
     """A preset's name or a YAML file; the options below override it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the fit runs; `auto` is the best that works: a GPU needs torch's CUDA build and nvdiffrast."""
+    """Where the fit runs; `auto` is the best that works: on a GPU nvdiffrast renders, else Triton."""
     fit: Annotated[FitConfig, tyro.conf.arg(name="")] = field(default_factory=FitConfig)
 
     quiet: bool = False

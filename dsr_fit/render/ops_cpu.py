@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from dsr_fit.errors import InputError
 from dsr_fit.render import batch_kernels as kernels
+from dsr_fit.render.contract import check_attributes, check_instanced, check_mesh, interpolated
 from dsr_fit.render.outline_kernels import ANTIALIAS_GUARD
 from dsr_fit.render.topology import Topology, topology_of
 from dsr_fit.threads import chunks_of, in_threads, over_images
@@ -58,10 +59,7 @@ def pixels(image: Tensor) -> np.ndarray:
 
 
 def _check(pos: Tensor, tri: Tensor) -> None:
-    if pos.ndim != 3 or pos.shape[2] != 4:
-        raise InputError(f"pos must be clip positions of shape (B, V, 4), not {tuple(pos.shape)}")
-    if tri.ndim != 2 or tri.shape[1] != 3 or tri.dtype != torch.int32:
-        raise InputError(f"tri must be int32 of shape (F, 3), not {tri.dtype} {tuple(tri.shape)}")
+    check_mesh(pos, tri)
     if tri.numel() and (int(tri.min()) < 0 or int(tri.max()) >= pos.shape[1]):
         raise InputError(f"tri indexes vertices outside 0..{pos.shape[1] - 1}")
 
@@ -112,8 +110,7 @@ def rasterize(
     rast_db is empty without `grad_db`. Gradients reach x, y and w of the vertices seen, through u, v and
     rast_db. Raises InputError for wrong shapes, and for `ranges` (nvdiffrast's other input mode).
     """
-    if ranges is not None:
-        raise InputError("rasterize on the CPU knows only instanced mode: pass pos (B, V, 4) and no ranges")
+    check_instanced(ranges, "on the CPU")
     ids = triangle_ids(pos, tri, resolution)
     return Barycentrics.apply(pos, tri, ids, grad_db)  # type: ignore[no-any-return]
 
@@ -156,28 +153,11 @@ def interpolate(
     The latter are (dA/dX, dA/dY) of each attribute named by `diff_attrs` in turn, empty without it.
     Raises InputError for wrong shapes, and for `diff_attrs` without `rast_db`.
     """
-    if attr.ndim != 3 or len(attr) not in (1, len(rast)):
-        raise InputError(f"attr must have shape ({len(rast)} or 1, V, C), not {tuple(attr.shape)}")
+    check_attributes(attr, rast)
     if tri.numel() and int(tri.max()) >= attr.shape[1]:
         raise InputError(f"tri indexes attribute {int(tri.max())} of {attr.shape[1]}")
     out: Tensor = Interpolation.apply(attr, rast, tri)  # type: ignore[assignment]
-    if diff_attrs is None:
-        return out, out.new_zeros((*rast.shape[:3], 0))
-    if rast_db is None:
-        raise InputError("interpolate needs rast_db for the derivatives that diff_attrs asks for")
-    chosen = attr if diff_attrs == "all" else attr[..., list(diff_attrs)]
-    return out, attribute_derivatives(chosen, rast, tri, rast_db)
-
-
-def attribute_derivatives(attr: Tensor, rast: Tensor, tri: Tensor, rast_db: Tensor) -> Tensor:
-    """(dA/dX, dA/dY) of each attribute, (B, H, W, 2 C); plain torch, for it is off the hot path."""
-    covered = rast[..., 3] > 0
-    corners = tri.long()[(rast[..., 3].long() - 1).clamp(min=0)]  # (B, H, W, 3)
-    image = torch.arange(len(rast)).view(-1, 1, 1) % len(attr)
-    a0, a1, a2 = (attr[image, corners[..., k]] for k in range(3))
-    u_x, u_y, v_x, v_y = (rast_db * covered[..., None]).unsqueeze(-1).unbind(dim=-2)
-    along = [u * (a0 - a2) + v * (a1 - a2) for u, v in ((u_x, v_x), (u_y, v_y))]
-    return torch.stack(along, dim=-1).flatten(start_dim=-2)
+    return interpolated(out, attr, rast, tri, rast_db, diff_attrs)
 
 
 class OutlineBlend(torch.autograd.Function):

@@ -10,27 +10,40 @@ import torch
 from torch import Tensor
 
 from dsr_fit.errors import InputError
-from dsr_fit.render.device import lacking_for_cuda
+from dsr_fit.render.device import check_gpu
+
+
+def ready(device: torch.device) -> None:
+    """Load nvdiffrast and make its context. Raises InputError where that fails, naming what is missing."""
+    _context(device)
 
 
 @cache
 def nvdiffrast_module() -> Any:
     """`nvdiffrast.torch`. Raises InputError naming what is missing: CUDA in torch, a GPU, or nvdiffrast."""
-    lacking = lacking_for_cuda()
-    if lacking is not None:
-        raise InputError(f"rendering on a GPU: {lacking}; use --device cpu, or see README")
+    check_gpu()
     try:
         import nvdiffrast.torch as nvdiffrast
     except ImportError as error:
-        raise InputError(
-            f"rendering on a GPU: nvdiffrast can't be loaded ({error}); it needs the CUDA toolkit; or use --device cpu"
-        ) from error
+        raise _unusable("loaded", error) from error
     return nvdiffrast
 
 
 @cache
 def _context(device: torch.device) -> Any:
-    return nvdiffrast_module().RasterizeCudaContext(device=device)
+    nvdiffrast = nvdiffrast_module()
+    try:
+        return nvdiffrast.RasterizeCudaContext(device=device)
+    except (ImportError, OSError, RuntimeError) as error:  # NVlabs' own builds its extension now
+        raise _unusable("built", error) from error
+
+
+def _unusable(what: str, error: Exception) -> InputError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return InputError(
+        f"rendering on a GPU: nvdiffrast can't be {what} ({said[:200]}); it needs the CUDA toolkit; "
+        "uninstall it, and Triton renders instead; or use --device cpu"
+    )
 
 
 def rasterize(

@@ -90,6 +90,13 @@ def corner(pos, v):
 def clipped_box(pos, tri, face, height, width):
     """Pixel range of a triangle's part between the near and far planes (there w >= |z|), rows then
     columns."""
+    _, _, z0, w0 = corner(pos, tri[face, 0])
+    _, _, z1, w1 = corner(pos, tri[face, 1])
+    _, _, z2, w2 = corner(pos, tri[face, 2])
+    # Where both planes meet the camera's own, z = w = 0, inside the triangle, its edges don't bound what is seen.
+    side0, side1, side2 = z1 * w2 - w1 * z2, z2 * w0 - w2 * z0, z0 * w1 - w0 * z1
+    if min(side0, side1, side2) >= 0.0 or max(side0, side1, side2) <= 0.0:
+        return 0, height - 1, 0, width - 1
     low_x, high_x, low_y, high_y = np.inf, -np.inf, np.inf, -np.inf
     for k in range(3):
         xa, ya, za, wa = corner(pos, tri[face, k])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsr_fit.errors import InputError
-from dsr_fit.render.device import choose_device
+from dsr_fit.render.device import check_gpu, choose_device, gpu_backend
 from dsr_fit.render.outline import outline
 from dsr_fit.render.topology import checked_faces, mesh_topology
 
@@ -62,17 +63,21 @@ class Renderer:
         """Prepare the topology once.
 
         `outline` chooses what blends across the outline: the dense operator, nvdiffrast's antialias, or
-        nothing. Raises InputError for faces that aren't (F, 3) indices below `num_vertices`.
+        nothing. Raises InputError for faces that aren't (F, 3) indices below `num_vertices`, and on a GPU for what
+        is missing there.
         """
         faces = faces.cpu().numpy() if isinstance(faces, Tensor) else np.asarray(faces)
         faces = checked_faces(faces, num_vertices)
         device = choose_device(device) if device == "auto" else device
         if device == "cuda":
-            from dsr_fit.render.ops_cuda import nvdiffrast_module
-
-            nvdiffrast_module()
+            check_gpu()
         self.device = torch.device(device)
+        self.backend = "cpu" if device == "cpu" else gpu_backend()
         self.outline = outline
+        if self.backend == "triton" and outline == "antialias":
+            raise InputError("Triton has no antialias: outline dense, the default, and none; or install nvdiffrast")
+        if device == "cuda":
+            self._operators().ready(self.device)
         self.num_vertices = num_vertices
         self.topology = mesh_topology(faces)
         self.faces = torch.from_numpy(faces).to(self.device)
@@ -112,11 +117,7 @@ class Renderer:
         self, pos: Tensor, attr: Tensor, attr_tri: Tensor, resolution: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The operators one after the other, on either device."""
-        if self.device.type == "cpu":
-            from dsr_fit.render import ops_cpu as ops
-        else:
-            from dsr_fit.render import ops_cuda as ops
-
+        ops = self._operators()
         rast, _ = ops.rasterize(pos, self.faces, resolution, grad_db=False)
         mask = (rast[..., 3:] > 0).to(attr.dtype)
         image = ops.interpolate(attr, rast, attr_tri)[0] if attr.shape[2] else mask[..., :0]
@@ -126,6 +127,16 @@ class Renderer:
         elif self.outline == "antialias":
             image = ops.antialias(image, rast, pos, self.faces)
         return image[..., :-1], image[..., -1], rast
+
+    def _operators(self) -> ModuleType:
+        """The module of operators: what it needs is imported here, for the backend that was chosen alone."""
+        if self.backend == "cpu":
+            from dsr_fit.render import ops_cpu as ops
+        elif self.backend == "nvdiffrast":
+            from dsr_fit.render import ops_cuda as ops
+        else:
+            from dsr_fit.render import ops_triton as ops
+        return ops
 
     def _checked(self, vertices: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
         shape, count = tuple(vertices.shape), self.num_vertices
