@@ -25,6 +25,7 @@ SMALLEST = {
     "batch": "photos --out results",
     "export": "photos --format spin --out labels.npz",
     "train": "--out regressor",
+    "train parser": "--out parser",
     "rounds": "photos --out rounds",
     "evaluate clothed": "--out r.json --cases-dir cases",
     "evaluate ablation": "--out r.json --cases-dir cases",

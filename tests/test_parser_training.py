@@ -214,14 +214,14 @@ def test_a_training_from_the_command_line(tmp_path: Path, capsys: pytest.Capture
     ("given", "message"),
     [
         ({}, "nothing to learn from"),
-        ({"photos": Path("p")}, "go together"),
+        ({"photos": Path()}, "go together"),
         ({"rendered": Path("r"), "steps": 0}, "--steps 0: at least 1"),
         ({"rendered": Path("r"), "held_out": 1.0}, "--held-out 1: a share"),
     ],
 )
 def test_settings_that_cannot_work(given: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        ParserSettings(out=Path("out"), **given)
+        ParserSettings(out=Path("out"), **given).check_sources()
 
 
 def test_class_tables_are_each_others_inverse() -> None:

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import KEYPOINT_INDEX, MIRRORED_KEYPOINTS, empty_keypoints
-from dsr_fit.labels import LABEL_INDEX, MIRRORED_LABELS, OCCLUDER, OTHER_PERSON
+from dsr_fit.labels import LABEL_INDEX, MIRRORED_LABELS, OCCLUDER, OTHER_PERSON, shows_person
 from dsr_fit.observation import Detection
 from dsr_fit.observe.blazepose import HEAVY, Encoder
 from dsr_fit.observe.crop import window_around
+from dsr_fit.observe.detector import PersonDetector
 from dsr_fit.observe.network_parser import NetworkParser, classes_at, fused, read_decoder
 from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.parsing_network import (
@@ -29,6 +30,7 @@ from dsr_fit.observe.parsing_network import (
     mirrored_points,
 )
 from dsr_fit.observe.perception import Perception
+from dsr_fit.synthetic import couple
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "person.png"
 
@@ -209,6 +211,22 @@ def test_parsers_by_name(tmp_path: Path) -> None:
         load_parser(str(tmp_path), "paper")
     with pytest.raises(InputError, match=r"transformers|hf download"):
         load_parser(str(tmp_path))
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+def test_other_people_are_labelled_so(seed: int) -> None:
+    """Two rendered people whom the detector tells apart: nearly nothing of one has the other's clothes."""
+    group = couple(seed).together
+    people = {}
+    for found in PersonDetector().detect(group.image):
+        shares = [one.visible_mask[found.person_mask > 0.5].mean() for one in group.people]
+        people[int(np.argmax(shares))] = found
+    assert len(people) == 2
+    for number, found in people.items():
+        labels = NetworkParser().parse(group.image, found)
+        other = group.people[1 - number].visible_mask
+        assert shows_person(labels[other]).mean() < 0.1
+        assert (labels[other] == OTHER_PERSON).mean() > 0.5  # some of it is beyond the crop
 
 
 def test_classes_are_those_of_interpolated_logits() -> None:

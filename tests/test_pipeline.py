@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from dsr_fit.boxes import Box
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.joints import empty_keypoints
-from dsr_fit.labels import LABEL_INDEX, OCCLUDER, OTHER_PERSON
+from dsr_fit.labels import LABEL_INDEX, OCCLUDER
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.perception import Inputs, Perception
 
@@ -170,14 +170,6 @@ def test_options_of_one_person_do_not_go_with_everybody(photo: Path, tmp_path: P
     ):
         with pytest.raises(UsageError, match=words):
             Perception(_Detector(LARGE), _Parser()).observe_all(photo, inputs)
-
-
-def test_other_peoples_pixels_are_labelled_so(photo: Path) -> None:
-    others = np.zeros((HEIGHT, WIDTH), bool)
-    others[:, :60] = True
-    seen = Perception(_Detector(replace(LARGE, others=others)), _Parser()).observe(photo)
-    assert (seen.labels[:, :60] == OTHER_PERSON).all()
-    assert not (seen.labels[:, 60:] == OTHER_PERSON).any()
 
 
 def test_landmarks_of_the_file_are_kept(photo: Path, tmp_path: Path) -> None:

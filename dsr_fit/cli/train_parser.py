@@ -22,9 +22,7 @@ class TrainParserArguments(ParserSettings):
         check_folder("--out", self.out)
         if find_spec("lightning") is None:
             raise InputError("training needs Lightning: pip install 'dsr-fit[train]'")
-        for path in (self.photos, self.labels, self.rendered, self.left_out, self.fits):
-            if path is not None and not path.exists():
-                raise InputError(f"{path}: no such file or folder to train from")
+        self.check_sources()
         from dsr_fit.training.parsing.train import train_parser
 
         settings = ParserSettings(**{field.name: getattr(self, field.name) for field in fields(ParserSettings)})

@@ -121,7 +121,7 @@ class TrainSettings(TrainOptions, ModelFiles):
     seed: int = 0
     """Random seed; the same seed gives the same weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the training runs; `auto` is the best that works: a GPU needs torch's CUDA build and nvdiffrast."""
+    """Where the training runs; `auto` is the best that works: a GPU needs torch's CUDA build."""
     devices: int = 1
     """How many GPUs."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dsr_fit.errors import UsageError
+from dsr_fit.errors import InputError, UsageError
 
 AnnotationScheme = Literal["lip", "atr", "ccp"]
 """What a label map's indices mean: LIP's or ATR's labels, or the tags of Clothing Co-Parsing."""
@@ -74,12 +74,18 @@ class ParserSettings:
             raise UsageError(f"--learning-rate {self.learning_rate:g}: expected a positive number")
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers}: 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed {self.seed}: 0 or more, and below 2^32")
+
+    def check_sources(self) -> None:
+        """Raises InputError for what isn't there to train from, and UsageError where too little is named."""
+        for path in (self.photos, self.labels, self.rendered, self.left_out, self.fits):
+            if path is not None and not path.exists():
+                raise InputError(f"{path}: no such file or folder to train from")
         if self.photos is None and self.rendered is None:
             raise UsageError("nothing to learn from; give --photos with --labels, or --rendered")
         if (self.photos is None) != (self.labels is None):
             raise UsageError("--photos and --labels go together")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"--seed {self.seed}: 0 or more, and below 2^32")
 
     @property
     def epochs(self) -> int:

@@ -46,6 +46,7 @@ def train_parser(settings: ParserSettings, report: Report | None = None) -> Path
     Raises: InputError and UsageError for settings or files that can't be used.
     """
     say = report or (lambda line: None)
+    settings.check_sources()
     out = settings.out / WEIGHTS
     identity = {name: str(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     check_record(settings.out / SETTINGS, identity)
