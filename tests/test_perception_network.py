@@ -213,12 +213,13 @@ def test_parsers_by_name(tmp_path: Path) -> None:
         load_parser(str(tmp_path))
 
 
-@pytest.mark.parametrize("seed", [2, 5])
+@pytest.mark.parametrize("seed", [5, 7])
 def test_other_people_are_labelled_so(seed: int) -> None:
     """Two rendered people whom the detector tells apart: nearly nothing of one has the other's clothes."""
     group = couple(seed).together
     people = {}
     for found in PersonDetector().detect(group.image):
+        assert found.person_mask is not None
         shares = [one.visible_mask[found.person_mask > 0.5].mean() for one in group.people]
         people[int(np.argmax(shares))] = found
     assert len(people) == 2
@@ -226,7 +227,7 @@ def test_other_people_are_labelled_so(seed: int) -> None:
         labels = NetworkParser().parse(group.image, found)
         other = group.people[1 - number].visible_mask
         assert shows_person(labels[other]).mean() < 0.1
-        assert (labels[other] == OTHER_PERSON).mean() > 0.5  # some of it is beyond the crop
+        assert (labels[other] == OTHER_PERSON).mean() > 0.6
 
 
 def test_classes_are_those_of_interpolated_logits() -> None:
