@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from dsr_fit import compilation
 from dsr_fit.assets import LICENSED
 
+if not torch.cuda.is_available():  # Triton reads it when it is imported, which Lightning does too
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several test processes share the cores; see dsr_fit/cli/main.py
 compilation._ANNOUNCED.append("once for all tests")  # whichever compiles first must not find one more warning
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,7 +5,6 @@ Triton's run on a GPU where there is one, else by its interpreter on the CPU.
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,8 +17,6 @@ from dsr_fit.render import ops_cpu, ops_cuda
 HAS_GPU = torch.cuda.is_available()
 HAS_NVDIFFRAST = HAS_GPU and find_spec("nvdiffrast") is not None
 HAS_TRITON = find_spec("triton") is not None
-if HAS_TRITON and not HAS_GPU:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported, here
 NEEDS_TRITON = pytest.mark.skipif(not HAS_TRITON, reason="needs Triton")
 TRITON_DEVICE = "cuda" if HAS_GPU else "cpu"
 
