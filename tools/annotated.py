@@ -24,12 +24,10 @@ from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import crop_labels
 from dsr_fit.observe.detector import KeypointDetector, PersonDetector
 from dsr_fit.priors.counting import View
+from dsr_fit.training.parsing.self_labelled import LEAST_CONTAINMENT, WORST_KEYPOINTS
 
 RESOLUTION = 448
 """Pixels of the crop that labels are counted in."""
-
-WORST_KEYPOINTS, LEAST_CONTAINMENT = 0.02, 0.85
-"""Fits with a larger keypoint error (share of the box) or less containment are rejected."""
 
 _JUDGED = ("keypoint_error_rel", "containment", "silhouette_iou")
 

@@ -55,6 +55,11 @@ def photo_path(folder: Path, number: str) -> Path:
     return folder / "photos" / f"{number}.jpg"
 
 
+def split_of(number: str) -> str:
+    """The split of a photo, by the last digit of its number."""
+    return _SPLIT_OF_DIGIT.get(number[-1], "train")
+
+
 def photo_numbers(folder: Path, split: str, annotated: bool = True) -> list[str]:
     """The sorted numbers ("0006", ...) of a split; with `annotated` only those whose label map has a person.
 
@@ -66,7 +71,7 @@ def photo_numbers(folder: Path, split: str, annotated: bool = True) -> list[str]
     paths = sorted(folder.glob(pattern))
     if not paths:
         raise InputError(f"no {pattern} in {folder}; it should be the unpacked Clothing Co-Parsing data")
-    paths = [path for path in paths if _SPLIT_OF_DIGIT.get(path.stem[-1], "train") == split]
+    paths = [path for path in paths if split_of(path.stem) == split]
     return [path.stem for path in paths if not annotated or _read_tags(path).any()]
 
 

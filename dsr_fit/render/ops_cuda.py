@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 from dsr_fit.render.device import check_gpu
 
 
@@ -39,7 +39,7 @@ def _context(device: torch.device) -> Any:
 
 
 def _unusable(what: str, error: Exception) -> InputError:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = one_line(error)
     return InputError(
         f"rendering on a GPU: nvdiffrast can't be {what} ({said[:200]}); it needs the CUDA toolkit; "
         "uninstall it, and Triton renders instead; or use --device cpu"

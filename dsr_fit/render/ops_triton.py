@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, one_line
 from dsr_fit.render import triton_interpolate as points
 from dsr_fit.render import triton_raster as raster
 from dsr_fit.render.contract import check_attributes, check_instanced, check_mesh, interpolated
@@ -53,7 +53,7 @@ def _cause(error: Exception) -> str:
             "at first use it needs a C compiler and Python's headers (apt-get install gcc python3-dev, "
             f"or set CC to a compiler); it says: {''.join(said)}"
         )
-    return f"it can't run here ({' '.join(str(error).split())})"
+    return f"it can't run here ({one_line(error)})"
 
 
 def _blocks(count: int, size: int) -> int:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 
 from dsr_fit.errors import InputError
+from dsr_fit.evaluate import ccp
 from dsr_fit.io.files import replacing
 from dsr_fit.labels import UNKNOWN
 from dsr_fit.observe.landmarks import LandmarkNetwork
@@ -112,8 +113,8 @@ class Split:
     @classmethod
     def of_ccp(cls, examples: Sequence[Example]) -> Split:
         """Training and tuning photos; validation photos are not touched."""
-        train = [one for one in examples if one.name[-1] not in "56"]
-        return cls(train, [one for one in examples if one.name[-1] == "5"])
+        train, tune = ([one for one in examples if ccp.split_of(one.name) == split] for split in ("train", "tune"))
+        return cls(train, tune)
 
 
 def read_sources(settings: ParserSettings) -> tuple[Split, Split]:
@@ -130,7 +131,7 @@ def read_sources(settings: ParserSettings) -> tuple[Split, Split]:
     if settings.fits is not None:
 
         def wanted(name: str) -> bool:
-            return name not in annotated and not (settings.label_scheme == "ccp" and name[-1] in "56")
+            return name not in annotated and (settings.label_scheme != "ccp" or ccp.split_of(name) == "train")
 
         cache = settings.out / "self_labelled"
         photos.train += self_labelled_examples(settings.fits, weights_of(settings.parser), cache, wanted)
