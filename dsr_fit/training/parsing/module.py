@@ -88,7 +88,11 @@ class ParserTraining(lightning.LightningModule):
         points = torch.where(agreed[:, None, None], points, known)
         points = torch.cat([points[..., :2], points[..., 2:] * _inside(points, batch["labels"])[..., None]], -1)
         points = points * (points[..., 2:] > 0)
-        return Told(picture, [each.float() for each in features], points, torch.stack([own, others], 1))
+        return Told(picture, self.features(picture, features), points, torch.stack([own, others], 1))
+
+    def features(self, picture: Tensor, encoded: list[Tensor]) -> list[Tensor]:
+        """The decoder's feature maps, from the picture or from what the landmark network's encoder makes of it."""
+        return [each.float() for each in encoded]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator().manual_seed((self.settings.seed * 100_003 + self.global_step) % 2**63)

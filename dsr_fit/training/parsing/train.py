@@ -41,8 +41,10 @@ VALIDATION = 160
 """People of each validation set, at most."""
 
 
-def train_parser(settings: ParserSettings, report: Report | None = None) -> Path:
-    """Train, and return the path of the weights, for `--parser`.
+def train_parser(
+    settings: ParserSettings, report: Report | None = None, training: type[ParserTraining] = ParserTraining
+) -> Path:
+    """Train, and return the path of the weights, for `--parser`. `training`: how, for experiments.
 
     Raises: InputError and UsageError for settings or files that can't be used.
     """
@@ -68,7 +70,7 @@ def train_parser(settings: ParserSettings, report: Report | None = None) -> Path
         held_out = {"photos": photos.held_out, "rendered": rendered.held_out}
         held_out = {name: examples[:VALIDATION] for name, examples in held_out.items() if examples}
         network = LandmarkNetwork("heavy").network
-        module = ParserTraining(network, class_weights(counts, settings.balance), settings, tuple(held_out))
+        module = training(network, class_weights(counts, settings.balance), settings, tuple(held_out))
         if settings.parser != "scratch":
             module.decoder.load_state_dict(read_decoder(weights_of(settings.parser)).state_dict())
         write_record(settings.out / SETTINGS, identity)
@@ -175,7 +177,7 @@ class _Samples(Dataset[dict[str, np.ndarray]]):
         return _arrays(augmented(self.everybody, number, rng))
 
 
-class _Plain(Dataset[dict[str, np.ndarray]]):
+class PlainSamples(Dataset[dict[str, np.ndarray]]):
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
 
@@ -203,7 +205,7 @@ class _Data(lightning.LightningDataModule):
         return DataLoader(samples, self.settings.batch, num_workers=self.settings.workers, drop_last=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        return [DataLoader(_Plain(examples), self.settings.batch) for examples in self.held_out]
+        return [DataLoader(PlainSamples(examples), self.settings.batch) for examples in self.held_out]
 
 
 class _EpochReport(Callback):
