@@ -30,7 +30,7 @@ SHARD = 50
 """People in a file."""
 STORED_SIDE = 1.8
 """Side of the stored label maps over the keypoints' box, wide enough for jittered crops."""
-STANDING = 0.35
+STANDING = 0.2
 """Share of people who stand, which motion capture knows little of."""
 SAME_PERSON = 0.3
 """IoU of the keypoints' boxes from which a detection is the person's."""

@@ -59,7 +59,7 @@ class Mix:
     """Chance that any other person's keypoint is lost."""
     swapped_limbs: float = 0.5
     """Of the bare bodies, those with limbs from several people."""
-    standing: float = 0.35
+    standing: float = 0.2
     """Of the bare bodies, those who stand, whatever their arms do."""
     corrupted_labels: float = 0.6
     """Of the label maps, those with an error: a part is lost, garments or sides are confused."""
