@@ -60,7 +60,7 @@ class Weights:
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
-    initial: float = 0.5
+    initial: float = 1.0
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
 
     def __post_init__(self) -> None:
