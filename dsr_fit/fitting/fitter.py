@@ -108,7 +108,7 @@ class Fitter:
             observations, crop_camera=self.crop_camera, keypoint_valid=self.body.skeleton.keypoint_valid.cpu()
         )
         started = time.perf_counter()
-        estimate = self.regressor(batch)
+        estimate = self._estimate(batch)
         regressed = time.perf_counter()
         anchor = Anchor.of(estimate.parameters, estimate.spread)
         fit = self._fit_parameters if self.config.mode == "smplify" else self._fit_weights
@@ -126,6 +126,13 @@ class Fitter:
                 return [error]
             return [outcome for observation in observations for outcome in self.fit_each([observation])]
         return [InputError(flaw) if (flaw := result.flaw()) else result for result in results]
+
+    def _estimate(self, batch: Batch) -> Estimate:
+        """The regressor's, brought to the heights that are known."""
+        estimate, height = self.regressor(batch), batch.points.height
+        if height is None:
+            return estimate
+        return replace(estimate, parameters=estimate.parameters.resized(self.body, height.to(self.device)))
 
     @one_torch_thread()
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:
