@@ -33,12 +33,13 @@ class Parameters(Tensors):
     def resized(self, body: Body, height: Tensor) -> Parameters:
         """The nearest betas of known heights (B,), metres, NaN where unknown; the pelvis moves along its ray, so that
         a body keeps its size in the image."""
-        skeleton = body.skeleton
+        skeleton, known = body.skeleton, ~height.isnan()
         own, per_beta = skeleton.height(self.betas), skeleton.stature[1:]
+        height = height.where(known, own)  # a NaN would reach the gradient
         betas = self.betas + ((height - own) / per_beta.square().sum())[:, None] * per_beta
         before, after = (skeleton.joints_at_rest(each)[:, 0] for each in (self.betas, betas))
         cam_t = (before + self.cam_t) * (height / own)[:, None] - after
-        return replace(self, betas=betas, cam_t=cam_t).where(~height.isnan(), self)
+        return replace(self, betas=betas, cam_t=cam_t).where(known, self)
 
     @property
     def full_pose(self) -> Tensor:

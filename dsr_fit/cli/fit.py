@@ -136,7 +136,7 @@ def _check(arguments: FitArguments) -> None:
     check_focal(arguments.focal)
     check_height(arguments.height)
     if arguments.height is not None and not arguments.fit.weights.stature:
-        raise UsageError("--height acts by --weights.stature, which is 0; change that, or leave it out")
+        raise UsageError("--height is held by --weights.stature, which is 0; change that, or leave it out")
     if arguments.labels is None and arguments.label_scheme != "lip":
         raise UsageError(f"--label-scheme {arguments.label_scheme} says what --labels holds; give that too")
     if arguments.labels is not None and (arguments.parser != "open" or arguments.parsing_protocol != "fast"):
