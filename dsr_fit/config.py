@@ -55,7 +55,7 @@ class Weights:
     betas: float = 0.1
     """Shape prior."""
     stature: float = 1.0
-    """Nobody is shorter or taller than adults are."""
+    """Nobody is shorter or taller than adults are, and a known height is met."""
     pose: float = 0.2
     """Pose prior."""
     bending: float = 1.0

@@ -59,7 +59,7 @@ class Skeleton(Tensors):
 
     def height(self, betas: Tensor) -> Tensor:
         """(B, 10) -> (B,) metres from sole to crown in the T-pose."""
-        return self.stature[0] + betas @ self.stature[1:]
+        return self.stature[0] + by_row(betas, self.stature[None, 1:])[:, 0]
 
     def world_rotations(self, rotations: Tensor) -> Tensor:
         """Local joint rotations (B, J, 3, 3), root first -> rotations to the camera frame, (B, J, 3, 3)."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import FitConfig, Stage
 from dsr_fit.optimise.objective import Objective
@@ -41,6 +42,21 @@ class ParameterVariables:
 
     def decode(self) -> Parameters:
         return replace(self.scaled, betas=self.scaled.betas * self.betas_step)
+
+
+@dataclass(frozen=True)
+class ResizedVariables:
+    """Unknowns whose bodies are brought to the heights that are known, see `Parameters.resized`."""
+
+    own: Variables
+    body: Body
+    height: Tensor  # (B,)
+
+    def tensors(self) -> list[Tensor]:
+        return self.own.tensors()
+
+    def decode(self) -> Parameters:
+        return self.own.decode().resized(self.body, self.height)
 
 
 class Adam:
