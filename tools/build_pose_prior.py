@@ -54,6 +54,8 @@ PHOTO_SHARE = 0.25
 SEED = 0
 
 TILTS = 4  # components of the tilt's mixture, and their mirror images
+LEAST_BEND = np.radians(4.0)
+"""Width of the peak of straight limbs: the bends of recorded knees, corrected as they are, are known no better."""
 LEAST_TILT = np.radians(3.0)
 """Spread of the upward direction: pelvises are marked no better."""
 
@@ -161,16 +163,14 @@ def learn_straight(poses: PoseSet, photos: np.ndarray) -> np.ndarray:
     for limb in (BENDS[:2], BENDS[2:]):
         bends = np.concatenate([sign * every[:, column] for column, sign in limb]).clip(0)
         each = np.tile(weight / weight.sum(), 2)
-        narrow, wide, share = 0.1, 1.0, 0.5
+        shares, widths = np.array([0.5, 0.5]), np.array([0.1, 1.0])
         for _ in range(200):
-            peak, rest = share * np.exp(-((bends / narrow) ** 2) / 2) / narrow, (1 - share) * np.exp(
-                -((bends / wide) ** 2) / 2
-            ) / wide
-            chance = each * peak / (peak + rest)
-            others = each - chance
-            narrow, wide = (np.sqrt((part @ bends**2) / part.sum()) for part in (chance, others))
-            share = chance.sum() / each.sum()
-        peaks.append([share / narrow / ((1 - share) / wide), narrow])
+            density = shares / widths * np.exp(-((bends[:, None] / widths) ** 2) / 2)
+            chance = each[:, None] * density / density.sum(1, keepdims=True)
+            shares = chance.sum(0)
+            widths = np.sqrt((chance * bends[:, None] ** 2).sum(0) / shares).clip(LEAST_BEND)
+        height = shares / widths
+        peaks.append([height[0] / height[1], widths[0]])
     return np.array(peaks)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -94,8 +94,10 @@ def wrapped(body_pose: Tensor) -> Tensor:
 
 
 def load_pose_prior(kind: PosePriorKind = "ranges") -> PosePrior:
-    """The prior learned from motion capture and photos, or the hand-written joint ranges."""
-    return _ranges() if kind == "ranges" else read_pose_prior(shipped("priors/pose/density.npz"))
+    """The prior learned from motion capture and photos, or the hand-written joint ranges with the learned tilt and peaks
+    of straight limbs."""
+    learned = read_pose_prior(shipped("priors/pose/density.npz"))
+    return learned if kind == "learned" else replace(_ranges(), tilt=learned.tilt, straight=learned.straight)
 
 
 def read_pose_prior(path: Path) -> PosePrior:
