@@ -83,7 +83,7 @@ def draw(body: Body, count: int, seed: int, poses: PoseSet | None = None) -> Peo
         else:
             name, lowest = ("knee", "elbow")[number // 2 % 2], BINS[number // 4 % (len(BINS) - 1)]
             inside = ((bends[name] >= lowest) & (bends[name] < lowest + 15)).any(1)
-            stance = random_stance(rng, replace(casting, poses=rows(casting.poses, inside)))
+            stance = random_stance(rng, replace(casting, poses=casting.poses.rows(inside)))
         betas = rng.normal(size=10).astype(np.float32)
         placed, camera = stage(stance, betas, False, rng, casting)
         vectors = (placed.global_orient, stance.body_pose, betas, placed.cam_t)
@@ -92,10 +92,6 @@ def draw(body: Body, count: int, seed: int, poses: PoseSet | None = None) -> Peo
         down.append(torch.from_numpy(camera.down).float())
     parameters = Parameters(*(torch.stack(column) for column in zip(*truth, strict=True)))
     return People(parameters, seen, np.arange(count) % 2 == 0, torch.stack(down))
-
-
-def rows(poses: PoseSet, chosen: np.ndarray) -> PoseSet:
-    return PoseSet(poses.full_pose[chosen], poses.clip[chosen], poses.clip_names, poses.held_out[chosen])
 
 
 def straightened(stance: Stance, rng: np.random.Generator) -> Stance:

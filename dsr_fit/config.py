@@ -38,6 +38,14 @@ def _at_least(least: float, where: str, settings: Any, *names: str) -> None:
             raise UsageError(f"{where}{name} is {value:g}; it must be {shown}")
 
 
+def _within(most: float, where: str, settings: Any, *names: str) -> None:
+    """Raises UsageError for degrees beyond `most` either way and those that are no finite number."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not -most <= value <= most:
+            raise UsageError(f"{where}{name} is {value:g}; it must be from {-most:g} to {most:g} degrees")
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weight of each energy term; 0 switches a term off. Energies are averages, see `docs/terms.md`."""
@@ -60,6 +68,10 @@ class Weights:
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
+    straight: float = 0.0
+    """Knees and elbows that the picture can't tell from straight ones are straight."""
+    tilt: float = 0.0
+    """How a body in this pose is held against gravity."""
     initial: float = 1.0
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
 
@@ -82,6 +94,24 @@ class Scales:
 
     def __post_init__(self) -> None:
         _at_least(TINY, "scales.", self, "unit", "robust", "world_unit")
+
+
+@dataclass(frozen=True)
+class CameraTilt:
+    """How cameras are held, degrees: Gaussians where `pitch` and `roll` are not known."""
+
+    pitch: float = 4.0
+    """By which a camera looks down on average."""
+    pitch_spread: float = 8.0
+    """Standard deviation of the pitch."""
+    roll_spread: float = 3.0
+    """Standard deviation of the roll."""
+    known_spread: float = 1.5
+    """Standard deviation of a pitch or roll that is known."""
+
+    def __post_init__(self) -> None:
+        _at_least(TINY, "camera_tilt.", self, "pitch_spread", "roll_spread", "known_spread")
+        _within(90, "camera_tilt.", self, "pitch")
 
 
 @dataclass(frozen=True)
@@ -185,6 +215,11 @@ class FitConfig:
     """Steps of the betas over those of the pose: keypoints leave a body's girth open, so it has farther to go."""
     pose_prior: Literal["learned", "ranges"] = "learned"
     """How joints bend: learned from motion capture and photos, or ranges written by hand."""
+    pitch: float | None = None
+    """Degrees by which the camera looks down, where it is known; default: as cameras are held."""
+    roll: float | None = None
+    """Degrees by which upright things lean to the right in the picture, where it is known; default: likewise."""
+    camera_tilt: CameraTilt = field(default_factory=CameraTilt)
     outline: Literal["dense", "antialias"] = "dense"
     """The renderer's outline: every silhouette edge, or nvdiffrast's operator."""
     stop_window: int = 10
@@ -196,6 +231,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         _at_least(TINY, "", self, "betas_step")
+        _within(90, "", self, "pitch")
+        _within(180, "", self, "roll")
         _at_least(1, "", self, "stop_window")
         _at_least(0, "", self, "stop_improvement")
         if not 0 <= self.seed < 2**32:

@@ -160,6 +160,30 @@ def test_bending_costs_backward_elbows_and_knees_only() -> None:
     torch.testing.assert_close(energy, torch.tensor([0.0, 25, 0, 25, 0, 25]))
 
 
+def test_straight_limbs_cost_least_and_bends_by_one_sided_peaks() -> None:
+    peaks = torch.tensor([[4.0, 0.15], [0.0, 0.3]], dtype=torch.float64)
+    bends = torch.tensor([-0.2, 0.0, 0.1, 0.3, 1.5], dtype=torch.float64)
+    (knee, sign), (elbow, _) = prior_terms.BENDS[1], prior_terms.BENDS[3]
+    pose = torch.zeros(len(bends), 69, dtype=torch.float64)
+    pose[:, knee], pose[:, elbow] = sign * bends, 1.0  # elbows have no peak here
+    cost = prior_terms.straight_energy(pose, peaks)
+    forwards = bends.clamp(min=0)
+    density = 1 + 4 * torch.exp(-((forwards / 0.15) ** 2) / 2)
+    torch.testing.assert_close(cost, -2 * torch.log(density / 5))
+    assert (cost[:2] == 0).all()  # backwards is the `bending` term's
+    assert float(cost[4]) == pytest.approx(2 * math.log(5), abs=1e-6)  # and no bend is pulled from afar
+
+
+def test_straight_is_followed_by_its_gradient() -> None:
+    peaks = torch.tensor([[4.0, 0.15], [2.0, 0.3]], dtype=torch.float64)
+    pose = 0.2 * torch.randn(6, 69, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    pose.requires_grad_()
+    (gradient,) = torch.autograd.grad(prior_terms.straight_energy(pose, peaks).sum(), pose)
+    slope = torch.eye(69, dtype=torch.float64).expand(6, 69, 69)
+    residuals, jacobian = prior_terms.straight(Dual(pose.detach(), slope), peaks).linearised(1.0)
+    torch.testing.assert_close(2 * (jacobian.mT @ residuals[..., None])[..., 0], gradient)
+
+
 def test_priors_are_averages_of_squares() -> None:
     assert float(prior_terms.betas(Dual(torch.full((1, 10), 2.0))).energy()) == pytest.approx(4)
 

@@ -4,7 +4,12 @@
 
 Reads `poses.npz` (training clips only) and, of photos, `photo_poses.npz` beside it. A mixture of Gaussians is fitted by
 expectation maximisation over the rotation vectors of the joints that motion capture moves; every component is joined
-by its mirror image, so that left and right cost the same. Collars, hands and toes keep the hand-written ranges.
+by its mirror image, so that left and right cost the same. Collars, hands and toes keep the hand-written ranges. Beside
+it come the peaks of straight knees and elbows (`learn_straight`) and the density of the upward direction given the pose
+(`learn_tilt`), both from motion capture alone, each pose as often as it was recorded.
+
+The photos' fits bend the knees of people who stand, since the picture can't tell: their legs are straightened as motion
+capture's are (`tools/mocap/legs.py`).
 `benchmarks/pose_prior.py` measures it and holds the table by which its size was chosen. Also writes
 `joint_limits.json`, the ranges that `dsr_fit.evaluate.metrics` calls plausible, and `samples.png`.
 """
@@ -18,6 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mocap.legs import excess_length, flexion, shortened_legs
+from mocap.retarget import SIDES, our_positions
+from scipy.spatial.transform import Rotation
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -26,6 +34,8 @@ from dsr_fit.io.files import read_arrays, replacing
 from dsr_fit.joints import SMPL_JOINTS, mirrored_pose
 from dsr_fit.priors.pose import PosePrior, load_pose_prior, read_pose_prior
 from dsr_fit.priors.recorded_poses import PoseSet, load_poses
+from dsr_fit.priors.tilt import FEATURES, TiltPrior
+from dsr_fit.terms.priors import BENDS
 
 ROOT = Path(__file__).resolve().parents[1]
 BODY_JOINTS = SMPL_JOINTS[1:]
@@ -42,6 +52,12 @@ LIMIT_RANGE = 99.5
 """Per cent of the poses within the limits of one quantity."""
 PHOTO_SHARE = 0.25
 SEED = 0
+
+TILTS = 4  # components of the tilt's mixture, and their mirror images
+LEAST_BEND = np.radians(4.0)
+"""Width of the peak of straight limbs: the bends of recorded knees, corrected as they are, are known no better."""
+LEAST_TILT = np.radians(3.0)
+"""Spread of the upward direction: pelvises are marked no better."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,72 @@ def fit_mixture(given: Examples, components: int, resolution: float, seed: int =
     return PosePrior(*(torch.from_numpy(value.astype(np.float32)) for value in (mean, whitening, offset)))
 
 
+def straightened(photo_poses: np.ndarray, rest_joints: np.ndarray) -> np.ndarray:
+    """(M, 69) poses of people of whom most stand on one leg at least, with legs as long as theirs."""
+    pose = np.concatenate([np.zeros((len(photo_poses), 3)), photo_poses], 1).reshape(-1, 24, 3)
+    joints = our_positions(pose, rest_joints)
+    straighter = np.stack([flexion(joints, side) for side in SIDES]).min(0)
+    return shortened_legs(pose, excess_length(float(np.median(straighter))), rest_joints).reshape(-1, 72)[:, 3:]
+
+
+def as_recorded(poses: PoseSet) -> np.ndarray:
+    """(N,) weights: clips by the root of their length, poses of a clip as often as they were recorded."""
+    frames = np.ones(len(poses)) if poses.frames is None else poses.frames.astype(np.float64)
+    weight = frames * np.bincount(poses.clip, frames)[poses.clip] ** -0.5
+    return weight / weight.sum()
+
+
+def learn_tilt(poses: PoseSet, components: int = TILTS, seed: int = SEED) -> TiltPrior:
+    """A mixture over joint angles and the upward direction in the pelvis's frame, as its conditional."""
+    import torch
+
+    up = Rotation.from_rotvec(poses.full_pose[:, :3].astype(np.float64)).as_matrix()[:, 1]  # R^T (0, 1, 0)
+    random = np.random.default_rng(seed)
+    drawn, turned = random.choice(len(poses), SAMPLES, p=as_recorded(poses)), random.random((SAMPLES, 1)) < 0.5
+    body, up = poses.full_pose[drawn, 3:].astype(np.float64), up[drawn]
+    body, up = np.where(turned, mirrored_pose(body), body), np.where(turned, up * [-1, 1, 1], up)
+    mixture = GaussianMixture(components, reg_covar=1e-3, max_iter=100, init_params="k-means++", random_state=seed)
+    mixture.fit(np.concatenate([body[:, FEATURES], up], 1))
+    mirror = mirrored_pose(np.eye(69))[np.ix_(FEATURES, FEATURES)]
+    count, side = len(FEATURES), np.diag([-1.0, 1.0, 1.0])
+    parts: list[list[np.ndarray]] = []
+    for weight, mean, covariance in zip(mixture.weights_, mixture.means_, mixture.covariances_, strict=True):
+        inside, across = covariance[:count, :count], covariance[count:, :count]
+        slope = across @ np.linalg.inv(inside)
+        left = covariance[count:, count:] - slope @ across.T
+        spread = np.hypot(np.sqrt(np.trace(left) / 2), LEAST_TILT)
+        precision = np.linalg.inv(inside)
+        height = np.log(weight / 2) + np.linalg.slogdet(precision)[1] / 2
+        parts.append([mean[:count], precision, height, mean[count:], slope, spread])
+        turned_over = [mean[:count] @ mirror, mirror @ precision @ mirror, height]
+        parts.append([*turned_over, side @ mean[count:], side @ slope @ mirror, spread])
+    return TiltPrior(*(torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*parts, strict=True)))
+
+
+def learn_straight(poses: PoseSet, photos: np.ndarray) -> np.ndarray:
+    """(2, 2) of knees and elbows: height and width of the peak of straight ones, half of motion capture, as recorded, and
+    half of photos (M, 69).
+
+    Bends are a mixture of two half-normals, by expectation maximisation; the height is that of the narrow one over the
+    wide one where a limb is straight.
+    """
+    every = np.concatenate([poses.full_pose[:, 3:].astype(np.float64), photos])
+    weight = np.concatenate([as_recorded(poses), np.full(len(photos), 1 / len(photos))])
+    peaks = []
+    for limb in (BENDS[:2], BENDS[2:]):
+        bends = np.concatenate([sign * every[:, column] for column, sign in limb]).clip(0)
+        each = np.tile(weight / weight.sum(), 2)
+        shares, widths = np.array([0.5, 0.5]), np.array([0.1, 1.0])
+        for _ in range(200):
+            density = shares / widths * np.exp(-((bends[:, None] / widths) ** 2) / 2)
+            chance = each[:, None] * density / density.sum(1, keepdims=True)
+            shares = chance.sum(0)
+            widths = np.sqrt((chance * bends[:, None] ** 2).sum(0) / shares).clip(LEAST_BEND)
+        height = shares / widths
+        peaks.append([height[0] / height[1], widths[0]])
+    return np.array(peaks)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shipped = ROOT / "priors" / "pose"
@@ -104,13 +186,25 @@ def main() -> None:
     poses = load_poses(shipped / "poses.npz").part(held_out=False)
     photos = read_arrays(arguments.photo_poses)
     assert isinstance(photos, dict)
-    prior = fit_mixture(examples(poses, photos["body_pose"]), COMPONENTS, RESOLUTION)
+    standing = straightened(photos["body_pose"].astype(np.float64), body_joints())
+    prior = fit_mixture(examples(poses, standing), COMPONENTS, RESOLUTION)
+    tilt = {f"tilt_{name}": value.numpy() for name, value in vars(learn_tilt(poses)).items()}
+    straight = learn_straight(poses, standing).astype(np.float32)
     with replacing(folder / "density.npz") as path:
-        np.savez_compressed(path, mean=prior.mean, whitening=prior.whitening, offset=prior.offset)
+        np.savez_compressed(
+            path, mean=prior.mean, whitening=prior.whitening, offset=prior.offset, straight=straight, **tilt
+        )
     with replacing(folder / "joint_limits.json") as path:
         path.write_text(json.dumps(learn_limits(poses.full_pose[:, 3:]), indent=1) + "\n")
     with replacing(folder / "samples.png") as path:
         draw_samples(path, read_pose_prior(folder / "density.npz"))
+
+
+def body_joints() -> np.ndarray:
+    """(24, 3) the mean open body's joints at rest."""
+    from dsr_fit.body.files import load_body
+
+    return load_body().skeleton.rest_joints.double().numpy()
 
 
 def learn_limits(body_pose: np.ndarray) -> dict[str, list[list[float]]]:

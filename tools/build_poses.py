@@ -15,22 +15,24 @@ from pathlib import Path
 import numpy as np
 from mocap.archive import read_clips, source_files
 from mocap.clip import Clip
-from mocap.readme import Report, readme
-from mocap.retarget import BONES, Correspondence, direction_errors, retarget
-from mocap.selection import farthest_points, features, hold_out, implausible
+from mocap.legs import excess_length, flexion, shortened_legs, stance_flexion
+from mocap.readme import Legs, Report, readme
+from mocap.retarget import BONES, SIDES, Correspondence, direction_errors, our_positions, retarget
+from mocap.selection import farthest_points, features, hold_out, implausible, stood_for
 from mocap.sheet import Body, Pair, write_sheet
 
 from dsr_fit.io.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 FPS = 30.0  # frames a second that are looked at
-POSES = 5000
+POSES = 8500
 HELD_OUT = 0.2  # share of each subject's clips, and of DeepMimic's
 SEED = 0
 PICTURED = (
     "cmu/01_01", "cmu/01_06", "cmu/01_09", "cmu/01_14", "cmu/02_01", "cmu/02_05", "cmu/03_03", "cmu/13_29",
     "cmu/13_31", "cmu/14_14", "cmu/131_02", "cmu/131_03", "deepmimic/walk", "deepmimic/cartwheel",
-    "deepmimic/crawl", "deepmimic/spinkick",
+    "deepmimic/crawl", "deepmimic/spinkick", "cmu/05_02", "cmu/05_11", "cmu/06_13", "cmu/06_01", "cmu/07_01",
+    "cmu/08_07", "cmu/09_11", "cmu/09_12",
 )  # fmt: skip
 
 
@@ -58,13 +60,15 @@ def main() -> None:
     if not names:
         raise SystemExit(f"{arguments.mocap}: no motion capture found there")
 
+    legs = shorten(groups, names, poses, body)
     full_pose = np.concatenate(poses)
     clip_index = np.repeat(np.arange(len(clips)), [len(pose) for pose in poses])
     frame_index = np.concatenate([np.arange(len(pose)) for pose in poses])
     reasons = implausible(full_pose)
     bad = np.any(list(reasons.values()), axis=0)
     plausible = np.flatnonzero(~bad)
-    chosen, radius = farthest_points(features(full_pose[plausible]), POSES)
+    points = features(full_pose[plausible])
+    chosen, radius = farthest_points(points, POSES)
     kept = plausible[chosen]
     held = hold_out(groups, HELD_OUT, SEED)
 
@@ -72,6 +76,7 @@ def main() -> None:
         np.savez_compressed(
             path,
             full_pose=full_pose[kept].reshape(-1, 72).astype(np.float16),
+            frames=stood_for(points, chosen).astype(np.uint16),
             clip=clip_index[kept].astype(np.int16),
             clip_names=np.array(names),
             held_out=np.array([name in held for name in names]),
@@ -100,6 +105,7 @@ def main() -> None:
         dropped_total=int(bad.sum()),
         poses=len(kept),
         radius_degrees=float(np.rad2deg(radius)),
+        legs=legs,
         errors={name: _summary(np.concatenate(each)) for name, each in errors.items()},
         size=(out / "poses.npz").stat().st_size,
         sha256=_sha256(out / "poses.npz"),
@@ -109,6 +115,26 @@ def main() -> None:
     with replacing(out / "poses.md") as path:
         path.write_text(readme(report))
     print((out / "poses.md").read_text())
+
+
+def shorten(groups: dict[str, list[str]], names: list[str], poses: list[np.ndarray], body: Body) -> dict[str, Legs]:
+    """Give each group legs of the recorded lengths, in place."""
+    found = {}
+    for group, members in groups.items():
+        rows = [names.index(name) for name in members]
+        stance = stance_flexion([poses[row] for row in rows], body.joints, FPS)
+        excess, before = excess_length(stance), _knees([poses[row] for row in rows], body)
+        for row in rows:
+            poses[row] = shortened_legs(poses[row], excess, body.joints)
+        found[group] = Legs(stance, excess, before, _knees([poses[row] for row in rows], body))
+    return found
+
+
+def _knees(poses: list[np.ndarray], body: Body) -> tuple[float, ...]:
+    """Percentiles 5, 25, 50, 75 and 95 of the flexion of both knees, degrees."""
+    joints = our_positions(np.concatenate(poses), body.joints)
+    both = np.stack([flexion(joints, side) for side in SIDES])
+    return tuple(float(value) for value in np.percentile(both, [5, 25, 50, 75, 95]))
 
 
 def read_body(path: Path) -> Body:

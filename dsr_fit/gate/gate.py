@@ -156,9 +156,9 @@ def binding(fitter: Fitter, keypoints_source: str, labels_source: str) -> dict[s
 
 
 def _deciding(config: FitConfig) -> dict[str, Any]:
-    """The settings that affect a fit in its mode."""
+    """The settings that affect a fit in its mode; what is known of the camera belongs to the picture."""
     settings = to_dict(config)
-    del settings["seed"]
+    del settings["seed"], settings["pitch"], settings["roll"]
     if config.mode == "smplify":
         del settings["eft"]
     if config.mode == "eft":

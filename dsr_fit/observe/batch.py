@@ -62,7 +62,8 @@ class Batch:
     def __init__(self, observations: list[Observation], *, crop_camera: bool, keypoint_valid: Tensor) -> None:
         """`crop_camera` fits with SPIN's camera; `keypoint_valid` (49,) marks what the body defines.
 
-        `labels` are the label maps cut to the crop, (224, 224) each.
+        `labels` are the label maps cut to the crop, (224, 224) each; `axes` (B, 3, 3) turn the axes of the full image's
+        camera into those of the fit's.
         """
         self.observations = observations
         self.crops = [Crop.around(item.detection.keypoints) for item in observations]
@@ -72,6 +73,11 @@ class Batch:
         ]
         self.focal_lengths = [focal for focal, _ in cameras]
         self.principal_points = [point for _, point in cameras]
+        # SPIN's camera looks along the crop's centre; the full image's is the fit's own. (B, 3, 3)
+        self.axes = torch.stack([
+            ray_rotation(crop, item.focal_length, item.principal_point).float() if crop_camera else torch.eye(3)
+            for item, crop in zip(observations, self.crops, strict=True)
+        ])  # fmt: skip
         keypoints = torch.from_numpy(np.stack([item.detection.keypoints for item in observations])).float()
         confidence = keypoints[..., 2] * keypoint_valid
         world = torch.zeros(len(observations), keypoints.shape[1], 4)

@@ -20,6 +20,7 @@ from dsr_fit.observe.batch import Batch, Points
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.objective import TERMS, Bodies, Given, Term, joint_slope, weights_of
 from dsr_fit.priors.pose import PosePrior
+from dsr_fit.priors.tilt import Vertical
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle, skew
 from dsr_fit.tensors import Tensors
 from dsr_fit.terms.points import NEAREST
@@ -65,6 +66,8 @@ class Problem:
     scales: Scales
     anchor: Anchor | None = None
     """The estimate of the `initial` term; None for no such term."""
+    vertical: Vertical | None = None
+    """Which way is up, for the `tilt` term; None for no such term."""
     terms: tuple[Term, ...] = TERMS
 
     @classmethod
@@ -81,12 +84,15 @@ class Problem:
         device, double = skeleton.rest_joints.device, torch.float64
         points, prior = batch.points.to(device, double), pose_prior.to(device, double)
         anchor = None if anchor is None else anchor.to(device, double)
-        return cls(skeleton.to(dtype=double), points, prior, config.weights, config.scales, anchor, terms)
+        axes = batch.axes.to(device, double)
+        vertical = Vertical.of(axes, config.camera_tilt, config.pitch, config.roll)
+        return cls(skeleton.to(dtype=double), points, prior, config.weights, config.scales, anchor, vertical, terms)
 
     def repeat(self, times: int) -> Problem:
         """Each person `times` times in a row, for several hypotheses."""
         anchor = None if self.anchor is None else self.anchor.repeat(times)
-        return replace(self, points=self.points.repeat(times), anchor=anchor)
+        vertical = None if self.vertical is None else self.vertical.repeat(times)
+        return replace(self, points=self.points.repeat(times), anchor=anchor, vertical=vertical)
 
     def energy(self, state: State) -> Tensor:
         """(B,) the weighted sum of the same terms that the gradient stages use, less the rendered ones.
@@ -119,7 +125,7 @@ class Problem:
         return [(term, weights[term.name]) for term in self.terms if term.rendered is None and weights[term.name]]
 
     def _given(self) -> Given:
-        return Given(self.points, self.scales, self.pose_prior, self.anchor)
+        return Given(self.points, self.scales, self.pose_prior, self.anchor, self.vertical)
 
     def _followed(self, state: State) -> Bodies:
         """The bodies of a state, and their derivatives by the 85 unknowns."""

@@ -21,6 +21,7 @@ from dsr_fit.config import FitConfig, Scales, Semantics, Weights
 from dsr_fit.labels import LABEL_SETS
 from dsr_fit.observe.batch import Batch, Points, Targets
 from dsr_fit.optimise.anchor import Anchor
+from dsr_fit.priors import tilt
 from dsr_fit.priors.pose import PosePrior
 from dsr_fit.priors.semantic import SemanticPrior
 from dsr_fit.render.renderer import Render, Renderer
@@ -42,6 +43,8 @@ class Given(Tensors):
     pose_prior: PosePrior
     anchor: Anchor | None = None
     """The initial estimate; None for none."""
+    vertical: tilt.Vertical | None = None
+    """Which way is up; None where nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Term:
     name: str
     residual: Callable[[Bodies, Given], Residual | None] | None = None
     """Of points and parameters; least squares uses it. None where nothing was observed."""
-    energy: Callable[[Bodies, Given], Tensor] | None = None
+    energy: Callable[[Bodies, Given], Tensor | None] | None = None
     """(B,) where the energy is not the residual's own, or where there is no residual."""
     rendered: Callable[[Rendered], Tensor] | None = None
     """(B,) of a term that needs a render."""
@@ -116,6 +119,30 @@ def _pose(bodies: Bodies, given: Given) -> Residual:
     pose = bodies.body_pose
     deviations, whitening = given.pose_prior.nearest(pose.value)
     return Residual(Dual(deviations, None if pose.slope is None else whitening @ pose.slope), 1 / deviations.shape[1])
+
+
+def _straight(bodies: Bodies, given: Given) -> Residual | None:
+    peaks = given.pose_prior.straight
+    return None if peaks is None else priors.straight(bodies.body_pose, peaks)
+
+
+def _straight_energy(bodies: Bodies, given: Given) -> Tensor | None:
+    peaks = given.pose_prior.straight
+    return None if peaks is None else priors.straight_energy(bodies.body_pose.value, peaks)
+
+
+def _tilt(bodies: Bodies, given: Given) -> Residual | None:
+    prior, vertical = given.pose_prior.tilt, given.vertical
+    if prior is None or vertical is None:
+        return None
+    return tilt.residual(prior, vertical, bodies.rotations[:, 0], bodies.body_pose)
+
+
+def _tilt_energy(bodies: Bodies, given: Given) -> Tensor | None:
+    prior, vertical = given.pose_prior.tilt, given.vertical
+    if prior is None or vertical is None:
+        return None
+    return tilt.energy(prior, vertical, bodies.rotations[:, 0], bodies.body_pose.value)
 
 
 def _initial(bodies: Bodies, given: Given) -> Residual | None:
@@ -153,6 +180,8 @@ TERMS: tuple[Term, ...] = (
     Term("stature", residual=_stature),
     Term("pose", residual=_pose, energy=lambda bodies, given: given.pose_prior.energy(bodies.body_pose.value)),
     Term("bending", residual=lambda bodies, given: priors.bending(bodies.body_pose)),
+    Term("straight", residual=_straight, energy=_straight_energy),
+    Term("tilt", residual=_tilt, energy=_tilt_energy),
     Term("initial", residual=_initial),
 )
 """Every term of a fit, in the order of `Weights`."""
@@ -233,7 +262,9 @@ class Objective:
         terms: tuple[Term, ...] = TERMS,
     ) -> Objective:
         """The objective of a batch under a configuration, on the body's device."""
-        given = Given(batch.points.to(body.v_template.device), config.scales, pose_prior, anchor)
+        device = body.v_template.device
+        vertical = tilt.Vertical.of(batch.axes.to(device), config.camera_tilt, config.pitch, config.roll)
+        given = Given(batch.points.to(device), config.scales, pose_prior, anchor, vertical)
         canvas = Canvas.of(batch, renderer, semantic_prior, config.semantics, resolution)
         return cls(body, given, canvas, weights_of(config.weights, terms), terms)
 

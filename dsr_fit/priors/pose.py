@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from dsr_fit.assets import shipped
 from dsr_fit.errors import InputError
 from dsr_fit.io.files import read_arrays
 from dsr_fit.joints import SMPL_JOINTS
+from dsr_fit.priors.tilt import FEATURES, TiltPrior
 
 PosePriorKind = Literal["learned", "ranges"]
 
@@ -32,13 +33,20 @@ class PosePrior:
     mean: Tensor  # (K, 69) radians
     whitening: Tensor  # (K, 69, 69) maps deviations to unit normals; W^T W is the inverse covariance
     offset: Tensor  # (K,) -2 log of a component's peak, relative to the highest peak
+    tilt: TiltPrior | None = None
+    """How the bodies are held against gravity; None where that is not known."""
+    straight: Tensor | None = None
+    """(2, 2) of knees and elbows: height of the peak of straight ones over the mixture, and its width in radians."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PosePrior:
-        return PosePrior(*(value.to(device, dtype) for value in (self.mean, self.whitening, self.offset)))
+        mean, whitening, offset = (value.to(device, dtype) for value in (self.mean, self.whitening, self.offset))
+        tilt = None if self.tilt is None else self.tilt.to(device, dtype)
+        return PosePrior(mean, whitening, offset, tilt, None if self.straight is None else self.straight.to(device, dtype))
 
     def fingerprint(self) -> str:
         """SHA-256 of its values."""
-        tensors = (self.mean, self.whitening, self.offset)
+        tensors = [self.mean, self.whitening, self.offset, *(self.tilt.tensors() if self.tilt else [])]
+        tensors += [] if self.straight is None else [self.straight]
         return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
 
     @property
@@ -86,8 +94,10 @@ def wrapped(body_pose: Tensor) -> Tensor:
 
 
 def load_pose_prior(kind: PosePriorKind = "ranges") -> PosePrior:
-    """The prior learned from motion capture and photos, or the hand-written joint ranges."""
-    return _ranges() if kind == "ranges" else read_pose_prior(shipped("priors/pose/density.npz"))
+    """The prior learned from motion capture and photos, or the hand-written joint ranges with the learned tilt and peaks
+    of straight limbs."""
+    learned = read_pose_prior(shipped("priors/pose/density.npz"))
+    return learned if kind == "learned" else replace(_ranges(), tilt=learned.tilt, straight=learned.straight)
 
 
 def read_pose_prior(path: Path) -> PosePrior:
@@ -96,13 +106,29 @@ def read_pose_prior(path: Path) -> PosePrior:
         arrays = read_arrays(path)
     except ValueError as error:
         raise InputError(f"{path}: not a readable pose prior ({error})") from None
-    shapes = {"mean": (69,), "whitening": (69, 69), "offset": ()}
-    if not isinstance(arrays, dict) or any(
-        name not in arrays or arrays[name].shape != (*arrays["mean"].shape[:1], *shape)
-        for name, shape in shapes.items()
-    ):
-        raise InputError(f"{path}: not a pose prior, expected `mean` (K, 69), `whitening` (K, 69, 69), `offset` (K,)")
-    return PosePrior(*(torch.from_numpy(arrays[name].astype(np.float32)) for name in shapes))
+    try:
+        if not isinstance(arrays, dict):
+            raise ValueError("it holds one array")
+        density = _tensors(arrays, "", {"mean": (69,), "whitening": (69, 69), "offset": ()})
+        count = len(FEATURES)
+        held = {"mean": (count,), "precision": (count, count), "log_weight": (), "up": (3,), "slope": (3, count)}
+        tilt = TiltPrior(*_tensors(arrays, "tilt_", held | {"spread": ()})) if "tilt_mean" in arrays else None
+        straight = _tensors(arrays, "", {"straight": (2,)})[0] if "straight" in arrays else None
+        if straight is not None and straight.shape != (2, 2):
+            raise ValueError("`straight` is not (2, 2)")
+    except ValueError as error:
+        raise InputError(f"{path}: not a pose prior of `tools/build_pose_prior.py` ({error})") from None
+    return PosePrior(*density, tilt, straight)
+
+
+def _tensors(arrays: dict[str, np.ndarray], prefix: str, shapes: dict[str, tuple[int, ...]]) -> list[torch.Tensor]:
+    """Arrays (K, ...) with these shapes after K. Raises ValueError where there are others."""
+    found = [arrays.get(f"{prefix}{name}") for name in shapes]
+    for (name, shape), array in zip(shapes.items(), found, strict=True):
+        first = found[0]
+        if array is None or first is None or array.shape != (*first.shape[:1], *shape):
+            raise ValueError(f"expected `{prefix}{name}` of shape {('K', *shape)}".replace("'K'", "K"))
+    return [torch.from_numpy(array.astype(np.float32)) for array in found if array is not None]
 
 
 def _ranges() -> PosePrior:

@@ -26,14 +26,20 @@ class PoseSet:
     clip_names: tuple[str, ...]
     held_out: np.ndarray
     """(N,) bool: the pose's clip is held out for evaluation; never train or tune on it."""
+    frames: np.ndarray | None = None
+    """(N,) frames of motion capture that have this pose as the nearest: how common it is; None where that is unknown."""
 
     def __len__(self) -> int:
         return len(self.full_pose)
 
     def part(self, held_out: bool) -> PoseSet:
         """Only the poses that are held out, or only the others."""
-        chosen = self.held_out == held_out
-        return PoseSet(self.full_pose[chosen], self.clip[chosen], self.clip_names, self.held_out[chosen])
+        return self.rows(self.held_out == held_out)
+
+    def rows(self, chosen: np.ndarray) -> PoseSet:
+        """Some of the poses."""
+        frames = None if self.frames is None else self.frames[chosen]
+        return PoseSet(self.full_pose[chosen], self.clip[chosen], self.clip_names, self.held_out[chosen], frames)
 
 
 def load_poses(path: Path | None = None) -> PoseSet:
@@ -52,10 +58,11 @@ def load_poses(path: Path | None = None) -> PoseSet:
     full_pose, clip, names, held_out = arrays.values()
     if len(clip) != len(full_pose) or len(held_out) != len(names) or not _indexes(clip, len(names)):
         raise InputError(f"{path}: poses and clips don't match")
-    index = clip.astype(np.int64)
-    return PoseSet(
-        full_pose.astype(np.float32), index, tuple(str(name) for name in names), held_out.astype(bool)[index]
-    )
+    index, frames = clip.astype(np.int64), loaded.get("frames") if isinstance(loaded, dict) else None
+    if frames is not None and frames.shape != clip.shape:
+        raise InputError(f"{path}: not a pose file, `frames` must be one number a pose")
+    clip_names = tuple(str(name) for name in names)
+    return PoseSet(full_pose.astype(np.float32), index, clip_names, held_out.astype(bool)[index], frames)
 
 
 def _indexes(clip: np.ndarray, count: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dsr_fit.rotation import matrix_to_axis_angle
@@ -41,10 +42,38 @@ def stature(height: Dual, known: Tensor | None = None) -> Residual:
 
 def bending(body_pose: Dual) -> Residual:
     """Squared hinge on elbows and knees that bend backwards, in units of `BEND_UNIT`^2, summed; (B, 69)."""
-    index, signs = [component for component, _ in BENDS], [sign for _, sign in BENDS]
-    forward = body_pose[:, index] * body_pose.value.new_tensor(signs)
+    forward = _forward(body_pose)
     slope = None if forward.slope is None else forward.slope * (forward.value < 0)[..., None]
     return Residual(Dual(forward.value.clamp(max=0), slope) * (1 / BEND_UNIT))
+
+
+def straight(body_pose: Dual, peaks: Tensor) -> Residual:
+    """How far from straight knees and elbows are that may be; (B, 69).
+
+    A bend b > 0 of a limb has the density 1 + h exp(-b^2 / 2 w^2) over the pose prior's, where `peaks` (2, 2) holds h and
+    w of knees and elbows: a half-normal peak at straight, and nothing else. By expectation maximisation it is a squared
+    error in units of w, weighted by the chance that the limb is one of the peak; `straight_energy` is the density's.
+    """
+    bend = _forward(body_pose)
+    height, width = peaks.repeat_interleave(2, 0).unbind(1)
+    slope = None if bend.slope is None else bend.slope * (bend.value > 0)[..., None]
+    error = Dual(bend.value.clamp(min=0), slope) * (1 / width)
+    peak = height * torch.exp(error.value.square() / -2)
+    error = Dual(error.value[..., None], None if error.slope is None else error.slope[:, :, None])
+    return Residual(error, peak / (1 + peak))
+
+
+def straight_energy(body_pose: Tensor, peaks: Tensor) -> Tensor:
+    """(B,) -2 log of the densities of `straight`, relative to their peaks, summed over the four limbs."""
+    height, width = peaks.repeat_interleave(2, 0).unbind(1)
+    bend = _forward(Dual(body_pose)).value.clamp(min=0) / width
+    return 2 * (torch.log1p(height) - torch.log1p(height * torch.exp(bend.square() / -2))).sum(1)
+
+
+def _forward(body_pose: Dual) -> Dual:
+    """(B, 4) radians by which knees and elbows, left and right, are bent forwards."""
+    index, signs = [component for component, _ in BENDS], [sign for _, sign in BENDS]
+    return body_pose[:, index] * body_pose.value.new_tensor(signs)
 
 
 def turned(rotations: Tensor, start: Tensor) -> Tensor:

@@ -7,6 +7,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Legs:
+    """A group's legs, degrees."""
+
+    stance: float
+    """Flexion of knees that should be straight, as recorded."""
+    excess: float
+    """Share by which the skeleton's legs are too long."""
+    before: tuple[float, ...]
+    """Percentiles 5, 25, 50, 75 and 95 of flexion, as recorded."""
+    after: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """What a build found."""
 
@@ -20,6 +33,8 @@ class Report:
     dropped_total: int
     poses: int
     radius_degrees: float
+    legs: dict[str, Legs]
+    """Of each group."""
     errors: dict[str, tuple[float, float, int]]
     """Median, worst, and number of frames, degrees, for each line between joints."""
     size: int
@@ -28,27 +43,35 @@ class Report:
     command: str
 
 
+def _joined(percentiles: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.0f}" for value in percentiles)
+
+
 def readme(r: Report) -> str:
     """The README's text, every figure from the report."""
     groups = "\n".join(f"| {name} | {clips} | {poses:,} |" for name, (clips, poses) in r.groups.items())
     dropped = "\n".join(f"| {reason} | {count:,} |" for reason, count in r.dropped.items() if count)
     none = ", ".join(reason for reason, count in r.dropped.items() if not count)
     errors = "\n".join(f"| {name} | {m:.1f} | {w:.1f} |" for name, (m, w, _) in r.errors.items())
+    legs = "\n".join(
+        f"| {name} | {each.stance:.0f} | {100 * each.excess:.1f} % | {_joined(each.before)} | {_joined(each.after)} |"
+        for name, each in r.legs.items()
+    )
     held = ", ".join(f"`{name}` ({count})" for name, count in r.held_out.items())
     by_clip = ", ".join(f"`{name}` {count}" for name, count in r.dropped_by_clip.items())
     sources = "\n".join(f"| {name} | `{digest}` |" for name, digest in r.sources.items())
     return f"""\
 # Poses
 
-`poses.npz` holds {r.poses:,} distinct poses of people who walk, climb, dance, exercise, fight and tumble, as
-SMPL's 24 rotations, so that rendered people and pose priors need no motion capture. `joint_ranges.yaml`
+`poses.npz` holds {r.poses:,} distinct poses of people who walk, run, climb, dance, play, exercise, fight and
+tumble, as SMPL's 24 rotations, so that rendered people and pose priors need no motion capture. `joint_ranges.yaml`
 beside it is a prior written by hand, and not made from it.
 
 ![Stick figures of the sources beside the open body in the retargeted pose](retargeted.png)
 
 ## Source and licence
 
-- CMU Graphics Lab Motion Capture Database, subjects 01, 02, 03, 13, 14, 131. The data used in this project
+- CMU Graphics Lab Motion Capture Database, subjects 01, 02, 03, 05 to 09, 13, 14, 131. The data used in this project
   was obtained from mocap.cs.cmu.edu. The database was created with funding from NSF EIA-0196217. It is free
   for any use.
 - The motion clips of DeepMimic (Peng, Abbeel, Levine, van de Panne, 2018), MIT licence, Copyright (c) 2018
@@ -61,6 +84,7 @@ Only retargeted rotations are in the file, none of the recordings.
 | array | shape | what |
 | --- | --- | --- |
 | `full_pose` | ({r.poses}, 72) float16 | rotation vectors in SMPL's order, radians; the first three are `global_orient` in an upright world (y up, at zero the body faces z with its left at x), its heading as in the clip |
+| `frames` | ({r.poses},) uint16 | how many frames have this pose as the nearest: how long people stay like that |
 | `clip` | ({r.poses},) int16 | index of the pose's clip |
 | `clip_names` | ({sum(c for c, _ in r.groups.values())},) | such as `cmu/01_03` |
 | `held_out` | ({sum(c for c, _ in r.groups.values())},) bool | clips that nothing may be trained on |
@@ -84,6 +108,15 @@ neck and head take the rotations as they are, feet are aligned in heading only. 
 twisted alike so that elbows bend about the vertical of the T-pose, and the elbow takes half of the hand's
 turn about the forearm. DeepMimic's one joint of the chest is spread over three, its neck over two; it has no
 wrists. CMU's subjects 13 and 14 come without a skeleton and borrow that of subject 01.
+
+CMU's skeletons have longer legs than the recorded people: those who stand still have bent knees, and so has the leg
+that carries a walker, where it is vertical. Each subject's legs are shortened until these are straight (6 degrees, as
+adults stand; the T-pose has 3), hip and foot staying where they are: 3 % of a leg explain 28 degrees of a straight knee
+and 3 of one bent by 90 (`tools/mocap/legs.py`). Flexion of knees, all frames, percentiles 5, 25, 50, 75, 95, degrees:
+
+| source | straight knee, recorded | legs too long by | as recorded | here |
+| --- | --- | --- | --- | --- |
+{legs}
 
 {r.frames:,} frames (at 30 a second) were looked at, and {r.dropped_total:,} dropped as implausible. Most are of one
 take, in which a foot is turned over. By clip: {by_clip} ...

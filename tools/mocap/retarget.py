@@ -80,6 +80,21 @@ CMU_BVH: Correspondence = {
     }.items()
 })  # fmt: skip
 
+CMU_HAHNE: Correspondence = {
+    "pelvis": Follow("Hips"),
+    "spine1": Follow("LowerBack"),
+    "spine2": Follow("Spine"),
+    "spine3": Follow("Spine1"),
+    "neck": Follow("Neck1"),
+    "head": Follow("Head"),
+} | _both_sides({
+    name: (f"Left{source}", f"Right{source}")
+    for name, source in {
+        "hip": "UpLeg", "knee": "Leg", "ankle": "Foot", "foot": "ToeBase", "collar": "Shoulder",
+        "shoulder": "Arm", "elbow": "ForeArm", "wrist": "Hand", "hand": "Hand",
+    }.items()
+})  # fmt: skip
+
 DEEPMIMIC: Correspondence = {
     "pelvis": Follow("root"),
     "spine1": Follow("chest", "root", 1 / 3),

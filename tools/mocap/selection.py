@@ -83,10 +83,21 @@ def farthest_points(points: np.ndarray, count: int) -> tuple[np.ndarray, float]:
     return np.sort(np.array(taken)), float(np.sqrt(max(distance[farthest], 0.0)))
 
 
+def stood_for(points: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """(len(taken),) how many of the points have this taken one as the nearest."""
+    kept = points[taken]
+    squares = np.einsum("nf,nf->n", kept, kept)
+    counts = np.zeros(len(taken), np.int64)
+    for start in range(0, len(points), 1024):
+        nearest = (squares - 2 * points[start : start + 1024] @ kept.T).argmin(1)
+        counts += np.bincount(nearest, minlength=len(taken))
+    return counts
+
+
 def hold_out(groups: dict[str, list[str]], share: float, seed: int) -> list[str]:
-    """Clips to hold out: about `share` of each group, at least one, chosen by seed."""
+    """Clips to hold out: about `share` of each group, at least one, chosen by seed; further groups change nothing."""
     random = np.random.default_rng(seed)
     chosen = []
-    for _, names in sorted(groups.items()):
+    for names in groups.values():
         chosen += random.choice(sorted(names), max(1, round(share * len(names))), replace=False).tolist()
     return sorted(chosen)
