@@ -72,8 +72,8 @@ def straight_energy(body_pose: Tensor, peaks: Tensor) -> Tensor:
 
 def _forward(body_pose: Dual) -> Dual:
     """(B, 4) radians by which knees and elbows, left and right, are bent forwards."""
-    index, signs = [component for component, _ in BENDS], [sign for _, sign in BENDS]
-    return body_pose[:, index] * body_pose.value.new_tensor(signs)
+    # By views: an index made from a list would be copied to a GPU each time.
+    return Dual.joined([body_pose[:, component : component + 1] * sign for component, sign in BENDS])
 
 
 def turned(rotations: Tensor, start: Tensor) -> Tensor:
