@@ -78,14 +78,6 @@ class ImageNetTraining(ParserTraining):
         return [each.float() for each in self._backbone[0](picture)]
 
 
-class WithoutPresence(ParserTraining):
-    """No class is more or less likely in the whole picture."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.decoder.presence.requires_grad_(False)
-
-
 @dataclass(frozen=True)
 class Arm:
     """One training: what it leaves out or adds."""
@@ -97,10 +89,8 @@ class Arm:
 
 ARMS = (
     Arm("photos", {"rendered": None, "fits": None}),
-    Arm("rendered people", {"photos": None, "labels": None, "fits": None}),
     Arm("photos, rendered people", {"fits": None}),
     Arm("photos, rendered people, self-labelled photos", {}),
-    Arm("photos, rendered people; without presence", {"fits": None}, WithoutPresence),
     Arm("photos, rendered people; ImageNet encoder", {"fits": None}, ImageNetTraining),
 )
 

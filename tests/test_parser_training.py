@@ -23,7 +23,7 @@ from dsr_fit.observe.perception import Perception
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.training.parsing.augment import augmented, paste_person, paste_thing, plain
 from dsr_fit.training.parsing.examples import KEPT_SIDE, Example, example_of, read_examples, write_examples
-from dsr_fit.training.parsing.module import loss, presence_loss
+from dsr_fit.training.parsing.module import loss
 from dsr_fit.training.parsing.rendered import rendered_people
 from dsr_fit.training.parsing.self_labelled import Labeller
 from dsr_fit.training.parsing.settings import ParserSettings
@@ -142,20 +142,6 @@ def test_the_loss_is_least_where_the_labels_are() -> None:
     changed = 20.0 * truth.float()
     changed[:, :, :2] = 0  # what is unknown counts for nothing
     assert torch.allclose(loss(changed, classes, weights, 0.5), right)
-
-
-def test_a_class_that_a_few_pixels_show_counts_neither_as_present_nor_as_absent() -> None:
-    classes = torch.full((1, 100, 100), UNKNOWN)
-    classes[0, :50], classes[0, 50, :10] = 0, 1  # half of the picture; a tenth of a per cent
-
-    def value(present: list[float]) -> float:
-        logits = torch.full((1, CLASSES), -20.0)
-        logits[0, : len(present)] = torch.tensor(present)
-        return float(presence_loss(logits, classes))
-
-    assert value([20, -20]) == value([20, 20]) < 1e-3
-    assert value([-20, 0]) > 0.5
-    assert value([20, 0, 20]) > 0.5
 
 
 def test_rare_classes_weigh_more_and_pixels_one_on_average() -> None:

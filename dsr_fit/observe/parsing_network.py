@@ -138,21 +138,9 @@ class ParsingDecoder(nn.Module):
         )
         self.blocks = nn.ModuleList([_conv(widths[0], widths[0]), *(_Block(width) for width in widths[1:])])
         self.last = nn.Conv2d(widths[0], CLASSES, 1)
-        self.presence = nn.Linear(widths[-1], CLASSES)
-        nn.init.zeros_(self.presence.weight)
-        nn.init.zeros_(self.presence.bias)
 
     def forward(self, picture: Tensor, features: list[Tensor], points: Tensor, masks: Tensor) -> Tensor:
-        """Logits (B, `CLASSES`, S/2, S/2); arguments as for `with_presence`."""
-        return self.with_presence(picture, features, points, masks)[0]
-
-    def with_presence(
-        self, picture: Tensor, features: list[Tensor], points: Tensor, masks: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (B, `CLASSES`, S/2, S/2), and (B, `CLASSES`) logits of each class being in the picture at all.
-
-        The probability of a class in the whole picture, by its coarsest features, multiplies its probability in each
-        cell (Zhang et al., Context Encoding, 2018): one garment gets one label.
+        """Logits (B, `CLASSES`, S/2, S/2).
 
         `picture` (B, 3, S, S) RGB, 0..1; `features` of `BlazePose.encoder`; `points` (B, 21, 3) as `heatmaps` takes
         them; `masks` (B, 2, S, S), this person and others, 0..1.
@@ -166,7 +154,6 @@ class ParsingDecoder(nn.Module):
         levels = [enter(torch.cat([f, b], 1)) for enter, f, b in zip(self.enter, features, beside, strict=True)]
         x = levels.pop()
         x = self.blocks[-1](x + self.context(x.mean((2, 3), keepdim=True)))
-        presence = self.presence(x.mean((2, 3)))
         for number in reversed(range(len(levels))):
             x = self.blocks[number](levels[number] + doubled(self.down[number](x)))
-        return self.last(x) + F.logsigmoid(presence)[..., None, None], presence
+        return self.last(x)

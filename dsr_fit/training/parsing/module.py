@@ -30,12 +30,6 @@ AGREED = 0.07
 """Median distance of the landmark network's points from the person's, over the crop's side, up to which it has measured
 that person."""
 
-PRESENT = 0.002
-"""Share of a picture's pixels from which on a class is in it."""
-
-PRESENCE = 0.2
-"""Weight of the loss on the classes' presence beside the cross entropy."""
-
 
 class Told(NamedTuple):
     """The decoder's arguments."""
@@ -102,9 +96,8 @@ class ParserTraining(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator().manual_seed((self.settings.seed * 100_003 + self.global_step) % 2**63)
-        logits, presence = (each.float() for each in self.decoder.with_presence(*self.told(batch, generator)))
-        classes = self.classes[batch["labels"].long()]  # type: ignore[index]
-        value = loss(logits, classes, self.weights, self.settings.dice) + PRESENCE * presence_loss(presence, classes)  # type: ignore[arg-type]
+        logits = self.decoder(*self.told(batch, generator)).float()
+        value = loss(logits, self.classes[batch["labels"].long()], self.weights, self.settings.dice)  # type: ignore
         self.log("loss", value, prog_bar=True, on_step=False, on_epoch=True)
         return value
 
@@ -142,17 +135,6 @@ def loss(logits: Tensor, classes: Tensor, weights: Tensor, dice: float) -> Tenso
     both, total = (share * truth).sum((0, 2, 3)), (share + truth).sum((0, 2, 3))
     present = truth.sum((0, 2, 3)) > 0
     return entropy + dice * (1 - 2 * both[present] / total[present]).mean()
-
-
-def presence_loss(presence: Tensor, classes: Tensor) -> Tensor:
-    """Binary cross entropy of whether each class is in the picture.
-
-    `presence` (B, 22) logits; `classes` (B, S, S), 255 unknown. A class that only a few pixels show counts for neither.
-    """
-    shares = F.one_hot(classes.where(classes != UNKNOWN, CLASSES), CLASSES + 1)[..., :CLASSES].float().mean((1, 2))
-    certain = (shares == 0) | (shares > PRESENT)
-    value = F.binary_cross_entropy_with_logits(presence, (shares > PRESENT).float(), reduction="none")
-    return (value * certain).sum() / certain.sum()
 
 
 def _inside(points: Tensor, labels: Tensor) -> Tensor:
