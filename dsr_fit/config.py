@@ -68,9 +68,9 @@ class Weights:
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
-    straight: float = 0.0
+    straight: float = 0.02
     """Knees and elbows that the picture can't tell from straight ones are straight."""
-    tilt: float = 0.0
+    tilt: float = 0.05
     """How a body in this pose is held against gravity."""
     initial: float = 1.0
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
