@@ -70,7 +70,7 @@ class Weights:
     """Elbows and knees do not bend backwards."""
     straight: float = 0.0
     """Knees and elbows that the picture can't tell from straight ones are straight."""
-    tilt: float = 0.0
+    tilt: float = 0.05
     """How a body in this pose is held against gravity."""
     initial: float = 0.5
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
