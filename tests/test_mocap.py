@@ -12,8 +12,9 @@ from mocap.asf_amc import parse_asf, read_asf_amc
 from mocap.bvh import read_bvh
 from mocap.clip import Clip, Skeleton, chain, joint_positions, unchain
 from mocap.deepmimic import read_deepmimic
+from mocap.legs import excess_length, flexion, shortened_legs, stance_flexion
 from mocap.retarget import DEEPMIMIC, JOINT, SIDES, Follow, direction_errors, our_positions, retarget
-from mocap.selection import farthest_points, features, hinge_angles, hold_out, implausible
+from mocap.selection import farthest_points, features, hinge_angles, hold_out, implausible, stood_for
 from scipy.spatial.transform import Rotation
 
 from dsr_fit.body.files import load_body
@@ -314,6 +315,54 @@ def test_hold_out_takes_of_every_group_by_seed() -> None:
     assert len([name for name in held if name[0] == "a"]) == 2
     assert len([name for name in held if name[0] == "b"]) == 1
     assert held == hold_out(groups, 0.2, seed=3)
+    later = {**groups, "aa": [f"c{k}" for k in range(5)]}
+    assert [name for name in hold_out(later, 0.2, seed=3) if name[0] != "c"] == held
+
+
+def test_taken_points_stand_for_those_nearest() -> None:
+    points = np.array([[0.0], [0.1], [5.0], [4.9], [5.2]], np.float32)
+    assert stood_for(points, np.array([0, 2])).tolist() == [2, 3]
+
+
+def _standing(rest_joints: np.ndarray, bend: float, frames: int = 60) -> np.ndarray:
+    """People who stand still with knees bent by `bend` radians more than the T-pose's, feet level."""
+    pose = np.zeros((frames, 24, 3))
+    for side in SIDES:
+        pose[:, JOINT[f"{side}_hip"], 0] = -bend / 2
+        pose[:, JOINT[f"{side}_knee"], 0] = bend
+        pose[:, JOINT[f"{side}_ankle"], 0] = -bend / 2
+    return pose
+
+
+def test_legs_too_long_are_shortened_until_who_stands_is_straight(rest_joints: np.ndarray) -> None:
+    pose = _standing(rest_joints, np.radians(24))
+    stance = stance_flexion([pose], rest_joints, 30.0)
+    assert stance == pytest.approx(24, abs=3.5)  # the T-pose's own bend is about another axis
+    straight = shortened_legs(pose, excess_length(stance), rest_joints)
+    assert stance_flexion([straight], rest_joints, 30.0) == pytest.approx(6, abs=1)
+    before, after = (our_positions(each, rest_joints) for each in (pose, straight))
+    for side in SIDES:
+        hip, ankle = JOINT[f"{side}_hip"], JOINT[f"{side}_ankle"]
+        lines = [
+            (each[0, ankle] - each[0, hip]) / np.linalg.norm(each[0, ankle] - each[0, hip]) for each in (before, after)
+        ]
+        np.testing.assert_allclose(lines[0], lines[1], atol=1e-6)  # the leg points where it did
+    feet = [
+        chain(Rotation.from_rotvec(each[:1].reshape(-1, 3)).as_matrix().reshape(1, 24, 3, 3), SMPL_PARENTS)[0, 7]
+        for each in (pose, straight)
+    ]
+    np.testing.assert_allclose(feet[0], feet[1], atol=1e-9)  # and the foot too
+
+
+def test_bent_knees_and_right_legs_stay(rest_joints: np.ndarray) -> None:
+    bent = _standing(rest_joints, np.radians(100), 2)
+    joints = our_positions(bent, rest_joints), our_positions(shortened_legs(bent, 0.03, rest_joints), rest_joints)
+    change = flexion(joints[0], "left") - flexion(joints[1], "left")
+    assert (change > 0).all()
+    assert (change < 4).all()
+    np.testing.assert_allclose(shortened_legs(bent, 0.0, rest_joints), bent, atol=1e-9)
+    assert excess_length(4.0) == 0.0
+    assert excess_length(np.nan) == 0.0
 
 
 def test_shared_clips_point_their_limbs_as_their_sources(shared_dir: Path, rest_joints: np.ndarray) -> None:
@@ -328,5 +377,6 @@ def test_shared_clips_point_their_limbs_as_their_sources(shared_dir: Path, rest_
         for line, error in direction_errors(thinned, correspondence, pose, rest_joints).items():
             if any(part in line for part in ("thigh", "shin", "arm")):
                 assert error.max() < 0.2, (clip.name, line)  # rounded quaternions of the files
-    assert len(groups) >= 51
-    assert {"cmu 01", "cmu 02", "cmu 03", "cmu 13 and 14", "cmu 131", "deepmimic"} == set(groups)
+    assert len(groups) == 51 + 65
+    named = {"cmu 01", "cmu 02", "cmu 03", "cmu 13 and 14", "cmu 131", "deepmimic"}
+    assert named | {f"cmu 0{subject}" for subject in range(5, 10)} == set(groups)

@@ -117,7 +117,9 @@ def test_recorded_people_are_held_as_people_are() -> None:
     root, pose = _recorded(held_out=True)
     tipped = axis_angle_to_matrix(torch.tensor([math.radians(40), 0.0, 0.0], dtype=torch.float64)) @ root
     vertical = _vertical(len(root))
-    assert float((energy(_prior(), vertical, root, pose) < energy(_prior(), vertical, tipped, pose)).double().mean()) > 0.8
+    assert (
+        float((energy(_prior(), vertical, root, pose) < energy(_prior(), vertical, tipped, pose)).double().mean()) > 0.8
+    )
 
 
 def test_nobody_is_rounded_by_the_others() -> None:
@@ -130,7 +132,9 @@ def test_nobody_is_rounded_by_the_others() -> None:
 
 def _tilted_problem(truth: State, weights: Weights) -> Problem:
     prior = replace(load_pose_prior().to(dtype=torch.float64), tilt=_one_gaussian())
-    return replace(_problem(truth, world=False, weights=weights), pose_prior=prior, vertical=_vertical(len(truth.betas)))
+    return replace(
+        _problem(truth, world=False, weights=weights), pose_prior=prior, vertical=_vertical(len(truth.betas))
+    )
 
 
 def test_least_squares_follows_one_gaussian_exactly() -> None:

@@ -54,8 +54,8 @@ PHOTO_SHARE = 0.25
 SEED = 0
 
 TILTS = 4  # components of the tilt's mixture, and their mirror images
-LEAST_BEND = np.radians(4.0)
-"""Width of the peak of straight limbs: the bends of recorded knees, corrected as they are, are known no better."""
+LEAST_BEND = np.radians(12.0)
+"""Width of the peak of straight limbs: bends near straight are known no better, half a per cent of a leg's length."""
 LEAST_TILT = np.radians(3.0)
 """Spread of the upward direction: pelvises are marked no better."""
 
@@ -151,8 +151,9 @@ def learn_tilt(poses: PoseSet, components: int = TILTS, seed: int = SEED) -> Til
 
 
 def learn_straight(poses: PoseSet, photos: np.ndarray) -> np.ndarray:
-    """(2, 2) of knees and elbows: height and width of the peak of straight ones, half of motion capture, as recorded, and
-    half of photos (M, 69).
+    """(2, 2) of knees and elbows: height and width of the peak of straight ones.
+
+    One half of the poses is motion capture, as recorded, the other photos (M, 69).
 
     Bends are a mixture of two half-normals, by expectation maximisation; the height is that of the narrow one over the
     wide one where a limb is straight.

@@ -41,7 +41,9 @@ class PosePrior:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PosePrior:
         mean, whitening, offset = (value.to(device, dtype) for value in (self.mean, self.whitening, self.offset))
         tilt = None if self.tilt is None else self.tilt.to(device, dtype)
-        return PosePrior(mean, whitening, offset, tilt, None if self.straight is None else self.straight.to(device, dtype))
+        return PosePrior(
+            mean, whitening, offset, tilt, None if self.straight is None else self.straight.to(device, dtype)
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of its values."""
@@ -94,8 +96,8 @@ def wrapped(body_pose: Tensor) -> Tensor:
 
 
 def load_pose_prior(kind: PosePriorKind = "ranges") -> PosePrior:
-    """The prior learned from motion capture and photos, or the hand-written joint ranges with the learned tilt and peaks
-    of straight limbs."""
+    """The prior learned from motion capture and photos; or the hand-written joint ranges, with the learned tilt and
+    peaks of straight limbs."""
     learned = read_pose_prior(shipped("priors/pose/density.npz"))
     return learned if kind == "learned" else replace(_ranges(), tilt=learned.tilt, straight=learned.straight)
 

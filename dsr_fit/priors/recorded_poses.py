@@ -27,7 +27,7 @@ class PoseSet:
     held_out: np.ndarray
     """(N,) bool: the pose's clip is held out for evaluation; never train or tune on it."""
     frames: np.ndarray | None = None
-    """(N,) frames of motion capture that have this pose as the nearest: how common it is; None where that is unknown."""
+    """(N,) frames of motion capture that have this pose as the nearest: how common it is; None where unknown."""
 
     def __len__(self) -> int:
         return len(self.full_pose)

@@ -1,9 +1,9 @@
 """How people hold themselves against gravity, given their pose; and how cameras are held.
 
-With `u` the upward direction in the pelvis's frame and `f` some joint angles, motion capture, which is recorded upright,
-gives a mixture of Gaussians over (f, u). Its conditional p(u | f) is a mixture of linear predictions of `u`, weighted by
-how well each component's angles fit: over straight legs up is along the trunk, over a body that rolls it may be anywhere.
-A camera's pitch and roll are Gaussian too, so that their variances add to the body's.
+With `u` the upward direction in the pelvis's frame and `f` some joint angles, motion capture, which is recorded
+upright, gives a mixture of Gaussians over (f, u). Its conditional p(u | f) is a mixture of linear predictions of `u`,
+weighted by how well each component's angles fit: over straight legs up is along the trunk, over a body that rolls it
+may be anywhere. A camera's pitch and roll are Gaussian too, so that their variances add to the body's.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ FEATURES = [
     for axis in range(axes)
 ]  # fmt: skip
 """Components of `body_pose` that tell how a body stands: hips and spine, and the bend of the knees."""
+
+_COLUMNS = torch.tensor(FEATURES)  # a list is turned into one on every use
 
 ANYHOW = 0.02
 """Share of bodies that are held in no way that motion capture knows; their up is anywhere on the sphere."""
@@ -83,7 +85,7 @@ class _Parts:
 
 def _parts(prior: TiltPrior, vertical: Vertical, root: Tensor, body_pose: Tensor) -> _Parts:
     # Products are summed without matrix products, so that nobody's sums are rounded by how many others there are.
-    off = body_pose[:, FEATURES][:, None] - prior.mean
+    off = body_pose[:, _COLUMNS][:, None] - prior.mean
     pull = (prior.precision * off[..., None, :]).sum(-1)
     log_weight = torch.log_softmax(prior.log_weight - (off * pull).sum(-1) / 2, 1)
     up = prior.up + (prior.slope * off[..., None, :]).sum(-1)
@@ -105,12 +107,15 @@ class _Energy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, prior: TiltPrior, vertical: Vertical, root: Tensor, body_pose: Tensor) -> Tensor:
         parts = _parts(prior, vertical, root, body_pose)
-        share, back = parts.share[..., None], 2 * parts.share[..., None] * parts.error / parts.std  # d energy / d seen up
+        share, back = (
+            parts.share[..., None],
+            2 * parts.share[..., None] * parts.error / parts.std,
+        )  # d energy / d seen up
         in_pelvis = (back[..., :, None] * parts.seen[:, None]).sum(-2)
         angles = (in_pelvis[..., :, None] * prior.slope).sum((1, 2))
         angles += 2 * ((share - share.sum(1, keepdim=True) * parts.weight[..., None]) * parts.pull).sum(1)
         by_pose = torch.zeros_like(body_pose)
-        by_pose[:, FEATURES] = angles
+        by_pose[:, _COLUMNS] = angles
         by_seen = (back[..., :, None] * parts.up[..., None, :]).sum(1)
         ctx.save_for_backward((vertical.axes[..., :, :, None] * by_seen[:, None]).sum(-2), by_pose)
         return parts.energy
@@ -135,6 +140,6 @@ def residual(prior: TiltPrior, vertical: Vertical, root: Tensor, body_pose: Dual
     parts = _parts(prior, vertical, root, body_pose.value)
     if body_pose.slope is None:
         return Residual(Dual(parts.error), parts.share)
-    slope = prior.slope @ body_pose.slope[:, None, FEATURES]  # (B, K, 3, U)
+    slope = prior.slope @ body_pose.slope[:, _COLUMNS][:, None]  # (B, K, 3, U)
     slope[..., :3] -= skew(parts.up)  # R exp(delta) u = R (u - u x delta)
     return Residual(Dual(parts.error, (parts.seen[:, None] @ slope) / parts.std[..., None]), parts.share)

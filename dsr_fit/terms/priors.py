@@ -50,9 +50,10 @@ def bending(body_pose: Dual) -> Residual:
 def straight(body_pose: Dual, peaks: Tensor) -> Residual:
     """How far from straight knees and elbows are that may be; (B, 69).
 
-    A bend b > 0 of a limb has the density 1 + h exp(-b^2 / 2 w^2) over the pose prior's, where `peaks` (2, 2) holds h and
-    w of knees and elbows: a half-normal peak at straight, and nothing else. By expectation maximisation it is a squared
-    error in units of w, weighted by the chance that the limb is one of the peak; `straight_energy` is the density's.
+    A bend b > 0 of a limb has the density 1 + h exp(-b^2 / 2 w^2) over the pose prior's, where `peaks` (2, 2) holds h
+    and w of knees and elbows: a half-normal peak at straight, and nothing else. By expectation maximisation it is a
+    squared error in units of w, weighted by the chance that the limb is one of the peak; `straight_energy` is the
+    density's.
     """
     bend = _forward(body_pose)
     height, width = peaks.repeat_interleave(2, 0).unbind(1)

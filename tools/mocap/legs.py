@@ -61,8 +61,8 @@ def excess_length(flexion_degrees: float) -> float:
 def shortened_legs(pose: np.ndarray, excess: float, rest_joints: np.ndarray) -> np.ndarray:
     """Rotation vectors (T, 24, 3) with hip and ankle as far apart as legs shorter by `excess` have them.
 
-    Thigh and shin turn in their own plane, and the line from hip to ankle keeps its direction. No leg becomes straighter
-    than the T-pose's; one that is stays.
+    Thigh and shin turn in their own plane, and the line from hip to ankle keeps its direction. No leg becomes
+    straighter than the T-pose's; one that is stays.
     """
     pose = pose.copy()
     joints, rest = our_positions(pose, rest_joints), our_positions(np.zeros((1, 24, 3)), rest_joints)[0]
