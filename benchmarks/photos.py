@@ -17,9 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 from machine import describe_machine
+from upright import flexion, trunk
 
 from dsr_fit.assets import shipped
+from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.config import FitConfig, load_config
 from dsr_fit.dataset.settings import Settings
@@ -29,6 +32,7 @@ from dsr_fit.evaluate.cached_source import photo_source
 from dsr_fit.evaluate.regressor import metrics_on_photos
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
+from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.observation import Observation
 from dsr_fit.priors.semantic import load_semantic_prior
 
@@ -54,6 +58,27 @@ def variants(config: FitConfig) -> dict[str, FitConfig]:
         "first pose prior": load_config("pose_ranges", config),
         FIRST_PRIOR: config,
     }
+
+
+@torch.no_grad()
+def uprightness(body: Body, results: list[FitResult]) -> dict[str, float]:
+    """How people in the street stand: degrees of the straighter knee's flexion, and by which trunk and legs lean out of
+    the image plane towards the camera on average."""
+    joints = torch.cat([result.parameters().pose(body).joints() for result in results])
+    knee = flexion(joints, "knee").amin(1)
+    up = {"trunk": trunk(joints), "legs": -legs(joints)}
+    leans = {name: torch.rad2deg(torch.asin(-axis[:, 2] / axis.norm(dim=-1))) for name, axis in up.items()}
+    return {
+        "straighter_knee": round(float(knee.median()), 1),
+        "straighter_knee_p90": round(float(knee.quantile(0.9)), 1),
+        **{f"{name}_lean": round(float(lean.mean()), 1) for name, lean in leans.items()},
+    }
+
+
+def legs(joints: torch.Tensor) -> torch.Tensor:
+    """(N, 24, 3) -> (N, 3) from the hips' to the ankles' middle."""
+    hips, ankles = ([SMPL_JOINTS.index(f"{side}_{name}") for side in ("left", "right")] for name in ("hip", "ankle"))
+    return joints[:, ankles].mean(1) - joints[:, hips].mean(1)
 
 
 def observe_all(folder: Path, numbers: list[str], cache: Path | None) -> dict[str, Observation | str]:
@@ -106,6 +131,7 @@ def main() -> None:
             "iterations": float(np.mean([result.iterations for result in results])),
             "stopped": dict(Counter(result.stop_reason for result in results)),
             "implausible_joints": float(implausible),
+            "uprightness": uprightness(body, results),
             "mean_abs_beta": float(np.mean([np.abs(result.betas).mean() for result in results])),
         }
         line = "  ".join(f"{key} {value:.4f}" for key, value in table[name]["median"].items())

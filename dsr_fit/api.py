@@ -61,6 +61,7 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
     mode: Mode | None = None,
     config: FitConfig | dict[str, Any] | str | Path | None = None,
     focal: float | Sequence[float | None] | None = None,
+    height: float | Sequence[float | None] | None = None,
     detector: DetectorName = "accurate",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     raise_on_error: bool = False,
@@ -78,10 +79,12 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
         mode: `smplify`, `eft` or `eft+smplify`; None is the configuration's.
         config: a `FitConfig`, a preset's name, a YAML file, or changes of the defaults as nested dictionaries.
         focal: focal length in pixels; None is EXIF's, else the image's diagonal.
+        height: the person's height in metres, which fixes the scale; None is unknown.
         detector: `accurate`, or `fast`.
         device: `auto` is the best that works.
         raise_on_error: in a list, raise for an image that can't be used instead of returning its `FitFailure`.
-            With a list of images, `keypoints`, `labels`, `bbox`, `person` and `focal` may be lists of the same length.
+            With a list of images, `keypoints`, `labels`, `bbox`, `person`, `focal` and `height` may be lists of
+            the same length.
 
     Returns: a `FitResult`, with the quality gate's verdict; with `people` a list, the most prominent first, with a
         `FitFailure` in the place of who can't be fitted; for a list of images a list of these, in their order.
@@ -101,6 +104,7 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
             _for_each(name, value, len(images), alone=single)
             for name, value in {
                 "keypoints": keypoints, "labels": labels, "bbox": bbox, "person": person, "focal": focal,
+                "height": height,
             }.items()
         ),
         strict=True,
@@ -140,10 +144,10 @@ def _perception(detector: DetectorName, device: str) -> Perception:
 
 def _observed(
     perception: Perception, image: ImageSource, people: People, keypoints: Any, labels: Any, bbox: Any, person: int,
-    focal: Any,
+    focal: Any, height: Any,
 ) -> Sequence[Observation | InputError]:  # fmt: skip
     keypoints, labels = (Path(value) if isinstance(value, str) else value for value in (keypoints, labels))
-    inputs = Inputs(keypoints, labels, bbox=bbox, person=person, focal=focal)
+    inputs = Inputs(keypoints, labels, bbox=bbox, person=person, focal=focal, height=height)
     if people is None or people == "one":
         return [perception.observe(image, inputs)]
     return perception.observe_all(image, inputs, most=None if people == "all" else people)

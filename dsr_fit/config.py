@@ -63,16 +63,16 @@ class Weights:
     betas: float = 0.1
     """Shape prior."""
     stature: float = 1.0
-    """Nobody is shorter or taller than adults are."""
+    """Nobody is shorter or taller than adults are, and a known height is met."""
     pose: float = 0.2
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
-    straight: float = 0.03
+    straight: float = 0.02
     """Knees and elbows that the picture can't tell from straight ones are straight."""
     tilt: float = 0.05
     """How a body in this pose is held against gravity."""
-    initial: float = 0.5
+    initial: float = 1.0
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
 
     def __post_init__(self) -> None:

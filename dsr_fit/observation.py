@@ -11,8 +11,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsr_fit.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+HEIGHT_RANGE = (0.4, 2.6)
+"""Metres, shorter than a newborn child and almost as tall as anybody ever was."""
+
+
+def check_height(height: float | None) -> None:
+    """Raises UsageError for a height in metres that nobody has."""
+    low, high = HEIGHT_RANGE
+    if height is None or low <= height <= high:
+        return
+    meant = f"; did you mean {height / 100:.2f}?" if low <= height / 100 <= high else ""
+    raise UsageError(f"--height {height:g}: metres, so between {low:g} and {high:g}{meant}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,9 @@ class Observation:
 
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds of `detect` and `parse`."""
+
+    height: float | None = None
+    """Metres from sole to crown; None where it isn't known."""
 
     @property
     def image_size(self) -> tuple[int, int]:

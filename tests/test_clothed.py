@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.spatial.transform import Rotation
 
 from dsr_fit.body.files import load_body
 from dsr_fit.errors import InputError
@@ -19,6 +20,7 @@ from dsr_fit.synthetic.cloth import hull_ring, support
 from dsr_fit.synthetic.dataset import write_case
 from dsr_fit.synthetic.dressing import dress
 from dsr_fit.synthetic.garments import Piece
+from dsr_fit.synthetic.standing import stand
 from dsr_fit.synthetic.surface import cut, open_surface
 from dsr_fit.synthetic.wardrobe import KINDS, Outfit, random_outfit
 
@@ -251,3 +253,30 @@ def test_a_second_person_is_marked_on_request() -> None:
     assert (plain.labels[~there] == marked.labels[~there]).all()
     assert len(np.unique(plain.labels[there])) == 1
     assert plain.labels[there][0] in (0, OCCLUDER)
+
+
+def test_standing_people_keep_heading_arms_and_head() -> None:
+    poses = load_poses().full_pose[::40]
+    stood = stand(poses, np.random.default_rng(0), relaxed=0.5)
+    kept = np.r_[15 * 3 : 24 * 3]  # head, arms, hands
+    assert np.array_equal(stood[:, kept], poses[:, kept].astype(np.float64))
+    before, after = (Rotation.from_rotvec(pose[:, :3]).as_matrix() for pose in (poses, stood))
+    heading = [np.arctan2(turn[:, 0, 2], turn[:, 2, 2]) for turn in (before, after)]
+    assert np.abs(np.angle(np.exp(1j * (heading[1] - heading[0])))).max() < np.radians(10)
+    assert np.degrees(np.arccos(after[:, 1, 1])).max() < 15  # upright
+    knees = np.degrees(stood[:, [12, 15]])
+    assert (knees >= 0).all()
+    assert (knees.min(1) <= 12).all()
+    assert 0.2 < (knees.max(1) > 12).mean() < 0.5
+
+
+def test_a_share_of_people_stands() -> None:
+    poses = load_poses().part(held_out=False)
+    casting = staging.Casting(poses, standing=0.5)
+    rng = np.random.default_rng(0)
+    bent = [np.degrees(staging.random_stance(rng, casting).body_pose[[9, 12]]).min() for _ in range(200)]
+    moving = [
+        np.degrees(staging.random_stance(rng, replace(casting, standing=0.0)).body_pose[[9, 12]]).min()
+        for _ in range(200)
+    ]
+    assert np.mean(np.array(bent) < 12) > np.mean(np.array(moving) < 12) + 0.3

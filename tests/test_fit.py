@@ -84,6 +84,7 @@ def test_one_persons_fit_is_the_same_alone_and_among_sixteen(fitter: Fitter) -> 
     """To the bit: a last digit of one image's sums would grow to millimetres, since pixels change by jumps."""
     observations = [observe(person(seed), noise_px=1, seed=seed) for seed in range(16)]
     observations[3] = observe(person(3), world=False)  # a neighbour of another kind
+    observations[7] = replace(observations[7], height=1.8)
     gate = Gate.of(fitter)
     together = fitter.fit(observations)
     for row in (0, 7):
@@ -286,6 +287,49 @@ def test_nobody_comes_out_taller_or_shorter_than_people_are(beta: float, low: fl
         heights.append(float(open_body().skeleton.height(torch.from_numpy(result.betas)[None])))
     assert not low < heights[0] < high
     assert low < heights[1] < high
+
+
+@pytest.fixture(scope="module")
+def short_and_tall() -> list[tuple[Parameters, float, Observation]]:
+    """1.54 m and 1.89 m, where the betas' prior expects 1.70 m."""
+    people = []
+    for seed, beta in ((0, -1.9), (1, 2.4)):
+        truth = person(seed)
+        truth.betas[0, 0] = beta
+        people.append((truth, float(open_body().skeleton.height(truth.betas)), observe(truth)))
+    return people
+
+
+def _height(result: FitResult) -> float:
+    return float(open_body().skeleton.height(torch.from_numpy(result.betas)[None]))
+
+
+@pytest.mark.parametrize(("mode", "off"), [("smplify", 0.01), ("eft", 1e-4)])  # a term; each iterate is resized
+def test_a_known_height_gives_scale_and_distance(
+    short_and_tall: list[tuple[Parameters, float, Observation]], mode: Literal["smplify", "eft"], off: float
+) -> None:
+    fitter = Fitter(open_body(), replace(QUICK, mode=mode))
+    untold = fitter.fit([seen for _, _, seen in short_and_tall])
+    told = fitter.fit([replace(seen, height=height) for _, height, seen in short_and_tall])
+    for (truth, height, _), before, after in zip(short_and_tall, untold, told, strict=True):
+        distance = float(truth.pose(open_body()).joints()[0, 0, 2])
+        assert abs(_height(before) - height) > 0.01
+        assert abs(_height(after) - height) < off
+        assert abs(before.pelvis[2] - distance) > abs(after.pelvis[2] - distance)
+        assert after.pelvis[2] == pytest.approx(distance, rel=0.015)  # the pose's own depth remains
+        error = [result.metrics["keypoint_error_rel"]["after"] for result in (before, after)]
+        assert error[1] < error[0] + 0.001
+
+
+@pytest.mark.parametrize("mode", ["smplify", "eft"])
+def test_a_neighbours_height_is_not_ones_own(
+    short_and_tall: list[tuple[Parameters, float, Observation]], mode: Literal["smplify", "eft"]
+) -> None:
+    fitter = Fitter(open_body(), replace(QUICK, mode=mode))
+    (_, height, first), (_, _, second) = short_and_tall
+    told, untold = fitter.fit([replace(first, height=height), second]), fitter.fit([first, second])
+    np.testing.assert_array_equal(told[1].vertices, untold[1].vertices)
+    assert told[1].energies == untold[1].energies
 
 
 def test_the_learned_pose_prior_recovers_a_person() -> None:

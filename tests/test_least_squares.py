@@ -140,6 +140,23 @@ def test_statures_beyond_adults_are_pulled_back_exactly() -> None:
         torch.testing.assert_close(analytic, numeric, atol=1e-5, rtol=1e-6)
 
 
+def test_a_known_height_is_followed_exactly_and_leaves_the_others_alone() -> None:
+    problem, state = _problem(_state(2, 0.3, seed=1), world=True), _state(2, 0.3, seed=2)
+    height = problem.skeleton.height(state.betas)
+    assert bool(((height > priors.ADULTS[0]) & (height < priors.ADULTS[1])).all())
+    known = torch.stack([height[0] + 0.06, torch.tensor(math.nan)])
+    told = replace(problem, points=replace(problem.points, height=known))
+    residuals, jacobian = told.linearise(state)
+    analytic = 2 * (jacobian.transpose(1, 2) @ residuals[..., None])[..., 0]
+    at = torch.zeros(2, 85, dtype=torch.float64)
+    numeric = torch.autograd.functional.jacobian(lambda delta: told.energy(state.moved(delta)).sum(), at)
+    torch.testing.assert_close(analytic, numeric, atol=1e-6, rtol=1e-6)
+    assert float(told.energy(state)[0] - problem.energy(state)[0]) == pytest.approx(4)  # two units of 3 cm, squared
+    assert torch.equal(told.energy(state)[1], problem.energy(state)[1])
+    for with_it, without in zip(told.linearise(state), problem.linearise(state), strict=True):
+        assert torch.equal(with_it[1], without[1])
+
+
 def test_a_body_is_found_from_its_keypoints_and_landmarks() -> None:
     truth = _state(4, 0.7)
     weak = Weights(pose=1e-4, betas=1e-4, stature=0.0, bending=0.0)

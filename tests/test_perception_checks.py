@@ -215,6 +215,9 @@ def test_arrays_of_the_wrong_shape_or_unit_are_refused(change: dict[str, Any], w
         ({"person": True}, "person is True"),
         ({"focal": "500"}, "focal is '500'; a number of pixels works"),
         ({"focal": True}, "focal is True"),
+        ({"height": "1.80"}, "height is '1.80'; a number of metres works"),
+        ({"height": 180}, r"--height 180: metres, so between 0.4 and 2.6; did you mean 1.80\?"),
+        ({"height": 2.7}, "--height 2.7: metres, so between 0.4 and 2.6$"),
     ],
 )
 def test_inputs_of_another_type_are_wrong_usage(values: dict[str, Any], words: str) -> None:

@@ -160,6 +160,15 @@ def test_nobody_is_an_empty_list(detector: PersonDetector) -> None:
     assert detector.detect(np.zeros((1, 1, 3), dtype=np.uint8)) == []
 
 
+def test_windows_beyond_the_picture_show_nobody(detector: PersonDetector, photo: np.ndarray) -> None:
+    height, width = photo.shape[:2]
+    inside = (0.0, 0.0, float(width), float(height))
+    beyond = [(-50.0, 0.0, 40.0, 40.0), (0.0, height + 5.0, 40.0, 40.0), (width + 0.5, 10.0, 40.0, 40.0)]
+    assert detector.finder.look(photo, beyond) == []
+    seen = detector.finder.look(photo, [*beyond, inside])
+    assert [one.box for one in seen] == [one.box for one in detector.finder.look(photo, [inside])]
+
+
 @pytest.mark.parametrize(
     ("bbox", "words"),
     [

@@ -192,3 +192,20 @@ def test_statures_of_adults_cost_nothing_and_others_by_the_square() -> None:
     heights = torch.tensor([1.45, 1.70, 2.05, 1.39, 2.11, 2.17])
     energy = prior_terms.stature(Dual(heights[:, None])).energy()
     torch.testing.assert_close(energy, torch.tensor([0.0, 0.0, 0.0, 4.0, 4.0, 16.0]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_known_stature_takes_the_ranges_place() -> None:
+    height = torch.tensor([1.80, 1.83, 1.20, 2.17, 1.70, 2.17], dtype=torch.float64)[:, None]
+    known = torch.tensor([1.80, 1.80, 1.26, 2.20, math.nan, math.nan], dtype=torch.float64)[:, None]
+    slope = torch.randn(6, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    residual = prior_terms.stature(Dual(height, slope), known)
+    expected = torch.tensor([0.0, 1.0, 4.0, 1.0, 0.0, 16.0], dtype=torch.float64)
+    torch.testing.assert_close(residual.energy(), expected)
+
+    def error(delta: torch.Tensor) -> torch.Tensor:
+        return prior_terms.stature(Dual(height + slope @ delta), known).error.value
+
+    steps = 1e-4 * torch.eye(3, dtype=torch.float64)
+    numeric = torch.stack([(error(step) - error(-step)) / 2e-4 for step in steps], -1)  # linear: exact to rounding
+    assert residual.error.slope is not None
+    torch.testing.assert_close(residual.error.slope, numeric, atol=1e-9, rtol=0)

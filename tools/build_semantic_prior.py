@@ -7,6 +7,10 @@ configuration, the annotation as label map; each vertex's labels are counted whe
 `dsr_fit/priors/counting.py`). Two rounds: some photos are fitted with the prior by rule, the prior counted on them
 serves the fits of all photos, which make the prior that ships. The work folder keeps what the detector finds and the
 fits, so that counting can be repeated in a minute.
+
+    python tools/build_semantic_prior.py --rebind priors/semantic/prior.npz priors/semantic/rules.npz
+
+binds priors to a body of the same mesh whose keypoints alone have changed.
 """
 
 from __future__ import annotations
@@ -45,17 +49,34 @@ def round_of(
     return arrays
 
 
+def rebind(path: Path, body: Body) -> None:
+    """Bind a prior's file to this body, whose mesh must be the one that it was made for."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    if arrays["probabilities"].shape[-2] != body.num_vertices:
+        raise SystemExit(f"{path}: made for {arrays['probabilities'].shape[-2]} vertices, {body.name} has other ones")
+    with replacing(path) as out:
+        np.savez_compressed(out, **{**arrays, "body_sha256": np.array(body.sha256)})  # type: ignore[arg-type]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of Clothing Co-Parsing")
-    parser.add_argument("--work", type=Path, required=True, help="folder for detections and fits")
+    parser.add_argument("--photos", type=Path, help="folder of Clothing Co-Parsing")
+    parser.add_argument("--work", type=Path, help="folder for detections and fits")
+    parser.add_argument("--rebind", type=Path, nargs="+", help="files of priors to bind to the body, without counting")
     parser.add_argument("--findings", type=Path, help="folder of detections; default: in the work folder")
     parser.add_argument("--limit", type=int, help="only so many photos")
     parser.add_argument("--out", type=Path, default=Path("priors/semantic/prior.npz"))
     arguments = parser.parse_args()
+    body = load_body("open")
+    if arguments.rebind:
+        for path in arguments.rebind:
+            rebind(path, body)
+        return
+    if arguments.photos is None or arguments.work is None:
+        parser.error("--photos and --work are needed to count")
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    body = load_body("open")
     photos = AnnotatedPhotos(arguments.photos, arguments.findings or work / "findings")
     numbers = ccp.photo_numbers(arguments.photos, "train")[: arguments.limit]
     rules = shipped("priors/semantic/rules.npz")

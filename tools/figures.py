@@ -37,6 +37,7 @@ FIGURES = {
         parsing.parser,
         parsing.parser_labels,
         parsing.parser_groups,
+        parsing.parser_sources,
         semantic.semantic_labels,
         semantic.semantic_fits,
         datasets.batch,

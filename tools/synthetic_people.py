@@ -30,6 +30,8 @@ SHARD = 50
 """People in a file."""
 STORED_SIDE = 1.8
 """Side of the stored label maps over the keypoints' box, wide enough for jittered crops."""
+STANDING = 0.2
+"""Share of people who stand, which motion capture knows little of."""
 SAME_PERSON = 0.3
 """IoU of the keypoints' boxes from which a detection is the person's."""
 
@@ -41,7 +43,7 @@ def casting() -> Casting:
     mixed = swap_limbs(captured.full_pose, 1.0, np.random.default_rng(0))
     clip, held_out = (np.tile(each, 2) for each in (captured.clip, captured.held_out))
     poses = PoseSet(np.concatenate([captured.full_pose, mixed]), clip, captured.clip_names, held_out)
-    return Casting(poses, pose_noise=0.06, pitch=(0.06, 0.16), roll=0.06)
+    return Casting(poses, pose_noise=0.06, pitch=(0.06, 0.16), roll=0.06, standing=STANDING)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,17 @@ class Parameters(Tensors):
 
     def pose(self, body: Body) -> Posed:
         return body(self.global_orient, self.body_pose, self.betas, self.cam_t)
+
+    def resized(self, body: Body, height: Tensor) -> Parameters:
+        """The nearest betas of known heights (B,), metres, NaN where unknown; the pelvis moves along its ray, so that
+        a body keeps its size in the image."""
+        skeleton, known = body.skeleton, ~height.isnan()
+        own, per_beta = skeleton.height(self.betas), skeleton.stature[1:]
+        height = height.where(known, own)  # a NaN would reach the gradient
+        betas = self.betas + ((height - own) / per_beta.square().sum())[:, None] * per_beta
+        before, after = (skeleton.joints_at_rest(each)[:, 0] for each in (self.betas, betas))
+        cam_t = (before + self.cam_t) * (height / own)[:, None] - after
+        return replace(self, betas=betas, cam_t=cam_t).where(known, self)
 
     @property
     def full_pose(self) -> Tensor:

@@ -40,6 +40,8 @@ class FitArguments(FitterArguments):
     """Look for the person in this box only: x,y,w,h in pixels."""
     person: int = 0
     """Which person, from 0: by prominence for detections, in the file's order for keypoint files."""
+    height: float | None = None
+    """The person's height in metres, sole to crown: fixes the body's scale and distance."""
     people: str = "one"
     """Who is fitted: `one` (the most prominent, or --person), `all`, or a number, the most prominent first; the meshes
     of several are `mesh.0.obj`, `mesh.1.obj`, ..., with one picture and one report."""
@@ -57,7 +59,7 @@ class FitArguments(FitterArguments):
         fitter = settings.fitter()
         gate = Gate.of(fitter, self.gate)
         perception = settings.perception(parse=self.labels is None)
-        inputs = Inputs(self.keypoints, self.labels, self.label_scheme, bbox, self.person, self.focal)
+        inputs = Inputs(self.keypoints, self.labels, self.label_scheme, bbox, self.person, self.focal, self.height)
         if self.people == "one":
             self._fit_one(fitter, gate, perception.observe(self.image, inputs))
         else:
@@ -122,6 +124,7 @@ def _parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
 def _check(arguments: FitArguments) -> None:
     """What can be refused before anything is loaded. Raises InputError and UsageError."""
     from dsr_fit.io.files import MESH_SUFFIXES
+    from dsr_fit.observation import check_height
 
     image = arguments.image
     if image.is_dir():
@@ -131,6 +134,9 @@ def _check(arguments: FitArguments) -> None:
     check_out(arguments, MESH_SUFFIXES, beside=_beside(arguments))
     _check_people(arguments)
     check_focal(arguments.focal)
+    check_height(arguments.height)
+    if arguments.height is not None and not arguments.fit.weights.stature:
+        raise UsageError("--height is held by --weights.stature, which is 0; change that, or leave it out")
     if arguments.labels is None and arguments.label_scheme != "lip":
         raise UsageError(f"--label-scheme {arguments.label_scheme} says what --labels holds; give that too")
     if arguments.labels is not None and (arguments.parser != "open" or arguments.parsing_protocol != "fast"):
@@ -146,7 +152,7 @@ def _check_people(arguments: FitArguments) -> None:
         raise UsageError(f"--people {people}: `one`, `all` or how many, such as 3, works")
     for name, given in (
         ("--person", arguments.person != 0), ("--bbox", arguments.bbox is not None),
-        ("--labels", arguments.labels is not None),
+        ("--labels", arguments.labels is not None), ("--height", arguments.height is not None),
     ):  # fmt: skip
         if given:
             raise UsageError(f"--people {people}: {name} is about one person; leave one of them out")

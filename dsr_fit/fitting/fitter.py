@@ -20,7 +20,7 @@ from dsr_fit.fitting.result import DIVERGED, FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
-from dsr_fit.optimise.descent import ParameterVariables, Progress, descend
+from dsr_fit.optimise.descent import ParameterVariables, Progress, ResizedVariables, Variables, descend
 from dsr_fit.optimise.least_squares import Problem, solve
 from dsr_fit.optimise.objective import TERMS, Objective, Term
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
@@ -108,7 +108,7 @@ class Fitter:
             observations, crop_camera=self.crop_camera, keypoint_valid=self.body.skeleton.keypoint_valid.cpu()
         )
         started = time.perf_counter()
-        estimate = self.regressor(batch)
+        estimate = self._estimate(batch)
         regressed = time.perf_counter()
         anchor = Anchor.of(estimate.parameters, estimate.spread)
         fit = self._fit_parameters if self.config.mode == "smplify" else self._fit_weights
@@ -126,6 +126,18 @@ class Fitter:
                 return [error]
             return [outcome for observation in observations for outcome in self.fit_each([observation])]
         return [InputError(flaw) if (flaw := result.flaw()) else result for result in results]
+
+    def _estimate(self, batch: Batch) -> Estimate:
+        """The regressor's, brought to the heights that are known."""
+        estimate, height = self.regressor(batch), batch.points.height
+        if height is None:
+            return estimate
+        return replace(estimate, parameters=estimate.parameters.resized(self.body, height.to(self.device)))
+
+    def _weights(self, batch: Batch) -> Variables:
+        """The regressor's, whose bodies have the heights that are known."""
+        variables, height = self.regressor.variables(batch, self.config.eft.layers), batch.points.height
+        return variables if height is None else ResizedVariables(variables, self.body, height.to(self.device))
 
     @one_torch_thread()
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:
@@ -147,7 +159,7 @@ class Fitter:
             return relative * (SPIN_RESOLUTION / CROP_MARGIN) < eft.keypoint_px
 
         progress = descend(
-            self.regressor.variables(batch, eft.layers),
+            self._weights(batch),
             self._objective(batch, eft.resolution, anchor),
             eft.stage(self.regressor.eft_learning_rate),
             self.config,

@@ -151,6 +151,7 @@ def report(result: FitResult) -> dict[str, Any]:
         "labels_source": result.observation.labels_source,
         "keypoints_source": result.observation.detection.source,
         "agreement": result.observation.detection.agreement,
+        "height_m": result.observation.height,
         "crop_residual_px": result.crop_residual_px,
         "regressor": result.regressor,
         "joint_spread_deg": _by_joint(result.spread),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -27,6 +29,7 @@ class Points(Tensors):
     world: Tensor  # (B, N, 3) metres, camera axes, about an origin of the detector's
     world_confidence: Tensor  # (B, N), all 0 for people without 3D
     intrinsics: Tensor  # (B, 4) fx, fy, cx, cy of the full image
+    height: Tensor | None = None  # (B,) metres, NaN where unknown; None where nobody's is known
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Batch:
             world=world[..., :3],
             world_confidence=world[..., 3] * keypoint_valid,
             intrinsics=torch.tensor([[focal, focal, *point] for focal, point in cameras], dtype=torch.float32),
+            height=_heights([item.height for item in observations]),
         )
         self.labels = [crop_labels(item.labels, crop, 224) for item, crop in zip(observations, self.crops, strict=True)]
         self.mc_valid = torch.from_numpy(np.stack([valid_mc_labels(labels) for labels in self.labels]))  # (B, 5)
@@ -103,6 +107,12 @@ class Batch:
         items = zip(self.observations, self.crops, strict=True)
         labels = np.stack([crop_labels(item.labels, crop, resolution) for item, crop in items])
         return targets_of(labels, self.mc_valid.numpy(), label_set, class_weights)
+
+
+def _heights(known: Sequence[float | None]) -> Tensor | None:
+    if not any(known):
+        return None
+    return torch.tensor([math.nan if height is None else height for height in known], dtype=torch.float32)
 
 
 def targets_of(labels: np.ndarray, mc_valid: np.ndarray, label_set: str, class_weights: bool) -> Targets:

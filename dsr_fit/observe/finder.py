@@ -114,9 +114,9 @@ class PersonFinder:
         return distinct([one for one in seen if one.score > MIN_SCORE])
 
     def look(self, image: np.ndarray, windows: Sequence[Box], size: int = LOOK) -> list[Found]:
-        """Everybody in windows of the image, the least candidates and doubles included."""
+        """Everybody in windows of the image, the least candidates and doubles included. Windows beyond it show nobody."""
         found: list[Found] = []
-        looks = [_shrunk(image, window, size) for window in windows]
+        looks = [look for window in windows if (look := _shrunk(image, window, size)) is not None]
         # Looks of one size make one batch.
         for shape in dict.fromkeys(picture.shape for picture, *_ in looks):
             same = [look for look in looks if look[0].shape == shape]
@@ -200,12 +200,15 @@ def _same(one: Found, other: Found) -> bool:
     return bool(seen.any()) and float(np.median(gap)) < 0.1 * np.sqrt(larger)
 
 
-def _shrunk(image: np.ndarray, window: Box, size: int) -> tuple[np.ndarray, float, float, float]:
-    """A window at the network's size, black beyond it; the scale and the corner that lead back to the image."""
+def _shrunk(image: np.ndarray, window: Box, size: int) -> tuple[np.ndarray, float, float, float] | None:
+    """A window at the network's size, black beyond it; the scale and the corner that lead back to the image. None where
+    it shows nothing of the image."""
     height, width = image.shape[:2]
     left, top = max(int(window[0]), 0), max(int(window[1]), 0)
     right = min(int(np.ceil(window[0] + window[2])), width)
     bottom = min(int(np.ceil(window[1] + window[3])), height)
+    if right <= left or bottom <= top:
+        return None
     part = image[top:bottom, left:right]
     scale = max(right - left, bottom - top) / size
     inner = max(1, round((right - left) / scale)), max(1, round((bottom - top) / scale))

@@ -15,7 +15,7 @@ from dsr_fit.errors import InputError, UsageError
 from dsr_fit.io.images import ImageSource, image_of
 from dsr_fit.io.keypoint_files import Keypoints, read_keypoints
 from dsr_fit.io.label_files import LabelScheme, keep_own_labels, read_labels
-from dsr_fit.observation import Detection, Observation
+from dsr_fit.observation import Detection, Observation, check_height
 from dsr_fit.observe.checks import check_person
 from dsr_fit.observe.detector import KeypointDetector, PersonDetector
 from dsr_fit.observe.parser import HumanParser, load_parser
@@ -26,7 +26,8 @@ UNNAMED = "the image"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user says about one image, besides the image. Raises UsageError for values of another type."""
+    """What the user says about one image, besides the image. Raises UsageError for values of another type, and for a
+    height that nobody has."""
 
     keypoints: str | Path | Keypoints | Detection | None = None
     """A keypoint file, one person's keypoints, or a person whom another detector has found."""
@@ -40,6 +41,8 @@ class Inputs:
     """0-based, by prominence for detections, in the file's order for keypoint files."""
     focal: float | None = None
     """Pixels; 0.1 to 100 times the image's diagonal."""
+    height: float | None = None
+    """The person's, metres from sole to crown; 0.4 to 2.6."""
 
     def __post_init__(self) -> None:
         for name, fits, works in (
@@ -49,11 +52,13 @@ class Inputs:
             ("bbox", self.bbox is None or _is_box(self.bbox), "x, y, width, height in pixels"),
             ("person", _is_number(self.person) and isinstance(self.person, int | np.integer), "a whole number from 0"),
             ("focal", self.focal is None or _is_number(self.focal), "a number of pixels"),
+            ("height", self.height is None or _is_number(self.height), "a number of metres"),
         ):  # fmt: skip
             if not fits:
                 value = getattr(self, name)
                 shown = f"of type {type(value).__name__}" if isinstance(value, np.ndarray) else f"{value!r}"
                 raise UsageError(f"{name} is {shown}; {works} works")
+        check_height(self.height)
 
 
 @dataclass
@@ -104,6 +109,8 @@ class Perception:
             raise UsageError("--bbox is around one person; leave it out to fit several")
         if scene.inputs.labels is not None:
             raise UsageError("--labels is the label map of one person; choose one by --person")
+        if scene.inputs.height is not None:
+            raise UsageError("--height is one person's; choose whose by --person")
         started = time.perf_counter()
         people = self._people(scene, most, min_height)
         numbers = range(len(people))[:most]
@@ -143,7 +150,8 @@ class Perception:
                 "255 stands for pixels of which nothing is known"
             )
         timings = {"detect": seconds + detected - started, "parse": time.perf_counter() - detected}
-        return Observation(image, person, labels, labels_source, scene.focal, timings)
+        height = None if inputs.height is None else float(inputs.height)
+        return Observation(image, person, labels, labels_source, scene.focal, timings, height)
 
     def _people(self, scene: _Scene, count: int | None, min_height: float = 0.0) -> Sequence[Detection]:
         """The people to choose from; raises InputError where there is nobody."""

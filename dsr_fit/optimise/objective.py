@@ -109,6 +109,11 @@ def _world_landmarks(bodies: Bodies, given: Given) -> Residual:
     return points.world_landmarks(bodies.keypoints, seen.world, seen.world_confidence, given.scales.world_unit)
 
 
+def _stature(bodies: Bodies, given: Given) -> Residual:
+    known = given.points.height
+    return priors.stature(bodies.height, None if known is None else known[:, None])
+
+
 def _pose(bodies: Bodies, given: Given) -> Residual:
     """The nearest component of the mixture, whose energy is an upper bound of the mixture's."""
     pose = bodies.body_pose
@@ -172,7 +177,7 @@ TERMS: tuple[Term, ...] = (
     Term("dsr_c", rendered=_dsr_c),
     Term("silhouette", rendered=lambda seen: silhouette(seen.render.alpha, seen.targets.person, seen.targets.known)),
     Term("betas", residual=lambda bodies, given: priors.betas(bodies.betas)),
-    Term("stature", residual=lambda bodies, given: priors.stature(bodies.height)),
+    Term("stature", residual=_stature),
     Term("pose", residual=_pose, energy=lambda bodies, given: given.pose_prior.energy(bodies.body_pose.value)),
     Term("bending", residual=lambda bodies, given: priors.bending(bodies.body_pose)),
     Term("straight", residual=_straight, energy=_straight_energy),

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.priors.recorded_poses import PoseSet, load_poses
+from dsr_fit.synthetic.standing import stand
 from dsr_fit.synthetic.surface import Wearer, open_surface, wearer_of
 
 ROOMY_LIFT = np.deg2rad(58)  # no skirts on poses with thighs lifted higher
@@ -80,6 +81,7 @@ class Casting:
     pose_noise: float = 0.0  # standard deviation on each joint's rotation vector, radians per axis
     pitch: tuple[float, float] = (0.08, 0.10)  # mean and standard deviation, radians, downwards
     roll: float = 0.04  # standard deviation, radians
+    standing: float = 0.0  # share of people who stand upright
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def random_stance(rng: np.random.Generator, casting: Casting) -> Stance:
         pose = poses.full_pose[number].astype(np.float64)
         if casting.pose_noise:
             pose[3:] += rng.normal(0, casting.pose_noise, 69)
+        if casting.standing and rng.uniform() < casting.standing:
+            pose = stand(pose[None], rng, relaxed=0.4)[0]
         turned = Rotation.from_rotvec(pose[:3]).as_matrix()
         if np.arccos(turned[1, 1].clip(-1, 1)) < FARTHEST_TILT:
             break

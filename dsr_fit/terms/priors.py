@@ -28,12 +28,15 @@ def betas(values: Dual) -> Residual:
     return Residual(values, 1 / values.value.shape[1])
 
 
-def stature(height: Dual) -> Residual:
-    """Squared hinge on statures (B, 1), metres, outside `ADULTS`, in units of `STATURE_UNIT`^2."""
-    low, high = ADULTS
+def stature(height: Dual, known: Tensor | None = None) -> Residual:
+    """Squared hinge on statures (B, 1), metres, outside `ADULTS`, in units of `STATURE_UNIT`^2.
+
+    `known` (B, 1) are heights that take the range's place, NaN where none does.
+    """
+    low, high = ADULTS if known is None else (known.nan_to_num(nan=bound) for bound in ADULTS)
     tall, short = (height.value - high).clamp(min=0), (low - height.value).clamp(min=0)
     beyond = tall - short
-    slope = None if height.slope is None else height.slope * (beyond != 0)[..., None]
+    slope = None if height.slope is None else height.slope * ((height.value <= low) | (height.value >= high))[..., None]
     return Residual(Dual(beyond, slope) * (1 / STATURE_UNIT))
 
 
@@ -70,8 +73,8 @@ def straight_energy(body_pose: Tensor, peaks: Tensor) -> Tensor:
 
 def _forward(body_pose: Dual) -> Dual:
     """(B, 4) radians by which knees and elbows, left and right, are bent forwards."""
-    index, signs = [component for component, _ in BENDS], [sign for _, sign in BENDS]
-    return body_pose[:, index] * body_pose.value.new_tensor(signs)
+    # By views: an index made from a list would be copied to a GPU each time.
+    return Dual.joined([body_pose[:, component : component + 1] * sign for component, sign in BENDS])
 
 
 def turned(rotations: Tensor, start: Tensor) -> Tensor:

@@ -59,6 +59,26 @@ def parser_groups() -> str:
     return "\n".join(lines)
 
 
+def parser_sources() -> str:
+    """Short trainings with other data or another encoder."""
+    measured = result("parser_sources")
+    columns = ("person_iou", "paper4_iou", "code8_iou", "mc_iou")
+    lines = [
+        "| | photos: person | 4 classes | 8 classes | MC labels | rendered: person | 4 classes | MC labels |",
+        "| --- " * 8 + "|",
+    ]
+    for name, scores in measured["arms"].items():
+        cells = [scores["photos"][column] for column in columns]
+        cells += [scores["rendered"][column] for column in columns if column != "code8_iou"]
+        lines.append(f"| {name} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
+    held_out = measured["people"]["held out"]
+    note = (
+        f"{measured['steps']} steps of {measured['batch']} people each, from nothing; "
+        f"{held_out['photos']} tuning photos, {held_out['rendered']} rendered people."
+    )
+    return "\n".join([*lines, "", note])
+
+
 def _columns(measured: dict[str, Any], data: tuple[str, ...] = ("",)) -> tuple[list[str], list[str]]:
     """The parsers that were measured, and the head of a table with a column for each, on each set of data."""
     names = [name for name in PARSERS if name in measured]

@@ -25,6 +25,7 @@ from dsr_fit.priors.recorded_poses import PoseSet
 from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorInput
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.synthetic.staging import camera_rotation
+from dsr_fit.synthetic.standing import stand
 from dsr_fit.training.synthetic.augment import corrupt_labels, swap_limbs
 from dsr_fit.training.synthetic.detector_errors import Detected, DetectorErrorBank, RandomDetectorErrors, box, turns_to
 from dsr_fit.training.synthetic.people import STORED_PIXELS, People
@@ -58,6 +59,8 @@ class Mix:
     """Chance that any other person's keypoint is lost."""
     swapped_limbs: float = 0.5
     """Of the bare bodies, those with limbs from several people."""
+    standing: float = 0.2
+    """Of the bare bodies, those who stand, whatever their arms do."""
     corrupted_labels: float = 0.6
     """Of the label maps, those with an error: a part is lost, garments or sides are confused."""
     cut: float = 0.2
@@ -170,6 +173,8 @@ class Sampler:
         pose[of_photo, :3] = rng.normal(0, 0.08, (of_photo.sum(), 3))
         pose = swap_limbs(pose, self.mix.swapped_limbs, rng)
         pose[:, 3:] += rng.normal(0, 1, (count, 69)) * rng.uniform(0.02, 0.12, (count, 1))
+        standing = rng.uniform(size=count) < self.mix.standing
+        pose[standing] = stand(pose[standing], rng, relaxed=0.4)
         heading = Rotation.from_rotvec(rng.uniform(-np.pi, np.pi, count)[:, None] * [0, 1, 0])
         camera = np.stack([camera_rotation(*angles) for angles in rng.normal([0.06, 0], [0.2, 0.1], (count, 2))])
         root = Rotation.from_matrix(camera) * heading * Rotation.from_rotvec(pose[:, :3])
