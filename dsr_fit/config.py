@@ -68,7 +68,7 @@ class Weights:
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
-    straight: float = 0.02
+    straight: float = 0.01
     """Knees and elbows that the picture can't tell from straight ones are straight."""
     tilt: float = 0.05
     """How a body in this pose is held against gravity."""
