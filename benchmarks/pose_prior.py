@@ -19,7 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from build_pose_prior import COLUMNS, COMPONENTS, LEARNED, RESOLUTION, Examples, examples, fit_mixture
+from build_pose_prior import (
+    COLUMNS,
+    COMPONENTS,
+    LEARNED,
+    RESOLUTION,
+    Examples,
+    body_joints,
+    examples,
+    fit_mixture,
+    straightened,
+)
 from machine import describe_machine
 from scipy.spatial.transform import Rotation
 from scipy.stats import rankdata
@@ -160,6 +170,7 @@ def main() -> None:
     training, held_out = every.part(held_out=False), every.part(held_out=True).full_pose[:, 3:]
     photos = read_arrays(shipped("priors/pose/photo_poses.npz"))
     assert isinstance(photos, dict)
+    standing = straightened(photos["body_pose"].astype(np.float64), body_joints())
     clips, lengths = np.unique(training.clip, return_counts=True)
     clips = clips[np.argsort(-lengths, kind="stable")]  # dealt out by length, so that folds are alike
     choice: dict[str, dict] = {}
@@ -167,14 +178,14 @@ def main() -> None:
         folds, nats = [], []
         for fold in range(FOLDS):
             rest, left_out = split(training, clips[fold::FOLDS])
-            prior = fit_mixture(examples(rest, photos["body_pose"]), size, np.radians(degrees) ** 2)
+            prior = fit_mixture(examples(rest, standing), size, np.radians(degrees) ** 2)
             folds.append(judged(prior.energy, left_out, seed=1))
             nats.append(density(prior, left_out))
         name = f"{size} components, {degrees} degrees"
         choice[name] = {kind: round(float(np.mean([f[kind]["auc"] for f in folds])), 4) for kind in folds[0]}
         choice[name]["log_density"] = round(float(np.mean(nats)), 2)
         print(name, choice[name], flush=True)
-    given = examples(training, photos["body_pose"])
+    given = examples(training, standing)
     scores: dict[str, Score] = {
         "ranges": load_pose_prior("ranges").energy,
         "mixture": load_pose_prior("learned").energy,
@@ -191,7 +202,7 @@ def main() -> None:
         "mean_energy": {
             name: {
                 "training": round(float(scores[name](torch.from_numpy(training.full_pose[:, 3:])).mean()), 3),
-                "photos": round(float(scores[name](torch.from_numpy(photos["body_pose"]).float()).mean()), 3),
+                "photos": round(float(scores[name](torch.from_numpy(standing).float()).mean()), 3),
                 "held out": round(float(scores[name](torch.from_numpy(held_out)).mean()), 3),
             }
             for name in ("ranges", "mixture")

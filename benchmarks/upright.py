@@ -239,7 +239,7 @@ LINKS: dict[str, Make] = {
     "hand-written ranges": lambda body, people: fitter(body, prior=load_pose_prior("ranges")),
     "backward bends free": lambda body, people: fitter(body, bending=0.0),
     "without the tilt": lambda body, people: fitter(body, tilt=0.0),
-    "straight limbs at 0.06": lambda body, people: fitter(body, straight=0.06),
+    "without straight limbs": lambda body, people: fitter(body, straight=0.0),
 }  # fmt: skip
 
 

@@ -159,7 +159,7 @@ def test_a_known_height_is_followed_exactly_and_leaves_the_others_alone() -> Non
 
 def test_a_body_is_found_from_its_keypoints_and_landmarks() -> None:
     truth = _state(4, 0.7)
-    weak = Weights(pose=1e-4, betas=1e-4, stature=0.0, bending=0.0)
+    weak = Weights(pose=1e-4, betas=1e-4, stature=0.0, bending=0.0, straight=0.0)
     problem = _problem(truth, world=True, weights=weak)
     settings = LeastSquares(steps=60)
     state = kinematic.estimate(problem, settings)

@@ -105,7 +105,8 @@ def fit_mixture(given: Examples, components: int, resolution: float, seed: int =
     whitening = np.linalg.inv(np.linalg.cholesky(covariance))
     log_peak = np.tile(np.log(np.asarray(mixture.weights_)), 2) + np.log(whitening.diagonal(axis1=1, axis2=2)).sum(1)
     offset = 2 * (log_peak.max() - log_peak)
-    return PosePrior(*(torch.from_numpy(value.astype(np.float32)) for value in (mean, whitening, offset)))
+    tensors = [torch.from_numpy(value.astype(np.float32)) for value in (mean, whitening, offset)]
+    return PosePrior(tensors[0], tensors[1], tensors[2])
 
 
 def straightened(photo_poses: np.ndarray, rest_joints: np.ndarray) -> np.ndarray:

@@ -120,7 +120,8 @@ def read_pose_prior(path: Path) -> PosePrior:
             raise ValueError("`straight` is not (2, 2)")
     except ValueError as error:
         raise InputError(f"{path}: not a pose prior of `tools/build_pose_prior.py` ({error})") from None
-    return PosePrior(*density, tilt, straight)
+    mean, whitening, offset = density
+    return PosePrior(mean, whitening, offset, tilt, straight)
 
 
 def _tensors(arrays: dict[str, np.ndarray], prefix: str, shapes: dict[str, tuple[int, ...]]) -> list[torch.Tensor]:
