@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from clock import finish
 from machine import describe_machine
 
 from dsr_fit.body.body import Body
@@ -69,20 +70,26 @@ def seconds(function: Callable[[], object]) -> float:
 
 def fine_tune(regressor: HmrRegressor, body: Body, batch: Batch, layers: tuple[str, ...]) -> dict[str, float]:
     """Seconds of a whole fit of the weights, its set-up included, of all cores' work on it, and of its parts."""
+
+    def now() -> float:
+        finish(body.v_template.device.type)
+        return time.perf_counter()
+
     started, worked = time.perf_counter(), time.process_time()
+    points = batch.points.to(body.v_template.device)
     variables = regressor.variables(batch, layers)
     optimiser = Adam(variables.tensors(), LEARNING_RATE)
     spent = {"decode": 0.0, "backward": 0.0, "adam": 0.0}
     for _ in range(ITERATIONS):
-        marks = [time.perf_counter()]
+        marks = [now()]
         keypoints = variables.decode().pose(body).keypoints
-        error = project(keypoints, batch.points.intrinsics) - batch.points.pixels
-        loss = (batch.points.confidence[..., None] * error.square()).mean()
-        marks.append(time.perf_counter())
+        error = project(keypoints, points.intrinsics) - points.pixels
+        loss = (points.confidence[..., None] * error.square()).mean()
+        marks.append(now())
         gradients = torch.autograd.grad(loss, optimiser.tensors)
-        marks.append(time.perf_counter())
+        marks.append(now())
         optimiser.step(gradients)
-        marks.append(time.perf_counter())
+        marks.append(now())
         for name, before, after in zip(spent, marks, marks[1:], strict=False):
             spent[name] += after - before
     return {"whole": time.perf_counter() - started, "cpu": time.process_time() - worked, **spent}

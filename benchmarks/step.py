@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from clock import least
 from machine import describe_machine
 
 from dsr_fit.body.files import load_body
@@ -33,7 +34,6 @@ from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.descent import Adam, ParameterVariables
 from dsr_fit.optimise.objective import Objective
 
-REPEATS = 60
 SIZE = (480, 640)  # width, height
 
 
@@ -60,23 +60,25 @@ def observation(fitter: Fitter) -> tuple[Observation, Parameters]:
     return Observation(image, Detection(keypoints.astype(np.float32)), labels, "truth", focal), parameters
 
 
-def least(function: Callable[[], object]) -> float:
-    """Milliseconds of the fastest of many calls."""
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return 1000 * min(times)
+def every_term(config: FitConfig) -> FitConfig:
+    """With a weight for each term."""
+    every = {name: value or 1.0 for name, value in vars(config.weights).items()}
+    return replace(config, weights=replace(config.weights, **every))
 
 
-def breakdown(fitter: Fitter, seen: Observation, start: Parameters, count: int, resolution: int) -> dict[str, object]:
-    batch = Batch([seen] * count, crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid)
+def batch_of(fitter: Fitter, seen: Observation, count: int) -> Batch:
+    return Batch([seen] * count, crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid.cpu())
+
+
+def breakdown(
+    fitter: Fitter, seen: Observation, start: Parameters, count: int, resolution: int, seconds: float = math.inf
+) -> dict[str, object]:
+    """Milliseconds of a step of the whole batch, and an image's share of it; `seconds` of repeats for each at most."""
+    many = start.map(lambda tensor: tensor.repeat(count, 1)).to(fitter.device)
     objective = Objective.of(
-        fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config, resolution,
-        Anchor.of(start),
+        fitter.body, batch_of(fitter, seen, count), fitter.renderer, fitter.semantic_prior, fitter.pose_prior,
+        fitter.config, resolution, Anchor.of(many),
     )  # fmt: skip
-    many = start.map(lambda tensor: tensor.repeat(count, 1))
     variables = ParameterVariables(many)
     optimiser = Adam(variables.tensors(), 1e-6)
 
@@ -87,17 +89,21 @@ def breakdown(fitter: Fitter, seen: Observation, start: Parameters, count: int, 
     def forward() -> None:
         objective.total(objective(variables.decode()))
 
+    def taken(function: Callable[[], object]) -> float:
+        return least(function, fitter.device, seconds=seconds)
+
     vertices = variables.decode().pose(fitter.body).vertices().detach().requires_grad_()
     canvas = objective.canvas
     parts = {
-        "kinematics": least(lambda: variables.decode().pose(fitter.body).keypoints),
-        "kinematics and skinning": least(lambda: variables.decode().pose(fitter.body).vertices()),
-        "render": least(lambda: fitter.renderer(vertices, canvas.window, resolution, canvas.channels)),
+        "kinematics": taken(lambda: variables.decode().pose(fitter.body).keypoints),
+        "kinematics and skinning": taken(lambda: variables.decode().pose(fitter.body).vertices()),
+        "render": taken(lambda: fitter.renderer(vertices, canvas.window, resolution, canvas.channels)),
     }
-    whole, half = least(step), least(forward)
+    whole, half = taken(step), taken(forward)
     return {
         "images": count,
         "resolution": resolution,
+        "step_ms": round(whole, 3),
         "step_ms_per_image": round(whole / count, 2),
         "forward_ms_per_image": round(half / count, 2),
         "forward": {name: round(value / count, 2) for name, value in parts.items()},
@@ -108,9 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    config = FitConfig()
-    every = {name: value or 1.0 for name, value in vars(config.weights).items()}
-    fitter = Fitter(load_body(), replace(config, weights=replace(config.weights, **every)))
+    fitter = Fitter(load_body(), every_term(FitConfig()))
     seen, start = observation(fitter)
     rows = [breakdown(fitter, seen, start, count, resolution) for count in (1, 16) for resolution in (112, 224)]
     for row in rows:

@@ -1,0 +1,110 @@
+"""The networks beside the fit: landmark network and parser, EFT of a ResNet-50, training steps, and the whole pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import batch as batches
+import hmr
+import numpy as np
+import torch
+from clock import least
+
+from dsr_fit.body.files import load_body
+from dsr_fit.observe.blazepose import INPUT
+from dsr_fit.observe.landmarks import LandmarkNetwork
+from dsr_fit.observe.network_parser import fused, read_decoder
+from dsr_fit.observe.parsing_network import MASKS, POINTS
+from dsr_fit.priors.recorded_poses import load_poses
+from dsr_fit.priors.semantic import load_semantic_prior
+from dsr_fit.regressor.hmr import Hmr
+from dsr_fit.regressor.hmr_regressor import HmrRegressor
+from dsr_fit.regressor.open_network import RegressorNetwork
+from gpu_steps.setup import Results, Setup, has_regressor
+
+
+@torch.inference_mode()
+def perception(setup: Setup) -> Results:
+    """Milliseconds of one forward pass of landmark network and parser, by the size of the batch."""
+    encoder = LandmarkNetwork("heavy", device=setup.device).network
+    decoder = fused(read_decoder()).to(setup.device)
+    for count in setup.batches[:-1]:
+        picture = torch.rand(count, 3, INPUT, INPUT, device=setup.device).contiguous(memory_format=torch.channels_last)
+        seen = picture.to(next(encoder.parameters()).dtype)
+        features = [each.float() for each in encoder.encoder(seen)]
+        points = torch.rand(count, len(POINTS), 3, device=setup.device)
+        masks = torch.rand(count, MASKS, INPUT, INPUT, device=setup.device)
+        parts = {
+            "landmark network": lambda s=seen: encoder.read(encoder.encoder(s)),
+            "parser": lambda p=picture, f=features, o=points, m=masks: decoder(p, f, o, m),
+        }
+        yield {
+            str(count): {
+                f"{name}, ms": round(least(part, setup.device, repeats=20, seconds=setup.seconds), 3)
+                for name, part in parts.items()
+            }
+        }
+
+
+def eft(setup: Setup) -> Results:
+    """Twenty iterations of EFT on a ResNet-50's weights, seconds a person: all layers, and the head's alone."""
+    torch.manual_seed(0)
+    body = hmr.smpl_sized()
+    batch = hmr.seen(body)
+    moved = body.to(setup.device)
+    regressor = HmrRegressor(Hmr().to(setup.device), moved, "seeded")
+    for name, layers in (("head", ("head",)), ("all", ())):
+        runs = [hmr.fine_tune(regressor, moved, batch, layers) for _ in range(1 if setup.quick else 3)]
+        best = min(runs, key=lambda run: run["whole"])
+        yield {f"{name} layers": {f"{part}_s": round(value, 4) for part, value in best.items()}}
+
+
+def training(setup: Setup) -> Results:
+    """Training steps a second of the open regressor on bare synthetic bodies; data are made beforehand."""
+    from dsr_fit.training.open_module import OpenTraining, TrainingBatch
+    from dsr_fit.training.settings import TrainSettings
+    from dsr_fit.training.synthetic.samples import Mix, Sampler
+
+    body = load_body()
+    sampler = Sampler(None, load_poses(), body.skeleton, Mix())
+    torch.manual_seed(0)
+    count = 8 if setup.quick else 512
+    training = OpenTraining(RegressorNetwork(), body, load_semantic_prior(body), TrainSettings(out=setup.work))
+    training.to(setup.device).train()
+    training.body = body.to(setup.device)
+    training.shape_metric = training.shape_metric.to(setup.device)
+    training.log_losses = lambda *_, **__: None  # type: ignore[method-assign]  # no trainer listens
+    optimiser = torch.optim.AdamW(training.parameters(), 1e-4)
+    inputs, truth = sampler.batch(count, np.random.default_rng(0))
+    batch = TrainingBatch((inputs.to(setup.device), type(truth)(*(each.to(setup.device) for each in truth))), None)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        training.loss(batch)[0].backward()
+        optimiser.step()
+
+    taken = least(step, setup.device, repeats=20, seconds=10 * setup.seconds)
+    yield {"people a step": count, "step_ms": round(taken, 2), "steps_a_second": round(1000 / taken, 2)}
+
+
+def pipeline(setup: Setup) -> Results:
+    """`dsr-fit batch` as a user runs it, from JPEG to shard, once to warm up and once to be measured."""
+    photos = sorted(setup.people.glob("*.jpg"))
+    wanted = 1 if setup.quick else 8 * len(photos)
+    folder = setup.work / "photos"
+    folder.mkdir()
+    for number in range(wanted):
+        shutil.copy(photos[number % len(photos)], folder / f"{number:05d}.jpg")
+    options = ["--device", setup.device, *(() if has_regressor() else ("--regressor", "kinematic"))]
+    if setup.quick:
+        options += ["--stages.0.iterations", "5"]
+    else:
+        _warm_up(setup, folder, options)
+    yield batches.measure(folder, setup.work / "shards", *options, "--batch-size", "2" if setup.quick else "64")
+
+
+def _warm_up(setup: Setup, folder: Path, options: list[str]) -> None:
+    names = setup.work / "few.txt"
+    names.write_text("00000.jpg\n")
+    batches.measure(names, setup.work / "warm", "--images", str(folder), *options, "--stages.0.iterations", "1")
