@@ -52,5 +52,5 @@ def test_every_dependency_is_imported() -> None:
 
 def test_every_import_is_declared() -> None:
     found = imported("dsr_fit", "tools") - set(sys.stdlib_module_names) - ELSEWHERE - {"dsr_fit"}
-    own = {path.stem for path in (ROOT / "tools").iterdir()}
+    own = {path.stem for folder in ("tools", "benchmarks") for path in (ROOT / folder).iterdir()}
     assert found - own <= declared()

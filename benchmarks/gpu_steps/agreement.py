@@ -87,8 +87,8 @@ def outlines(setup: Setup) -> Results:
     """Pictures, coverage and gradients of a few bodies on the device against the CPU.
 
     `same pixels` see the same triangle; differences are of these alone. `gradient` is the relative L2 error of the
-    vertices' gradient of a fixed random loss. `pairs` are those of a covered and an empty pixel of which one is blended:
-    their share, on the CPU and on the device.
+    vertices' gradient of a fixed random loss. `pairs`: of those of a covered and an empty pixel, the share in which one
+    is blended, on the CPU and on the device.
     """
     for backend in backends(setup):
         for size in (56,) if setup.quick else (56, 112, 224):

@@ -1,4 +1,4 @@
-"""The networks beside the fit: landmark network and parser, EFT of a ResNet-50, training steps, and the whole pipeline."""
+"""The networks beside the fit: landmark network and parser, EFT of a ResNet-50, training; and the whole pipeline."""
 
 from __future__ import annotations
 

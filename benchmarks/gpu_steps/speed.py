@@ -67,7 +67,7 @@ def iterations(setup: Setup) -> Results:
 def _operators(
     fitter: Fitter, seen: object, start: object, count: int, resolution: int, setup: Setup
 ) -> dict[str, float]:
-    """Milliseconds forward and backward of what a GPU's renderer does one after the other, and of the rendered terms."""
+    """Milliseconds, forward and backward, of the operators of a GPU's renderer, and of the rendered terms."""
     renderer, body = fitter.renderer, fitter.body
     batch = step.batch_of(fitter, seen, count)  # type: ignore[arg-type]
     canvas = Canvas.of(batch, renderer, fitter.semantic_prior, fitter.config.semantics, resolution)
@@ -111,10 +111,10 @@ def stages(setup: Setup) -> Results:
         estimate = fitter.regressor(batch)
         anchor = Anchor.of(estimate.parameters, estimate.spread)
         problem = Problem.of(batch, fitter.body.skeleton, fitter.pose_prior, config, anchor, TERMS)
-        settings, start = config.least_squares, State.of(estimate.parameters)
+        start = State.of(estimate.parameters)
         inputs = regressor_input(batch).to(setup.device)
         found = {
-            "least squares": lambda p=problem, s=start: solve(p, s, settings.steps, settings.damping),
+            "least squares": lambda p=problem, s=start: _solved(p, s, config),
             "regressor": lambda i=inputs: _predicted(network, i, fitter),
         }
         row: dict[str, float] = {
@@ -134,3 +134,7 @@ def stages(setup: Setup) -> Results:
 @torch.no_grad()
 def _predicted(network: RegressorNetwork, inputs: RegressorInput, fitter: Fitter) -> object:
     return network(inputs, fitter.body.skeleton)
+
+
+def _solved(problem: Problem, start: State, config: FitConfig) -> State:
+    return solve(problem, start, config.least_squares.steps, config.least_squares.damping)
