@@ -41,7 +41,9 @@ class Tensors:
 
     def tensors(self) -> list[Tensor]:
         """The tensors that are fields."""
-        return [value for value in vars(self).values() if isinstance(value, Tensor)]
+        this: Any = self
+        values = (getattr(self, field.name) for field in fields(this))
+        return [value for value in values if isinstance(value, Tensor)]
 
     def where(self, choose: Tensor, other: Self) -> Self:
         """Rows of self where `choose` (B,) bool, rows of `other` elsewhere."""

@@ -63,20 +63,30 @@ class Skeleton(Tensors):
 
     def world_rotations(self, rotations: Tensor) -> Tensor:
         """Local joint rotations (B, J, 3, 3), root first -> rotations to the camera frame, (B, J, 3, 3)."""
-        world: list[Tensor] = [rotations[:, 0]] * len(self.parents)
+        local = rotations.unbind(1)
+        world: list[Tensor] = [local[0]] * len(self.parents)
         for joints, parents in _levels(self.parents):
-            product = torch.stack([world[parent] for parent in parents], 1) @ rotations[:, joints]
+            above, own = ([of[joint] for joint in which] for of, which in ((world, parents), (local, joints)))
+            product = torch.stack(above, 1) @ torch.stack(own, 1)
             for slot, joint in enumerate(joints):
                 world[joint] = product[:, slot]
         return torch.stack(world, 1)
+
+    def of_parents(self, values: Tensor, dim: int) -> Tensor:
+        """The values of each joint's parent, the root left out; `dim` goes over the joints.
+
+        By views: an index made from a list would be copied to a GPU each time.
+        """
+        each = values.unbind(dim)
+        return torch.stack([each[parent] for parent in self.parents[1:]], dim)
 
     def positions(self, world: Tensor, rest: Tensor) -> Tensor:
         """Posed joints (B, J, 3), without `cam_t`, of world rotations (B, J, 3, 3) and rest joints (B, J, 3).
 
         Linear in `rest`: each joint adds its parent's rotated offset to all that hang below it.
         """
-        parents = list(self.parents[1:])
-        offsets = torch.einsum("bjrc,bjc->bjr", world[:, parents], rest[:, 1:] - rest[:, parents])
+        apart = rest[:, 1:] - self.of_parents(rest, 1)
+        offsets = torch.einsum("bjrc,bjc->bjr", self.of_parents(world, 1), apart)
         steps = torch.cat([rest[:, :1], offsets], 1)
         return self.tree.T @ steps
 
@@ -101,13 +111,18 @@ class Skeleton(Tensors):
 
 
 def by_row(coefficients: Tensor, dirs: Tensor) -> Tensor:
-    """(B, S) coefficients of blendshapes (..., S) -> (B, ...), each person's sum taken alone.
+    """(B, S) coefficients of blendshapes (..., S) -> (B, ...), on a CPU each person's sum taken alone.
 
     One matrix product for the batch would round a person's sums by how many others there are, and a fit, whose pixels
-    change by jumps, would carry that to millimetres.
+    change by jumps, would carry that to millimetres. A GPU, which rounds by the batch elsewhere too, gets that product:
+    each one that it has to begin takes it as long.
     """
     flat = dirs.flatten(0, -2)
-    return torch.stack([flat @ row for row in coefficients.unbind(0)]).unflatten(1, dirs.shape[:-1])
+    if coefficients.device.type == "cpu":
+        summed = torch.stack([flat @ row for row in coefficients.unbind(0)])
+    else:
+        summed = coefficients @ flat.T
+    return summed.unflatten(1, dirs.shape[:-1])
 
 
 def pose_feature(rotations: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ torch, and what runs on other devices.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,16 @@ class SkinningWeights(Tensors):
     def dense(self) -> Tensor:
         """(V, J)."""
         counts = self.start[1:] - self.start[:-1]
-        vertex = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        each = torch.arange(len(counts), device=counts.device)
+        vertex = torch.repeat_interleave(each, counts, output_size=len(self.joint))
         matrix = self.value.new_zeros(len(counts), self.num_joints)
         matrix[vertex, self.joint.long()] = self.value
         return matrix
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """`dense`, made once."""
+        return self.dense()
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """start, joint and value as numpy's."""
@@ -56,7 +63,7 @@ class SkinningWeights(Tensors):
 
 def skin_reference(shaped: Tensor, transforms: Tensor, weights: SkinningWeights) -> Tensor:
     """Vertices (B, V, 3) of the rest shape moved by their joints' transforms (B, J, 3, 4)."""
-    blended = (weights.dense() @ transforms.flatten(2)).unflatten(2, (3, 4))
+    blended = (weights.matrix @ transforms.flatten(2)).unflatten(2, (3, 4))
     return torch.einsum("bvrc,bvc->bvr", blended[..., :3], shaped) + blended[..., 3]
 
 

@@ -23,7 +23,7 @@ def keypoint_errors(keypoints: Tensor, points: Points) -> tuple[Tensor, Tensor]:
     """Mean error of (B, 49, 3) keypoints over the confident points: pixels (B,), and relative to the box (B,)."""
     seen = points.confidence > MIN_CONFIDENCE
     error = (project(keypoints, points.intrinsics) - points.pixels).norm(dim=-1)
-    pixels = torch.where(seen, error, 0).sum(1) / seen.sum(1)
+    pixels = error.masked_fill(~seen, 0).sum(1) / seen.sum(1)
     return pixels, pixels / points.box
 
 

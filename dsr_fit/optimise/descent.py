@@ -15,6 +15,13 @@ from dsr_fit.optimise.objective import Objective
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
+LOOK_EVERY = 10
+"""Iterations on a GPU from one look at who has stopped to the next: a look waits for the device. In between, people who
+have stopped are rendered, to no effect."""
+
+REASONS = ("", "converged", "keypoints fitted", "diverged", "iteration limit")
+"""Why a person stopped; the first stands for not yet."""
+
 
 class Variables(Protocol):
     """The unknowns: SMPL parameters, or a network's weights."""
@@ -73,15 +80,20 @@ class Progress:
     best: Parameters
     lowest: Tensor  # (B,) energy of the best iterate
     iterations: Tensor  # (B,) int64 steps until it stopped
-    stop_reason: list[str]  # "" while it runs; then "converged", "keypoints fitted", "diverged" or "iteration limit"
+    stopped: Tensor  # (B,) int8 place in `REASONS`
+
+    @property
+    def stop_reason(self) -> list[str]:
+        """One of `REASONS` for each person."""
+        return [REASONS[place] for place in self.stopped.tolist()]
 
     def running(self) -> Tensor:
         """(B,) bool."""
-        return torch.tensor([not reason for reason in self.stop_reason], device=self.lowest.device)
+        return self.stopped == 0
 
     def stop(self, which: Tensor, reason: str) -> None:
-        for row in which.nonzero()[:, 0].tolist():
-            self.stop_reason[row] = self.stop_reason[row] or reason
+        """Stop those of `which` (B,) bool who still run."""
+        self.stopped = self.stopped.masked_fill(which & self.running(), REASONS.index(reason))
 
 
 def descend(
@@ -94,6 +106,8 @@ def descend(
 ) -> Progress:
     """Minimise the objective from the variables' current values.
 
+    Nothing in an iteration waits for the device, but for a look at who has stopped: at each one on a CPU, else at every
+    `LOOK_EVERY`th.
     `on_iteration` is called with the number and the totals (B,) of each iteration, of people who stopped their last;
     `fitted` returns (B,) bool, true for people who are done.
     """
@@ -102,9 +116,10 @@ def descend(
     parameters = variables.decode()
     progress = _begin(parameters)
     total, rows = progress.lowest, torch.arange(len(progress.lowest), device=progress.lowest.device)
+    every = look_every(total.device)
     for iteration in range(stage.iterations + 1):
         energy = objective.total(objective(parameters.rows(rows)))
-        total = total.index_copy(0, rows, energy.detach())
+        total = torch.where(progress.running(), total.index_copy(0, rows, energy.detach()), total)
         _record(progress, parameters, total, iteration)
         history.append(progress.lowest.clone())
         if on_iteration is not None:
@@ -115,18 +130,23 @@ def descend(
             progress.stop(done, "keypoints fitted")
         if len(history) > config.stop_window:
             before, now = history[-1 - config.stop_window], history[-1]
-            progress.stop((before - now < config.stop_improvement * now.abs()) & progress.running(), "converged")
-        running = progress.running()
-        if iteration == stage.iterations or not running.any():
+            progress.stop(before - now < config.stop_improvement * now.abs(), "converged")
+        still = progress.running()[rows]
+        left = int(still.sum()) if iteration % every == every - 1 else len(rows)
+        if iteration == stage.iterations or left == 0:
             break
         # People who stopped add nothing to the loss and are rendered no more; their best iterates are kept.
-        still = running[rows]
-        optimiser.step(torch.autograd.grad(energy[still].sum(), optimiser.tensors, allow_unused=True))
-        if not still.all():
+        optimiser.step(torch.autograd.grad(energy, optimiser.tensors, still.to(energy.dtype), allow_unused=True))
+        if left < len(rows):
             rows, objective = rows[still], objective.rows(still)
         parameters = variables.decode()
     progress.stop(progress.running(), "iteration limit")
     return progress
+
+
+def look_every(device: torch.device) -> int:
+    """Iterations from one look at who has stopped to the next: on a CPU, which never waits, one."""
+    return 1 if device.type == "cpu" else LOOK_EVERY
 
 
 def _begin(parameters: Parameters) -> Progress:
@@ -135,7 +155,7 @@ def _begin(parameters: Parameters) -> Progress:
         best=parameters.map(lambda tensor: tensor.detach().clone()),
         lowest=torch.full_like(betas[:, 0], torch.inf),
         iterations=torch.zeros(len(betas), dtype=torch.int64, device=betas.device),
-        stop_reason=[""] * len(betas),
+        stopped=torch.zeros(len(betas), dtype=torch.int8, device=betas.device),
     )
 
 
@@ -148,5 +168,5 @@ def _record(progress: Progress, parameters: Parameters, total: Tensor, iteration
     better = running & finite & (total < progress.lowest)
     progress.best = parameters.detach().where(better, progress.best)
     progress.lowest = torch.where(better, total, progress.lowest)
-    progress.iterations = torch.where(running, iteration, progress.iterations)
-    progress.stop(running & ~finite, "diverged")
+    progress.iterations = progress.iterations.masked_fill(running, iteration)
+    progress.stop(~finite, "diverged")

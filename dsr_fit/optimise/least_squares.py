@@ -155,9 +155,9 @@ def keypoint_jacobian(skeleton: Skeleton, state: State) -> tuple[Tensor, Tensor]
     turn = (-skew(lever) @ world[:, None]).permute(0, 1, 3, 2, 4).flatten(3)  # (B, K, 3, 72)
 
     # Rest joints and moments are linear in betas, and so are the keypoints of a fixed pose.
-    parents = list(skeleton.parents[1:])
     dirs = skeleton.rest_joints_dirs
-    steps = torch.einsum("bjrc,jcs->bjrs", world[:, parents], dirs[1:] - dirs[parents])
+    above = skeleton.of_parents(world, 1)
+    steps = torch.einsum("bjrc,jcs->bjrs", above, dirs[1:] - skeleton.of_parents(dirs, 0))
     steps = torch.cat([dirs[:1].expand(len(betas), -1, -1, -1), steps], 1)
     moved = torch.einsum("ij,birs->bjrs", skeleton.tree, steps) - torch.einsum("bjrc,jcs->bjrs", world, dirs)
     grown = torch.einsum("bjrc,kjcs->bkrs", world, skeleton.keypoint_moments_dirs)
@@ -181,7 +181,8 @@ def solve(problem: Problem, start: State, steps: int, damping: float, free: slic
         diagonal = normal.diagonal(dim1=1, dim2=2)
         lifted = normal + torch.diag_embed(factor[:, None] * diagonal + 1e-9)
         step = energy.new_zeros(len(energy), 85)
-        step[:, free] = -torch.linalg.solve(lifted, gradient)
+        # A singular matrix gives no finite step, which is not taken; to look for one would wait for a GPU.
+        step[:, free] = -torch.linalg.solve_ex(lifted, gradient)[0]
         candidate = state.moved(step)
         reached = problem.energy(candidate)
         better = reached < energy  # false for NaN as well

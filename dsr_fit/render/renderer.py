@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -95,7 +95,8 @@ class Renderer:
         """Render a batch. Pixel (0, 0) has its centre at (0.5, 0.5); x_pixel = fx X / Z + cx.
 
         Gradients reach vertices, intrinsics and attributes. Raises InputError for wrong shapes, for values
-        that are not finite, and where both kinds of attributes are given.
+        that are not finite, and where both kinds of attributes are given. Values that are on a GPU already
+        are not looked at, which would wait for it: what is not finite there is not drawn.
         """
         height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
         vertices, intrinsics = self._checked(vertices, intrinsics)
@@ -150,10 +151,12 @@ class Renderer:
     def _finite(self, tensor: Tensor, name: str) -> Tensor:
         """The tensor as float32 on the renderer's device. One NaN or infinity makes the sum one: a cheap look
         first."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = float(_in_this_thread(tensor).sum())
-        if not math.isfinite(total) and not bool(torch.isfinite(tensor).all()):
-            raise InputError(f"{name} to render hold values that are not finite (NaN or infinity)")
+        if tensor.device.type == "cpu":
+            # torch's sums over large CPU tensors start its threads, which then spin on the cores that the kernels want.
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = float(tensor.detach().numpy().sum())
+            if not math.isfinite(total) and not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"{name} to render hold values that are not finite (NaN or infinity)")
         return tensor.to(self.device, torch.float32)
 
     def _attributes(
@@ -214,11 +217,3 @@ def _depth_to_clip(depth_range: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 1) slope and offset of clip z = slope * depth + offset."""
     near, far = depth_range[:, :1], depth_range[:, 1:]
     return (far + near) / (far - near), -2 * far * near / (far - near)
-
-
-def _in_this_thread(tensor: Tensor) -> Any:
-    """A CPU tensor as a numpy array, others as they are.
-
-    torch's sums over large CPU tensors start its threads, which then spin on the cores that the kernels want.
-    """
-    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach()

@@ -79,7 +79,8 @@ class Residual:
         """
         error = self._groups()
         assert error.slope is not None
-        share = torch.as_tensor(weight * self.weight, dtype=error.value.dtype, device=error.value.device)
+        share = weight * self.weight
+        share = share if isinstance(share, Tensor) else error.value.new_full((), share)
         if self.robust is not None:
             share = share / (1 + error.value.square().sum(-1) / self.robust**2).square()
         scaled = error * share.sqrt()[..., None]
