@@ -174,7 +174,8 @@ def main() -> None:
         folder = Path(temporary)
         people = arguments.people or folder / "people"
         if arguments.people is None:
-            prepare(people, folder / "cases", range(2 if arguments.quick else 16))
+            count = 2 if arguments.quick else 16
+            prepare(people, folder / "cases", range(count), count)
         setup = Setup(arguments.device, arguments.quick, people.resolve(), arguments.shared.resolve(), folder)
         seconds = arguments.seconds or (SECONDS if arguments.device == "cuda" else 1e6)
         content = {"machine": describe_machine(), "card": card(), "device": setup.device, "quick": setup.quick}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -14,20 +16,35 @@ from dsr_fit.render import Renderer, ops_cpu
 from dsr_fit.render.outline import outline
 from dsr_fit.render.outline_torch import outline_torch
 from dsr_fit.render.renderer import clip_positions
-from dsr_fit.render.topology import mesh_topology
+from dsr_fit.render.topology import Topology, mesh_topology
+from tests.render_backends import NEEDS_TRITON, TRITON_DEVICE, triton_ops
 from tests.render_scenes import SCENES, Scene
 
 CAMERA = torch.tensor([[60.0, 60.0, 32.0, 32.0]])
 
 
-def _compare_with_twin(scene: Scene) -> None:
+Blend = Callable[[Tensor, Tensor, Tensor, Tensor, Topology], Tensor]
+
+
+def _by_triton(color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor, topology: Topology) -> Tensor:
+    """On a GPU, or by the interpreter."""
+    inputs = (each.to(TRITON_DEVICE) for each in (color, rast, pos, tri))
+    return triton_ops().outline(*inputs, topology).cpu()
+
+
+ON_BOTH = pytest.mark.parametrize(
+    "blended", [pytest.param(outline, id="cpu"), pytest.param(_by_triton, id="triton", marks=NEEDS_TRITON)]
+)
+
+
+def _compare_with_twin(scene: Scene, blended: Blend) -> None:
     topology = mesh_topology(scene.tri.numpy())
     rast = ops_cpu.rasterize(scene.pos, scene.tri, scene.resolution)[0]
     generator = torch.Generator().manual_seed(0)
     color = torch.rand((*rast.shape[:3], 2), generator=generator).requires_grad_()
     weight = torch.randn(color.shape, generator=generator)
     results = []
-    for blend in (outline, outline_torch):
+    for blend in (blended, outline_torch):
         pos = scene.pos.clone().requires_grad_()
         out = blend(color, rast, pos, scene.tri, topology)
         grads = torch.autograd.grad((out * weight).sum(), [color, pos], allow_unused=True)
@@ -38,20 +55,22 @@ def _compare_with_twin(scene: Scene) -> None:
     assert torch.allclose(g_pos, twin_pos, rtol=1e-3, atol=1e-4 * float(twin_pos.abs().max()) + 1e-9)
 
 
+@ON_BOTH
 @pytest.mark.parametrize("name", SCENES)
-def test_twin(name: str) -> None:
-    _compare_with_twin(SCENES[name]())
+def test_twin(name: str, blended: Blend) -> None:
+    _compare_with_twin(SCENES[name](), blended)
 
 
+@ON_BOTH
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), faces=st.integers(1, 40))
-def test_twin_on_random_triangles(seed: int, faces: int) -> None:
+def test_twin_on_random_triangles(blended: Blend, seed: int, faces: int) -> None:
     generator = np.random.default_rng(seed)
     vertices = max(4, faces // 2)
     w = generator.uniform(0.5, 3.0, (1, vertices, 1))
     pos = np.concatenate([generator.uniform(-1.5, 1.5, (1, vertices, 3)) * w, w], -1)
     tri = np.stack([generator.permutation(vertices)[:3] for _ in range(faces)])
-    _compare_with_twin(Scene(torch.from_numpy(pos).float(), torch.from_numpy(tri).int(), (17, 23)))
+    _compare_with_twin(Scene(torch.from_numpy(pos).float(), torch.from_numpy(tri).int(), (17, 23)), blended)
 
 
 def _box(low: tuple[float, float], high: tuple[float, float], z: float) -> Tensor:

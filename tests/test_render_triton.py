@@ -194,32 +194,39 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from dsr_fit.render import triton_interpolate as points, triton_raster as raster
+from dsr_fit.render import triton_interpolate as points, triton_outline as border, triton_raster as raster
 
 POINTERS = dict(
     {name: "*fp32" for name in "pos rast rast_db g_rast g_db attr out g_out g_attr".split()},
-    tri="*i32", ids="*i32", count="*i32", keys="*i64", large="*i64", g_pos="*fp64",
+    **{name: "*fp32" for name in "color g_color alpha g_alpha".split()},
+    tri="*i32", ids="*i32", edges="*i32", faces="*i32", agree="*i1", keys="*i64", large="*i64", g_pos="*fp64",
 )
 for kernel, constants in (
     (raster.draw_small, dict(SMALL=16, BLOCK=128)), (raster.draw_large, dict(TILE=16)),
     (raster.shade, dict(WITH_DB=True, BLOCK=128)), (raster.pull_shade, dict(BLOCK=128)),
     (raster.pull_derivatives, dict(BLOCK=128)), (points.interpolate, dict(CHANNELS=16, BLOCK=32)),
     (points.pull_interpolate, dict(WITH_ATTR=True, CHANNELS=16, BLOCK=32)),
+    (border.find_crossings, dict(BLOCK=128)), (border.amounts, dict(BLOCK=128)), (border.pull_amounts, dict(BLOCK=128)),
+    (border.blend, dict(CHANNELS=16, BLOCK=32)), (border.pull_blend, dict(CHANNELS=16, BLOCK=32)),
 ):
+    pointers = dict(POINTERS)
+    if "large" in kernel.arg_names:  # where `faces` is a number and `count` a buffer
+        pointers.update(count="*i32", faces="i32")
     signature = {
-        name: "constexpr" if name in constants else POINTERS.get(name)
+        name: "constexpr" if name in constants else pointers.get(name)
         or ("fp32" if name.startswith(("step", "first")) else "i32") for name in kernel.arg_names
     }
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
     built = compile(ASTSource(kernel, signature, constants), target=target, options={"enable_fp_fusion": False})
     text = built.asm["ptx"]
-    print(kernel.__name__, len(built.asm["cubin"]) > 0, "min.s64" in text, "fma.rn.f64" in text)
+    extremes = "min.s64" in text or "max.s64" in text
+    print(kernel.__name__, len(built.asm["cubin"]) > 0, extremes, "fma.rn.f64" in text)
 """
 
 
 @pytest.mark.parametrize("capability", ["80", "90"])
 def test_the_kernels_compile_for_gpus(capability: str, tmp_path: Path) -> None:
-    """To machine code, which needs no GPU: the visibility buffer's is a 64-bit minimum, and nothing is fused."""
+    """To machine code, which needs no GPU: visibility and outline are 64-bit extremes, and nothing is fused."""
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     environment.pop("TRITON_INTERPRET", None)
     command = [sys.executable, "-c", COMPILE, capability]
@@ -228,5 +235,6 @@ def test_the_kernels_compile_for_gpus(capability: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "draw_small True True False", "draw_large True True False", "shade True False False",
         "pull_shade True False False", "pull_derivatives True False False", "interpolate True False False",
-        "pull_interpolate True False False",
+        "pull_interpolate True False False", "find_crossings True True False", "amounts True False False",
+        "pull_amounts True False False", "blend True False False", "pull_blend True False False",
     ]  # fmt: skip

@@ -1,14 +1,14 @@
 """Nothing in an iteration waits for a GPU, shown without one: on torch's `meta` device, of shapes without numbers.
 
 There every function takes its path for a GPU, and what would read a number back can't. Guards refuse what `meta` lets
-pass: copies from the CPU, and operations whose result's size depends on numbers.
+pass: copies from the CPU, and operations whose result's size depends on numbers. Of Triton's operators all but the
+kernels run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ from dsr_fit.optimise.least_squares import Problem, State, solve
 from dsr_fit.optimise.objective import Objective
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
-from dsr_fit.render import renderer as renderers
 from dsr_fit.render.renderer import Renderer
+from tests.render_backends import NEEDS_TRITON, triton_ops
 
 META: Any = "meta"
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
@@ -103,18 +103,6 @@ def test_the_guards_refuse_what_waits(waits: Callable[[Tensor], object]) -> None
         waits(torch.empty(3, device=META))
 
 
-def stand_in_operators() -> SimpleNamespace:
-    """What is rasterised needs numbers: of the operators only shapes are kept, and that gradients pass."""
-
-    def rasterize(pos: Tensor, tri: Tensor, resolution: tuple[int, int], grad_db: bool) -> tuple[Tensor, None]:
-        return pos.mean(1)[:, None, None].expand(-1, *resolution, -1), None
-
-    def interpolate(attr: Tensor, rast: Tensor, tri: Tensor) -> tuple[Tensor, None]:
-        return rast[..., :1] * attr.mean(1)[:, None, None], None
-
-    return SimpleNamespace(rasterize=rasterize, interpolate=interpolate)
-
-
 CONFIGS = [
     pytest.param(FitConfig(weights=Weights(pose=0)), id="without the pose prior"),
     pytest.param(
@@ -130,7 +118,7 @@ Made = Callable[[FitConfig, int], tuple[Objective, Parameters]]
 
 @pytest.fixture
 def objective(monkeypatch: pytest.MonkeyPatch) -> Made:
-    monkeypatch.setattr(renderers, "outline", lambda color, rast, pos, tri, topology: color + 0 * pos.mean())
+    monkeypatch.setattr(triton_ops(), "_launch", lambda *_, **__: None)
 
     def made(config: FitConfig, count: int) -> tuple[Objective, Parameters]:
         """Of so many people, and where they start."""
@@ -139,7 +127,7 @@ def objective(monkeypatch: pytest.MonkeyPatch) -> Made:
             [observe(person(1))] * count, crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid
         )
         renderer = Renderer(open_body().faces, open_body().num_vertices, device=META)
-        renderer._operators = stand_in_operators  # type: ignore[method-assign]
+        renderer.backend = "triton"
         start = person(1).map(lambda tensor: tensor.repeat(count, 1)).to(META)
         prior, worn = load_pose_prior("learned").to(META), load_semantic_prior(open_body()).to(META)
         return Objective.of(body, batch, renderer, worn, prior, config, 32, Anchor.of(start)), start
@@ -170,16 +158,19 @@ def solved(objective: Objective, start: Parameters, config: FitConfig) -> int:
     return operations.count
 
 
+@NEEDS_TRITON
 @pytest.mark.parametrize("config", CONFIGS)
 def test_an_iteration_of_descent_does_not_wait(objective: Made, config: FitConfig) -> None:
     descended(*objective(config, 2), 5)
 
 
+@NEEDS_TRITON
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_step_of_least_squares_does_not_wait(objective: Made, config: FitConfig) -> None:
     solved(*objective(config, 2), config)
 
 
+@NEEDS_TRITON
 @pytest.mark.parametrize("config", CONFIGS)
 def test_neither_takes_more_operations_for_more_people(objective: Made, config: FitConfig) -> None:
     few, many = ((descended(*objective(config, n), 3), solved(*objective(config, n), config)) for n in (2, 5))
@@ -189,8 +180,8 @@ def test_neither_takes_more_operations_for_more_people(objective: Made, config: 
 def test_the_result_is_the_same_however_seldom_it_is_looked(monkeypatch: pytest.MonkeyPatch) -> None:
     """People who have stopped are rendered in between, to no effect."""
     seen, config = (
-        [observe(person(n), noise_px=n) for n in (1, 2)],
-        FitConfig(stages=(Stage(56, 25, 0.01),), stop_window=3, stop_improvement=0.02),
+        [observe(person(n), noise_px=3 * (n - 1)) for n in (1, 2, 3)],
+        FitConfig(stages=(Stage(56, 25, 0.01),), stop_window=4, stop_improvement=0.01),
     )
     results = []
     for every in (1, 7):
@@ -199,4 +190,4 @@ def test_the_result_is_the_same_however_seldom_it_is_looked(monkeypatch: pytest.
     for one, other in zip(*results, strict=True):
         assert np.array_equal(one.vertices, other.vertices)
         assert (one.iterations, one.stop_reason) == (other.iterations, other.stop_reason)
-    assert len({one.iterations for one in results[0]}) == 2  # somebody stopped before the other
+    assert len({one.iterations for one in results[0]}) > 1  # somebody stopped before the others

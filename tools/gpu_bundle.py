@@ -3,9 +3,9 @@
     PYTHONPATH=tools:benchmarks python tools/gpu_bundle.py --cases-dir ../cases --out ../gpu_bundle.tar.xz [WHEEL ...]
 
 Python with torch must be there already; wheels of what else is missing (of the package's dependencies, of pytest,
-hypothesis and trimesh for its tests, nvdiffrast) are named on the command line. Left out are the documentation, the smaller
-landmark network, and the regressor's weights: its network is timed with random ones, and fits begin with the regressor that
-has none.
+hypothesis and trimesh for its tests, nvdiffrast) are named on the command line. Left out are the documentation, the
+smaller landmark network, and the regressor's weights: its network is timed with random ones, and fits begin with the
+regressor that has none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from dsr_fit.io.files import check_file, replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "gpu_bundle"
+PICTURES = 24
+"""Of the people, those whose picture goes in, for the whole pipeline."""
+
 LARGEST = 50_000_000
 """Bytes of the bundle."""
 
@@ -41,14 +44,15 @@ TWICE = "06_body_112x112.npz"
 """A reference vector of two megabytes that shows what two others show."""
 
 RUN = """#!/bin/sh
-# Runs the benchmark from this folder, with the wheels beside it; the results go to $OUT, or here.
+# Runs the benchmark from this folder by $PYTHON, with the wheels beside it; the results go to $OUT, or here.
 set -eu
 cd "$(dirname "$0")"
+PYTHON="${PYTHON:-python3}"
 if ls wheels/*.whl > /dev/null 2>&1 && [ ! -d site ]; then
-    python3 -m pip install -q --no-index --no-deps --target site wheels/*.whl
+    "$PYTHON" -m pip install -q --no-index --no-deps --target site wheels/*.whl
 fi
 export PYTHONPATH="$PWD:$PWD/site"
-exec python3 benchmarks/gpu.py --people people --shared shared --out "${OUT:-$PWD}/gpu.json" "$@"
+exec "$PYTHON" benchmarks/gpu.py --people people --shared shared --out "${OUT:-$PWD}/gpu.json" "$@"
 """
 
 
@@ -107,13 +111,17 @@ def main() -> None:
     parser.add_argument(
         "--cases-dir", type=Path, required=True, help="folder of rendered people; missing ones are made"
     )
+    parser.add_argument("--people-dir", type=Path, help="where their observations are kept, or were before")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help=f"folder with {VECTORS}")
     parser.add_argument("--out", type=Path, default=Path(f"{NAME}.tar.xz"))
     arguments = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as temporary:
             people, seeds = Path(temporary), range(arguments.first_seed, arguments.first_seed + arguments.people)
-            found = prepare(people, arguments.cases_dir, seeds)
+            people = arguments.people_dir or people
+            if not any(people.glob("*.npz")):
+                prepare(people, arguments.cases_dir, seeds, PICTURES)
+            found = len(list(people.glob("*.npz")))
             pack(arguments.out, people, arguments.shared, arguments.wheels)
     except InputError as error:
         raise SystemExit(str(error)) from None

@@ -34,7 +34,7 @@ class Setup:
     quick: bool
     """Small sizes, for a dry run on a CPU."""
     people: Path
-    """Folder of pictures (`NAME.jpg`) and of what perception found in them (`NAME.npz`), see `prepare`."""
+    """Folder of what perception found in pictures, and of some of the pictures, see `prepare`."""
     shared: Path
     """Folder that holds `data/nvdiffrast_reference`."""
     work: Path
@@ -55,8 +55,7 @@ class Setup:
 
     def observations(self) -> list[Observation]:
         """The first person found in each picture."""
-        names = sorted(path.stem for path in self.people.glob("*.jpg"))
-        seen = [read_observations(cache_path(self.people, f"{name}.jpg"), f"{name}.jpg")[0].found for name in names]
+        seen = [read_observations(path, path.stem)[0].found for path in sorted(self.people.glob("*.npz"))]
         return [one.observation() for one in seen if one is not None]
 
 
@@ -70,8 +69,9 @@ def regressor_of(body: Body, config: FitConfig) -> Regressor:
     return load_regressor(None if has_regressor() else "kinematic", body, config)
 
 
-def prepare(people: Path, cases: Path, seeds: range) -> int:
-    """Rendered people as pictures, and their observations by the detector and parser that ship; how many were found.
+def prepare(people: Path, cases: Path, seeds: range, pictures: int) -> int:
+    """Observations of rendered people by the detector and parser that ship, and so many of their pictures; how many
+    people were found.
 
     `cases` is a folder of `dsr_fit.synthetic.write_cases`, to which people that it lacks are added.
     """
@@ -89,6 +89,8 @@ def prepare(people: Path, cases: Path, seeds: range) -> int:
             continue
         write_observations(cache_path(people, path.name), seen)
         found += 1
+        if found > pictures:
+            path.unlink()
     if not found:
         raise InputError(f"{people}: nobody was found in {len(seeds)} pictures of rendered people")
     return found

@@ -41,8 +41,9 @@ class BatchArguments(DatasetArguments):
     """Processes of this machine, or Ray."""
     address: str | None = None
     """A Ray cluster's address; default: one that is started here and ends with the run."""
-    batch_size: int = BATCH_SIZE
-    """Images of a batch, and at most so many people fitted together; fixed for a folder."""
+    batch_size: int | Literal["auto"] = BATCH_SIZE
+    """Images of a batch, and at most so many people fitted together; fixed for a folder. `auto`: the folder's own, else up
+    to 256 by a GPU's free memory, or 16 on a CPU."""
     shard_size: int = SHARD_SIZE
     """Batches in a shard; fixed for a folder."""
     timeout: float = TIMEOUT_S
@@ -55,6 +56,7 @@ class BatchArguments(DatasetArguments):
 def run_batch(arguments: BatchArguments) -> int:
     """The work behind `dsr-fit batch`; returns the exit status: 3 where people have no fit."""
     check(arguments)
+    from dsr_fit.dataset.batch_size import auto_batch_size
     from dsr_fit.dataset.changes import Follow
     from dsr_fit.dataset.progress import RunProgress, reporting, summary, write_line
     from dsr_fit.dataset.run import Resources, run
@@ -62,11 +64,13 @@ def run_batch(arguments: BatchArguments) -> int:
     source = arguments.open_source()
     _say_left_out(source)
     _check_people(arguments, source)
+    settings = arguments.settings()
+    size = arguments.batch_size
     settings = replace(
-        arguments.settings(),
+        settings,
         max_people=1 if arguments.people == "one" else arguments.max_people,
         min_height=arguments.min_height,
-        batch_size=arguments.batch_size,
+        batch_size=auto_batch_size(settings.device, arguments.out) if size == "auto" else size,
         overlays=arguments.overlays,
     )
     resources = Resources(
@@ -159,7 +163,7 @@ def check(arguments: BatchArguments) -> None:
     arguments.check_focal()
     for name in ("perceivers", "fitters", "batch_size", "shard_size", "max_people"):
         value = getattr(arguments, name)
-        if value is not None and value < 1:
+        if isinstance(value, int) and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least 1")
     if arguments.people == "one" and arguments.max_people is not None:
         raise UsageError("--people one and --max-people exclude each other")

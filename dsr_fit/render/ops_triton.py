@@ -1,4 +1,4 @@
-"""Our `rasterize` and `interpolate` on a GPU, in Triton, which comes with torch's CUDA builds on Linux.
+"""Our `rasterize`, `interpolate` and dense outline on a GPU, in Triton, which comes with torch's CUDA builds on Linux.
 
 The contract is that of `ops_cpu`; nvdiffrast's `antialias` is not among them. Nothing is built beforehand: Triton
 compiles the kernels at first use, for which its launcher wants a C compiler. With `TRITON_INTERPRET=1` in the
@@ -19,8 +19,10 @@ from torch.autograd.function import once_differentiable
 
 from dsr_fit.errors import InputError, one_line
 from dsr_fit.render import triton_interpolate as points
+from dsr_fit.render import triton_outline as border
 from dsr_fit.render import triton_raster as raster
 from dsr_fit.render.contract import check_attributes, check_instanced, check_mesh, interpolated
+from dsr_fit.render.topology import Topology
 
 BLOCK = 128  # triangles or pixels a program
 SMALL = 16  # pixels of a triangle's box that one lane draws; larger triangles get programs of their own
@@ -164,13 +166,14 @@ def _pixels_and_channels(attr: Tensor, rast: Tensor) -> tuple[tuple[int, int], t
     """The grid, the sizes and the block sizes that both kernels of `Interpolation` take."""
     batch, height, width, _ = rast.shape
     sets, rows, channels = attr.shape
+    blocks = _blocks_of(channels)
+    return (_blocks(height * width, blocks["BLOCK"]), batch), (sets, rows, height * width, channels), blocks
+
+
+def _blocks_of(channels: int) -> dict[str, int]:
+    """The channels and the pixels of a program, which fill its registers whatever the channels."""
     block = min(CHANNELS, 1 << max(channels - 1, 0).bit_length())
-    pixels = BLOCK * 4 // block  # a program's pixels x channels fill its registers whatever the channels
-    return (
-        (_blocks(height * width, pixels), batch),
-        (sets, rows, height * width, channels),
-        {"CHANNELS": block, "BLOCK": pixels},
-    )
+    return {"CHANNELS": block, "BLOCK": BLOCK * 4 // block}
 
 
 def interpolate(
@@ -184,3 +187,47 @@ def interpolate(
     check_attributes(attr, rast)
     out: Tensor = Interpolation.apply(attr, rast, tri)  # type: ignore[assignment]
     return interpolated(out, attr, rast, tri, rast_db, diff_attrs)
+
+
+class OutlineBlend(torch.autograd.Function):
+    """Colours blended across the outline; `edges`, `faces` and `agree` are the topology's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor, edges: Tensor, faces: Tensor, agree: Tensor
+    ) -> Tensor:
+        color, rast, pos, tri = (each.contiguous() for each in (color, rast, pos, tri))
+        batch, height, width, channels = color.shape
+        sizes, pairs = (pos.shape[1], height, width), (_blocks(2 * height * width, BLOCK), batch)
+        keys = torch.full((batch, height, width, 2), border.NONE, device=pos.device)
+        alpha, out = torch.empty_like(keys, dtype=torch.float32), torch.empty_like(color)
+        tensors = pos, tri, edges, faces, agree, rast, keys
+        _launch(
+            border.find_crossings, (_blocks(len(edges), BLOCK), batch), pos, *tensors, len(edges), *sizes, BLOCK=BLOCK
+        )
+        _launch(border.amounts, pairs, pos, pos, edges, keys, alpha, *sizes, BLOCK=BLOCK)
+        blocks = _blocks_of(channels)
+        grid = _blocks(height * width, blocks["BLOCK"]), batch
+        _launch(border.blend, grid, pos, color, alpha, out, height, width, channels, **blocks)
+        ctx.save_for_backward(color, pos, edges, keys, alpha)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        color, pos, edges, keys, alpha = ctx.saved_tensors
+        batch, height, width, channels = color.shape
+        g_color, g_alpha = torch.empty_like(color), torch.empty_like(alpha)
+        g_pos = torch.zeros_like(pos, dtype=torch.float64)
+        blocks = _blocks_of(channels)
+        grid = _blocks(height * width, blocks["BLOCK"]), batch
+        tensors = color, alpha, grads[0].contiguous(), g_color, g_alpha
+        _launch(border.pull_blend, grid, pos, *tensors, height, width, channels, **blocks)
+        sizes, pairs = (pos.shape[1], height, width), (_blocks(2 * height * width, BLOCK), batch)
+        _launch(border.pull_amounts, pairs, pos, pos, edges, keys, g_alpha, g_pos, *sizes, BLOCK=BLOCK)
+        return g_color, None, g_pos.to(pos.dtype), None, None, None, None
+
+
+def outline(color: Tensor, rast: Tensor, pos: Tensor, tri: Tensor, topology: Topology) -> Tensor:
+    """As `outline.outline`; without waiting for the device to say how many crossings there are."""
+    return OutlineBlend.apply(color, rast, pos, tri, *topology.on(pos.device))  # type: ignore[no-any-return]

@@ -9,6 +9,9 @@ the edge passes. docs/rendering.md gives the rules and how accurate the gradient
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
+
 from torch import Tensor
 
 from dsr_fit.render.topology import Topology
@@ -24,12 +27,21 @@ def outline(
     """Colours (B, H, W, C) blended across the outline, between covered and empty pixels and at occlusions.
 
     Gradients reach `color` and, through where the edges cross, x, y and w of `pos`. CPU tensors take the
-    compiled kernels, others the torch implementation of the same rules.
+    compiled kernels, others Triton's where it is installed, else the torch implementation of the same rules.
     """
     if color.device.type == "cpu":
         from dsr_fit.render.ops_cpu import OutlineBlend
 
         return OutlineBlend.apply(color, rast, pos, tri, topology, True)  # type: ignore[no-any-return]
+    if _has_triton():
+        from dsr_fit.render import ops_triton
+
+        return ops_triton.outline(color, rast, pos, tri, topology)
     from dsr_fit.render.outline_torch import outline_torch
 
     return outline_torch(color, rast, pos, tri, topology)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None

@@ -1,11 +1,10 @@
-"""The dense outline in plain torch: the path of a GPU, and the readable twin of
-`outline_kernels.outline_items`."""
+"""The dense outline in plain torch: the path of a GPU without Triton, and the readable twin of
+`outline_kernels.outline_items` and of `triton_outline`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,10 +33,10 @@ def outline_torch(
     """Colours (B, H, W, C) blended across the outline. See `outline.outline` and docs/rendering.md for the
     rules."""
     batch, height, width, channels = color.shape
-    edges = _to(topology.edges, pos).long()
+    edges, edge_faces, agree = (each if each.dtype == torch.bool else each.long() for each in topology.on(pos.device))
     screen = _screen(pos, height, width)
     usable = (pos.detach()[..., 3] > 0) & (screen.detach()[..., :2].abs() < FARTHEST).all(-1)
-    on_outline = _outline_edges(pos.detach(), tri, topology)
+    on_outline = _outline_edges(pos.detach(), tri, edge_faces, agree)
     found = _crossings(screen.detach(), usable, on_outline, edges, height, width)
     along, across = _ends(screen, found, edges)
     span = across[1] - across[0]
@@ -55,7 +54,7 @@ def outline_torch(
     flat = rast.detach().reshape(-1, 4)
     id0, id1, z0, z1 = flat[p0, 3], flat[p1, 3], flat[p0, 2].double(), flat[p1, 2].double()
     either_empty = (id0 == 0) | (id1 == 0)
-    surface_ahead = _surface_ahead(pos.detach(), tri, topology, found, span.detach())
+    surface_ahead = _surface_ahead(pos.detach(), tri, edge_faces, found, span.detach())
     owner_ahead = torch.where(either_empty, id0 == 0, z1 < z0)
     z = _at(screen.detach()[..., 2], found, edges)
     near_enough = either_empty | (z[0] + s.detach() * (z[1] - z[0]) < 0.5 * (z0 + z1))
@@ -76,10 +75,6 @@ def outline_torch(
     return original.index_add(0, target, alpha * (original[p1] - original[p0])).view_as(color)
 
 
-def _to(array: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(array).to(like.device)
-
-
 def _screen(pos: Tensor, height: int, width: int) -> Tensor:
     """Pixel x, y and z/w of each vertex, in double as the compiled twin has them; of no use behind the
     camera."""
@@ -95,9 +90,8 @@ def _windings(pos: Tensor, tri: Tensor) -> Tensor:
     return torch.linalg.vecdot(p0, torch.linalg.cross(p1, p2)) >= 0
 
 
-def _outline_edges(pos: Tensor, tri: Tensor, topology: Topology) -> Tensor:
+def _outline_edges(pos: Tensor, tri: Tensor, faces: Tensor, agree: Tensor) -> Tensor:
     """(B, E) bool: the edge lies between a front- and a back-facing triangle, or on a border."""
-    faces, agree = _to(topology.faces, pos).long(), _to(topology.agree, pos)
     winding = _windings(pos, tri)
     same = winding[:, faces[:, 0]] == winding[:, faces[:, 1]]
     return (faces[:, 1] < 0) | (same != agree)
@@ -133,13 +127,13 @@ def _ends(screen: Tensor, found: Crossings, edges: Tensor) -> tuple[Pair, Pair]:
     )
 
 
-def _surface_ahead(pos: Tensor, tri: Tensor, topology: Topology, found: Crossings, span: Tensor) -> Tensor:
+def _surface_ahead(pos: Tensor, tri: Tensor, faces: Tensor, found: Crossings, span: Tensor) -> Tensor:
     """(N,) bool: the edge's surface lies on the side of the growing coordinate.
 
     An edge runs in the direction of its first face, which lies to its left for a positive winding; the swap
     of x and y for columns mirrors that.
     """
-    first = _to(topology.faces, pos).long()[found.edge, 0]
+    first = faces[found.edge, 0]
     positive = _windings(pos, tri)[found.image, first]
     return (span < 0) == (positive == (found.axis == 0))
 

@@ -80,6 +80,7 @@ class Renderer:
             self._operators().ready(self.device)
         self.num_vertices = num_vertices
         self.topology = mesh_topology(faces)
+        self.topology.on(self.device)  # copied now, not in an iteration
         self.faces = torch.from_numpy(faces).to(self.device)
         # Attributes per face are attributes per vertex of a mesh whose triangles repeat their own row.
         self._own_row = torch.arange(len(faces), dtype=torch.int32, device=self.device)[:, None].repeat(1, 3)

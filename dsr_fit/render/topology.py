@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -26,6 +27,15 @@ class Topology:
     """(E,) the second face runs along the edge the other way: equal orientation."""
     opposite: NDArray[np.int32]
     """(F, 3) for the edge opposite to corner k, the other face's third vertex, or -1."""
+    copies: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
+    """What `on` has copied."""
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """`edges`, `faces` and `agree` on a device, copied there once."""
+        if device not in self.copies:
+            arrays = self.edges, self.faces, self.agree
+            self.copies[device] = tuple(torch.from_numpy(array).to(device) for array in arrays)  # type: ignore[assignment]
+        return self.copies[device]
 
 
 def checked_faces(faces: NDArray[np.integer], num_vertices: int) -> NDArray[np.int32]:
