@@ -39,7 +39,8 @@ def stature(height: Dual) -> Residual:
 def bending(body_pose: Dual) -> Residual:
     """Squared hinge on elbows and knees that bend backwards, in units of `BEND_UNIT`^2, summed; (B, 69)."""
     # By views: an index made from a list would be copied to a GPU each time.
-    forward = Dual.joined([body_pose[:, component : component + 1] * sign for component, sign in BENDS])
+    bends = ((body_pose[:, component : component + 1], sign) for component, sign in BENDS)
+    forward = Dual.joined([bend if sign > 0 else bend * sign for bend, sign in bends])
     slope = None if forward.slope is None else forward.slope * (forward.value < 0)[..., None]
     return Residual(Dual(forward.value.clamp(max=0), slope) * (1 / BEND_UNIT))
 
