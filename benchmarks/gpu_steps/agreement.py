@@ -52,7 +52,8 @@ def _tested(setup: Setup, modules: tuple[str, ...]) -> dict[str, Any]:
         "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
         *(["-k", FEW] if setup.quick else []), *(str(ROOT / "tests" / f"{name}.py") for name in modules),
     ]  # fmt: skip
-    environment = {**os.environ, "DSR_FIT_SHARED": str(setup.shared), "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}"}
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "DSR_FIT_SHARED": str(setup.shared), "PYTHONPATH": paths}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if not report.exists():
         raise InputError(f"pytest ended with status {done.returncode}: {(done.stdout + done.stderr)[-300:]}")

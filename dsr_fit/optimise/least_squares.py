@@ -183,8 +183,8 @@ def keypoint_jacobian(skeleton: Skeleton, state: State) -> tuple[Tensor, Tensor]
 def solve(problem: Problem, start: State, steps: int, damping: float, free: slice = slice(0, 85)) -> State:
     """At most `steps` damped Gauss-Newton steps on the `free` columns; a step that raises the energy is not taken.
 
-    Every person of the batch has a damping of its own, and takes no further steps once `SETTLED`; on a CPU it then leaves
-    the batch.
+    Every person of the batch has a damping of its own, and takes no further steps once `SETTLED`; on a CPU whoever has
+    leaves the batch.
     """
     state, energy = start, problem.energy(start)
     factor, done = torch.full_like(energy, damping), torch.zeros_like(energy, dtype=torch.bool)
