@@ -61,16 +61,26 @@ def test_twin(name: str, blended: Blend) -> None:
     _compare_with_twin(SCENES[name](), blended)
 
 
-@ON_BOTH
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10**6), faces=st.integers(1, 40))
-def test_twin_on_random_triangles(blended: Blend, seed: int, faces: int) -> None:
+def _random_triangles(seed: int, faces: int) -> Scene:
     generator = np.random.default_rng(seed)
     vertices = max(4, faces // 2)
     w = generator.uniform(0.5, 3.0, (1, vertices, 1))
     pos = np.concatenate([generator.uniform(-1.5, 1.5, (1, vertices, 3)) * w, w], -1)
     tri = np.stack([generator.permutation(vertices)[:3] for _ in range(faces)])
-    _compare_with_twin(Scene(torch.from_numpy(pos).float(), torch.from_numpy(tri).int(), (17, 23)), blended)
+    return Scene(torch.from_numpy(pos).float(), torch.from_numpy(tri).int(), (17, 23))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), faces=st.integers(1, 40))
+def test_twin_on_random_triangles(seed: int, faces: int) -> None:
+    _compare_with_twin(_random_triangles(seed, faces), outline)
+
+
+@NEEDS_TRITON
+@settings(max_examples=6, deadline=None, derandomize=True)  # the interpreter takes a second for each
+@given(seed=st.integers(0, 10**6), faces=st.integers(1, 40))
+def test_triton_on_random_triangles(seed: int, faces: int) -> None:
+    _compare_with_twin(_random_triangles(seed, faces), _by_triton)
 
 
 def _box(low: tuple[float, float], high: tuple[float, float], z: float) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from tables import datasets, detection, fits, parsing, regressors, rounds, semantic
+from tables import datasets, detection, fits, gpu, parsing, regressors, rounds, semantic
 from tables.results import ROOT
 
 PAGES = (
@@ -18,6 +18,7 @@ PAGES = (
     "docs/detector.md",
     "docs/parser.md",
     "docs/regressors.md",
+    "docs/rendering.md",
     "docs/rounds.md",
     "docs/scale.md",
     "docs/terms.md",
@@ -43,6 +44,7 @@ FIGURES = {
         datasets.batch,
         datasets.scale,
         datasets.gate,
+        gpu.gpu,
         regressors.regressor,
         regressors.modes,
         regressors.eft,

@@ -48,10 +48,12 @@ def operators(setup: Setup) -> Results:
 def _tested(setup: Setup, modules: tuple[str, ...]) -> dict[str, Any]:
     report = setup.work / f"{modules[0]}.xml"
     command = [
-        sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
+        sys.executable, "-m", "pytest", "-o", "addopts=", "-o", "filterwarnings=default",
+        "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
         *(["-k", FEW] if setup.quick else []), *(str(ROOT / "tests" / f"{name}.py") for name in modules),
     ]  # fmt: skip
-    environment = {**os.environ, "DSR_FIT_SHARED": str(setup.shared), "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}"}
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "DSR_FIT_SHARED": str(setup.shared), "PYTHONPATH": paths}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if not report.exists():
         raise InputError(f"pytest ended with status {done.returncode}: {(done.stdout + done.stderr)[-300:]}")
@@ -135,16 +137,18 @@ def _blended(drawn: dict[str, Tensor]) -> float:
 
 def fits(setup: Setup) -> Results:
     """The same people fitted on the CPU and on the device: energies, vertices, seconds."""
-    people = setup.observations()
+    people = setup.observations()[: 2 if setup.quick else None]
     config = FitConfig(stages=(Stage(56, 10, 0.007),)) if setup.quick else FitConfig()
     body = load_body()
-    ours, seconds = _fitted(Fitter(body, config, regressor=regressor_of(body, config)), people)
+    on_cpu = Fitter(body, config, regressor=regressor_of(body, config))
+    on_cpu.fit(people[:1])  # compiles what is compiled
+    ours, seconds = _fitted(on_cpu, people)
     yield {"people": len(people), "cpu": {"seconds": seconds}}
     for backend in backends(setup):
         moved = body.to(setup.device)
         fitter = Fitter(body, config, regressor=regressor_of(moved, config), device=setup.device)
         fitter.renderer.backend = backend  # type: ignore[assignment]
-        fitter.fit(people[:1])  # compiles what is compiled
+        fitter.fit(people[:1])
         theirs, seconds = _fitted(fitter, people)
         yield {backend: {"seconds": seconds, **_compared(ours, theirs, config)}}
 

@@ -42,7 +42,7 @@ class BatchArguments(DatasetArguments):
     address: str | None = None
     """A Ray cluster's address; default: one that is started here and ends with the run."""
     batch_size: int | Literal["auto"] = BATCH_SIZE
-    """Images of a batch, and at most so many people fitted together; fixed for a folder. `auto`: the folder's own, else up
+    """Images of a batch, and at most so many people fitted together; fixed for a folder. `auto`: the folder's, else up
     to 256 by a GPU's free memory, or 16 on a CPU."""
     shard_size: int = SHARD_SIZE
     """Batches in a shard; fixed for a folder."""

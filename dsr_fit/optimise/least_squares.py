@@ -21,13 +21,16 @@ from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.objective import TERMS, Bodies, Given, Term, joint_slope, weights_of
 from dsr_fit.priors.pose import PosePrior
 from dsr_fit.priors.tilt import Vertical
-from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle, skew
+from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from dsr_fit.tensors import Tensors
 from dsr_fit.terms.points import NEAREST
 from dsr_fit.terms.residual import Dual
 
 POSE, SHAPE, PLACE = slice(0, 72), slice(72, 82), slice(82, 85)
 """Columns of the Jacobian: 24 joint rotations, betas, translation."""
+
+SETTLED = 1e-5
+"""Share of a person's energy; a step that lowers it by less is the last."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class State(Tensors):
         """Updated by (B, 85)."""
         turn = axis_angle_to_matrix(delta[:, POSE].unflatten(1, (24, 3)))
         return State(self.rotations @ turn, self.betas + delta[:, SHAPE], self.cam_t + delta[:, PLACE])
+
+    def updated(self, rows: Tensor, state: State) -> State:
+        """With those of `state` in these rows."""
+        others = iter(state.tensors())
+        return self.map(lambda tensor: tensor.index_copy(0, rows, next(others)))
 
     @classmethod
     def of(cls, parameters: Parameters) -> State:
@@ -87,6 +95,12 @@ class Problem:
         axes = batch.axes.to(device, double)
         vertical = Vertical.of(axes, config.camera_tilt, config.pitch, config.roll)
         return cls(skeleton.to(dtype=double), points, prior, config.weights, config.scales, anchor, vertical, terms)
+
+    def rows(self, index: Tensor) -> Problem:
+        """Of some of the people."""
+        anchor = None if self.anchor is None else self.anchor.rows(index)
+        vertical = None if self.vertical is None else self.vertical.rows(index)
+        return replace(self, points=self.points.rows(index), anchor=anchor, vertical=vertical)
 
     def repeat(self, times: int) -> Problem:
         """Each person `times` times in a row, for several hypotheses."""
@@ -158,7 +172,8 @@ def keypoint_jacobian(skeleton: Skeleton, state: State) -> tuple[Tensor, Tensor]
     below = torch.einsum("ij,bkjr->bkir", skeleton.tree, parts)
     below_mass = mass @ skeleton.tree.T
     lever = below - below_mass[..., None] * positions[:, None]
-    turn = (-skew(lever) @ world[:, None]).permute(0, 1, 3, 2, 4).flatten(3)  # (B, K, 3, 72)
+    turn = torch.linalg.cross(world.mT[:, None], lever[..., None, :], dim=-1)  # (B, K, J, turned axis, 3)
+    turn = turn.permute(0, 1, 4, 2, 3).flatten(3)  # (B, K, 3, 72)
 
     # Rest joints and moments are linear in betas, and so are the keypoints of a fixed pose.
     dirs = skeleton.rest_joints_dirs
@@ -175,10 +190,12 @@ def keypoint_jacobian(skeleton: Skeleton, state: State) -> tuple[Tensor, Tensor]
 def solve(problem: Problem, start: State, steps: int, damping: float, free: slice = slice(0, 85)) -> State:
     """At most `steps` damped Gauss-Newton steps on the `free` columns; a step that raises the energy is not taken.
 
-    Every person of the batch has a damping of its own.
+    Every person of the batch has a damping of its own, and takes no further steps once `SETTLED`; on a CPU whoever has
+    leaves the batch.
     """
     state, energy = start, problem.energy(start)
-    factor = torch.full_like(energy, damping)
+    factor, done = torch.full_like(energy, damping), torch.zeros_like(energy, dtype=torch.bool)
+    ended, rows = start, torch.arange(len(energy), device=energy.device)
     for _ in range(steps):
         residuals, jacobian = problem.linearise(state)
         jacobian = jacobian[..., free]
@@ -191,7 +208,14 @@ def solve(problem: Problem, start: State, steps: int, damping: float, free: slic
         step[:, free] = -torch.linalg.solve_ex(lifted, gradient)[0]
         candidate = state.moved(step)
         reached = problem.energy(candidate)
-        better = reached < energy  # false for NaN as well
+        better = (reached < energy) & ~done  # false for NaN as well
+        done = done | (better & (energy - reached < SETTLED * energy.abs()))
         state, energy = candidate.where(better, state), torch.where(better, reached, energy)
         factor = torch.where(better, factor * 0.3, factor * 10).clamp(1e-6, 1e3)
-    return state
+        if energy.device.type == "cpu" and bool(done.any()):  # to ask would wait for a GPU
+            ended, left = ended.updated(rows, state), ~done
+            problem, state, rows = problem.rows(left), state.rows(left), rows[left]
+            energy, factor, done = energy[left], factor[left], done[left]
+            if len(rows) == 0:
+                return ended
+    return ended.updated(rows, state)

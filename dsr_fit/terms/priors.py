@@ -74,7 +74,8 @@ def straight_energy(body_pose: Tensor, peaks: Tensor) -> Tensor:
 def _forward(body_pose: Dual) -> Dual:
     """(B, 4) radians by which knees and elbows, left and right, are bent forwards."""
     # By views: an index made from a list would be copied to a GPU each time.
-    return Dual.joined([body_pose[:, component : component + 1] * sign for component, sign in BENDS])
+    bends = ((body_pose[:, component : component + 1], sign) for component, sign in BENDS)
+    return Dual.joined([bend if sign > 0 else bend * sign for bend, sign in bends])
 
 
 def turned(rotations: Tensor, start: Tensor) -> Tensor:
