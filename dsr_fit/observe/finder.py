@@ -114,7 +114,7 @@ class PersonFinder:
         return distinct([one for one in seen if one.score > MIN_SCORE])
 
     def look(self, image: np.ndarray, windows: Sequence[Box], size: int = LOOK) -> list[Found]:
-        """Everybody in windows of the image, the least candidates and doubles included. Windows beyond it show nobody."""
+        """Everybody in windows of the image, the least candidates and doubles included; beyond it is nobody."""
         found: list[Found] = []
         looks = [look for window in windows if (look := _shrunk(image, window, size)) is not None]
         # Looks of one size make one batch.
