@@ -8,9 +8,9 @@ configuration, the annotation as label map; each vertex's labels are counted whe
 serves the fits of all photos, which make the prior that ships. The work folder keeps what the detector finds and the
 fits, so that counting can be repeated in a minute.
 
-    python tools/build_semantic_prior.py --rebind priors/semantic/prior.npz priors/semantic/rules.npz
+    python tools/build_semantic_prior.py --rebind priors/semantic/prior.npz
 
-binds priors to a body of the same mesh whose keypoints alone have changed.
+binds a prior to a body of the same mesh whose keypoints alone have changed.
 """
 
 from __future__ import annotations
