@@ -59,7 +59,8 @@ class Skeleton(Tensors):
 
     def height(self, betas: Tensor) -> Tensor:
         """(B, 10) -> (B,) metres from sole to crown in the T-pose."""
-        return self.stature[0] + by_row(betas, self.stature[None, 1:])[:, 0]
+        # No matrix product: it rounds a row by its place in memory.
+        return self.stature[0] + (betas * self.stature[1:]).sum(1)
 
     def world_rotations(self, rotations: Tensor) -> Tensor:
         """Local joint rotations (B, J, 3, 3), root first -> rotations to the camera frame, (B, J, 3, 3)."""
