@@ -26,7 +26,7 @@ from dsr_fit.io.files import check_file, replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "gpu_bundle"
-PICTURES = 24
+PICTURES = 12
 """Of the people, those whose picture goes in, for the whole pipeline."""
 
 LARGEST = 50_000_000
@@ -84,7 +84,7 @@ def pack(out: Path, people: Path, shared: Path, wheels: list[Path]) -> None:
     for wheel in wheels:
         check_file(wheel, "wheel")
     with replacing(out) as temporary:
-        with tarfile.open(temporary, "w:xz", preset=1) as bundle:
+        with tarfile.open(temporary, "w:xz", preset=6) as bundle:
             for name in files():
                 add(bundle, name, (ROOT / name).read_bytes())
             metadata = f"Metadata-Version: 2.1\nName: dsr-fit\nVersion: {version('dsr-fit')}\n"

@@ -91,7 +91,7 @@ def training(setup: Setup) -> Results:
 def pipeline(setup: Setup) -> Results:
     """`dsr-fit batch` as a user runs it, from JPEG to shard, once to warm up and once to be measured."""
     photos = sorted(setup.people.glob("*.jpg"))
-    wanted = 1 if setup.quick else 16 * len(photos)
+    wanted = 1 if setup.quick else 32 * len(photos)
     folder = setup.work / "photos"
     folder.mkdir()
     for number in range(wanted):

@@ -12,12 +12,14 @@ from clock import finish, least
 from torch import Tensor
 
 from dsr_fit.body.files import load_body
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import FitConfig, Stage
 from dsr_fit.fitting.fitter import Fitter
+from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.least_squares import Problem, State, solve
-from dsr_fit.optimise.objective import TERMS, Canvas, rendered_energies
+from dsr_fit.optimise.objective import TERMS, Canvas, Rendered, rendered_energies
 from dsr_fit.regressor.open_network import RegressorInput, RegressorNetwork
 from dsr_fit.regressor.open_regressor import regressor_input
 from dsr_fit.render.outline import outline
@@ -52,7 +54,7 @@ def iterations(setup: Setup) -> Results:
                 _grown(setup)
                 found = step.breakdown(fitter, seen, start, count, resolution, seconds=setup.seconds)
                 whole = float(found.pop("step_ms"))  # type: ignore[arg-type]
-                parts = _operators(fitter, seen, start, count, resolution, setup) if setup.device == "cuda" else {}
+                parts = _operators(fitter, seen, start, count, resolution, setup)
                 yield {
                     f"{backend}, {count} x {resolution} px": {
                         **found,
@@ -65,13 +67,14 @@ def iterations(setup: Setup) -> Results:
 
 
 def _operators(
-    fitter: Fitter, seen: object, start: object, count: int, resolution: int, setup: Setup
+    fitter: Fitter, seen: Observation, start: Parameters, count: int, resolution: int, setup: Setup
 ) -> dict[str, float]:
-    """Milliseconds, forward and backward, of the operators of a GPU's renderer, and of the rendered terms."""
+    """Milliseconds, forward and backward, of skinning, of the renderer's operators one by one, as a GPU calls them, and
+    of the rendered terms."""
     renderer, body = fitter.renderer, fitter.body
-    batch = step.batch_of(fitter, seen, count)  # type: ignore[arg-type]
+    batch = step.batch_of(fitter, seen, count)
     canvas = Canvas.of(batch, renderer, fitter.semantic_prior, fitter.config.semantics, resolution)
-    many = start.map(lambda tensor: tensor.repeat(count, 1)).to(setup.device)  # type: ignore[attr-defined]
+    many = start.map(lambda tensor: tensor.repeat(count, 1)).to(setup.device)
     many = many.map(lambda tensor: tensor.requires_grad_())
     vertices = many.pose(body).vertices().detach().requires_grad_()
     ops, size = renderer._operators(), (resolution, resolution)
@@ -83,8 +86,8 @@ def _operators(
     drawn = replace(render, attributes=render.attributes.detach().requires_grad_(), alpha=render.alpha.detach())
 
     def terms() -> Tensor:
-        seen = replace(canvas(vertices), render=drawn)
-        return torch.stack(list(rendered_energies(seen, fitter.config.weights.__dict__).values())).sum()
+        rendered = Rendered(drawn, canvas.targets, canvas.semantics)
+        return torch.stack(list(rendered_energies(rendered, vars(fitter.config.weights)).values())).sum()
 
     def there_and_back(function: Callable[[], Tensor], leaf: Tensor) -> float:
         return least(
@@ -96,7 +99,7 @@ def _operators(
         "rasterise": there_and_back(lambda: ops.rasterize(pos, renderer.faces, size, grad_db=False)[0][..., :2], pos),
         "interpolate": there_and_back(lambda: ops.interpolate(canvas.channels, rast, renderer.faces)[0], rast),
         "outline": there_and_back(lambda: outline(image, rast.detach(), pos, renderer.faces, renderer.topology), pos),
-        "terms, and a render forward": there_and_back(terms, drawn.attributes),
+        "terms": there_and_back(terms, drawn.attributes),
     }
 
 
