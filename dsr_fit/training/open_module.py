@@ -44,7 +44,7 @@ WARM_UP = 0.04
 
 RECIPE = Weights(
     keypoints=2.0, dsr_mc=0.3, dsr_c=0.2, silhouette=0.3,
-    world_landmarks=0, betas=0, stature=0, pose=0, bending=0, initial=0,
+    world_landmarks=0, betas=0, stature=0, pose=0, bending=0, straight=0, tilt=0, initial=0,
 )  # fmt: skip
 """What `LossWeights` multiply: keypoints per half a crop's side, as on synthetic people; rendered terms weigh about as
 much, as they do in a fit. Parameters are weighted as on synthetic people."""
