@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dsr_fit.body.parameters import Parameters
-from dsr_fit.config import FitConfig, Stage, Weights
+from dsr_fit.config import FitConfig, Stage
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise import descent
@@ -103,16 +103,6 @@ def test_the_guards_refuse_what_waits(waits: Callable[[Tensor], object]) -> None
         waits(torch.empty(3, device=META))
 
 
-CONFIGS = [
-    pytest.param(FitConfig(weights=Weights(pose=0)), id="without the pose prior"),
-    pytest.param(
-        FitConfig(),
-        id="default",
-        marks=pytest.mark.xfail(
-            raises=Waits, strict=True, reason="the pose prior asks whether a joint is beyond a turn"
-        ),
-    ),
-]
 Made = Callable[[FitConfig, int], tuple[Objective, Parameters]]
 
 
@@ -159,20 +149,20 @@ def solved(objective: Objective, start: Parameters, config: FitConfig) -> int:
 
 
 @NEEDS_TRITON
-@pytest.mark.parametrize("config", CONFIGS)
-def test_an_iteration_of_descent_does_not_wait(objective: Made, config: FitConfig) -> None:
+def test_an_iteration_of_descent_does_not_wait(objective: Made) -> None:
+    config = FitConfig()
     descended(*objective(config, 2), 5)
 
 
 @NEEDS_TRITON
-@pytest.mark.parametrize("config", CONFIGS)
-def test_a_step_of_least_squares_does_not_wait(objective: Made, config: FitConfig) -> None:
+def test_a_step_of_least_squares_does_not_wait(objective: Made) -> None:
+    config = FitConfig()
     solved(*objective(config, 2), config)
 
 
 @NEEDS_TRITON
-@pytest.mark.parametrize("config", CONFIGS)
-def test_neither_takes_more_operations_for_more_people(objective: Made, config: FitConfig) -> None:
+def test_neither_takes_more_operations_for_more_people(objective: Made) -> None:
+    config = FitConfig()
     few, many = ((descended(*objective(config, n), 3), solved(*objective(config, n), config)) for n in (2, 5))
     assert few == many
 

@@ -69,6 +69,8 @@ class PosePrior:
     def deviations(self, body_pose: Tensor) -> Tensor:
         """(B, 69) -> (B, K, 69) whitened deviations from each component's mean."""
         off = wrapped(body_pose)[:, None] - self.mean
+        if off.device.type != "cpu":  # see `dsr_fit.body.skeleton.by_row`
+            return torch.einsum("kij,bkj->bki", self.whitening, off)
         # Person by person, so that nobody's sums are rounded by how many others there are.
         return torch.stack([(self.whitening @ row[..., None])[..., 0] for row in off.unbind(0)])
 
@@ -88,7 +90,8 @@ def wrapped(body_pose: Tensor) -> Tensor:
     """(B, 69) the same rotations as vectors of at most half a turn."""
     vectors = body_pose.unflatten(1, (-1, 3))
     angle = vectors.detach().norm(dim=-1, keepdim=True)
-    if not bool((angle > math.pi).any()):
+    # To ask spares a CPU the rest; a GPU would be waited for.
+    if angle.device.type == "cpu" and not bool((angle > math.pi).any()):
         return body_pose
     turns = 2 * math.pi * (angle / (2 * math.pi)).round()
     exact = vectors.norm(dim=-1, keepdim=True).clamp(min=1e-6)
