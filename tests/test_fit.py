@@ -50,8 +50,8 @@ def results(fitter: Fitter, scenes: list[tuple[Parameters, Observation]]) -> lis
 
 
 def test_known_bodies_are_recovered(scenes: list[tuple[Parameters, Observation]]) -> None:
-    """Where observations are right, and nothing holds the fit to the regressor's estimate."""
-    free = Fitter(open_body(), FitConfig(weights=Weights(initial=0.0)))
+    """Where observations are right, and neither the estimate nor gravity holds the fit."""
+    free = Fitter(open_body(), FitConfig(weights=Weights(initial=0.0, tilt=0.0)))
     results = free.fit([observation for _, observation in scenes])
     for (truth, _), result in zip(scenes, results, strict=True):
         vertices = truth.pose(open_body()).vertices()[0].numpy()

@@ -213,7 +213,7 @@ def test_parsers_by_name(tmp_path: Path) -> None:
         load_parser(str(tmp_path))
 
 
-@pytest.mark.parametrize("seed", [5, 7])
+@pytest.mark.parametrize("seed", [7, 8])
 def test_other_people_are_labelled_so(seed: int) -> None:
     """Two rendered people whom the detector tells apart: nearly nothing of one has the other's clothes."""
     group = couple(seed).together

@@ -166,7 +166,7 @@ def test_only_those_whose_label_map_has_changed_are_fitted_again(
 def test_batches_hold_people_of_any_picture_and_no_more_than_asked(
     couple: tuple[Observation, Observation], alone: list[FitResult], fitter: Fitter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "CHANGED", 0.25)
+    monkeypatch.setattr(together, "CHANGED", 0.1)
     recording = Recording(fitter, alone)
     results = fit_people(recording, couple * 3, [0, 0, 1, 1, 2, 2], batch_size=4)  # type: ignore[arg-type]
     assert [len(asked) for asked in recording.asked] == [4, 2, 4, 2]
