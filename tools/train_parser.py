@@ -2,7 +2,7 @@
 
     PYTHONPATH=tools python tools/train_parser.py people --out people --pictures 2400
     dsr-fit train parser --photos ../shared/data/ccp/photos --labels ../shared/data/ccp/labels --label-scheme ccp \
-        --rendered people --out trained
+        --left-out tools/ccp_left_out.txt --rendered people --out trained
     cp trained/parser.safetensors priors/parser/
 
 The photos are those of Clothing Co-Parsing (Yang, Luo and Lin, CVPR 2014). `people` renders clothed people with true
