@@ -5,6 +5,9 @@ from __future__ import annotations
 from scenes import open_body
 from upright import draw, fitted, fitter, measured
 
+from dsr_fit.config import FitConfig
+from dsr_fit.regressor.kinematic import KinematicRegressor
+
 
 def test_straight_knees_stay_straight_and_bent_ones_bent() -> None:
     people = draw(open_body(), 32, seed=0)
@@ -13,3 +16,9 @@ def test_straight_knees_stay_straight_and_bent_ones_bent() -> None:
     assert abs(report["standing"]["knee_bias"]) < 4
     assert report["knee"]["slope"] > 0.8
     assert report["standing"]["trunk_error_median"] < 4
+
+
+def test_the_kinematic_estimate_bends_what_is_bent() -> None:
+    people = draw(open_body(), 32, seed=0)
+    estimates, _ = fitted(fitter(open_body(), KinematicRegressor(open_body(), FitConfig())), people.observations)
+    assert measured(open_body(), people, estimates)["knee"]["slope"] > 0.6
