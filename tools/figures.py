@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from tables import datasets, detection, fits, gpu, parsing, regressors, rounds, semantic
+from tables import datasets, detection, fits, gpu, parsing, regressors, rounds, semantic, standing
 from tables.results import ROOT
 
 PAGES = (
@@ -39,6 +39,8 @@ FIGURES = {
         parsing.parser_labels,
         parsing.parser_groups,
         parsing.parser_sources,
+        standing.standing,
+        standing.standing_links,
         semantic.semantic_labels,
         semantic.semantic_fits,
         datasets.batch,
