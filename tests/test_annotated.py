@@ -41,7 +41,7 @@ def test_fits_are_kept_for_what_made_them_alone(tmp_path: Path) -> None:
     assert prior.outfits is not None
     others = [
         Fitter(replace(open_body(), sha256="f" * 64), QUICK, semantic_prior=prior),
-        Fitter(open_body(), replace(QUICK, weights=Weights(dsr_mc=7.0)), semantic_prior=prior),
+        Fitter(open_body(), replace(QUICK, weights=Weights(dsr_mc=7.0, pose=5.0)), semantic_prior=prior),
         Fitter(open_body(), QUICK, semantic_prior=replace(prior, probabilities=prior.probabilities.flip(1))),
         Fitter(open_body(), QUICK, semantic_prior=replace(prior, outfits=None)),
         Fitter(
