@@ -16,8 +16,14 @@ def parser() -> str:
     measured = result("parser")
     names, lines = _columns(measured)
 
+    def cell(name: str, value: Callable[[dict[str, Any]], float], form: str) -> str:
+        try:
+            return format(value(measured[name]), form)
+        except KeyError:  # measured on photos alone
+            return "-"
+
     def row(title: str, value: Callable[[dict[str, Any]], float], form: str = ".3f") -> None:
-        cells = (format(value(measured[name]), form) for name in names)
+        cells = (cell(name, value, form) for name in names)
         lines.append(f"| {title} | {' | '.join(cells)} |")
 
     for group, title in (("photos", "photos"), ("rendered", "rendered people")):
@@ -33,7 +39,7 @@ def parser() -> str:
     row("pasted occluder: precision", lambda figures: figures["photos"]["pasted_occluder"]["precision"], ".2f")
     row("annotated bags: recall", lambda figures: figures["photos"]["occluder_recall"], ".2f")
     row("CPU milliseconds a person beyond the detector", lambda figures: figures["photos"]["median_ms"], ".0f")
-    one = measured[names[-1]]
+    one = measured["open"]
     people = f"{one['photos']['people']} photos; {one['rendered']['people']} rendered people, {one['missed']} not found"
     return "\n".join([*lines, "", f"{people}; {one['machine']['processor']}."])
 
@@ -44,7 +50,8 @@ def parser_labels() -> str:
     names, lines = _columns(measured, ("photos", "rendered"))
     for group in ("label_iou", "code8_by_class", "paper4_by_class"):
         for name in measured["open"]["photos"][group]:
-            cells = (measured[which][data][group].get(name) for data in ("photos", "rendered") for which in names)
+            pairs = ((which, data) for data in ("photos", "rendered") for which in names if data in measured[which])
+            cells = (measured[which][data][group].get(name) for which, data in pairs)
             title = name if group == "label_iou" else f"{name} ({group.split('_')[0]})"
             lines.append(f"| {title} | {' | '.join('-' if cell is None else f'{cell:.2f}' for cell in cells)} |")
     return "\n".join(lines)
@@ -82,5 +89,6 @@ def parser_sources() -> str:
 def _columns(measured: dict[str, Any], data: tuple[str, ...] = ("",)) -> tuple[list[str], list[str]]:
     """The parsers that were measured, and the head of a table with a column for each, on each set of data."""
     names = [name for name in PARSERS if name in measured]
-    titles = [f"{PARSERS[name]}{', ' * bool(each)}{each}" for each in data for name in names]
+    pairs = ((name, each) for each in data for name in names if not each or each in measured[name])
+    titles = [f"{PARSERS[name]}{', ' * bool(each)}{each}" for name, each in pairs]
     return names, [f"| | {' | '.join(titles)} |", "| --- " * (len(titles) + 1) + "|"]
