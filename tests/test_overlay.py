@@ -89,7 +89,7 @@ def test_the_overlay_draws_the_body_where_it_is_and_nothing_else(
     overlap = (changed & body_mask).sum() / (changed | body_mask).sum()
     assert overlap > 0.95  # whole pixels against coverage: the outline differs
     core = cv2.erode(body_mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    assert changed[core].all()
+    assert changed[core].mean() > 0.999  # a few pixels have the colour of what they cover
     far = cv2.dilate(body_mask.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
     np.testing.assert_array_equal(panels[2][far], panels[0][far])
 
