@@ -156,11 +156,12 @@ def test_labels_name_what_is_worn(cases):
         assert (case.labels == LABEL_INDEX["skirt"]).any() <= (case.labels != LABEL_INDEX["dress"]).all()
 
 
-def test_outlines_exceed_bodies_by_millimetres_to_nine_centimetres(cases):
+def test_outlines_exceed_bodies_by_millimetres_to_nine_centimetres():
+    cases = [generate(seed, painted=False) for seed in range(32)]
     excess = np.array([outline_excess(case) for case in cases])
     assert (excess > 0.001).all()
     assert (excess < 0.09).all()
-    assert excess.max() > 0.025
+    assert excess.max() > 0.03
     looseness = np.array([case.looseness for case in cases])
     assert np.corrcoef(excess, looseness)[0, 1] > 0.7
 
