@@ -9,6 +9,7 @@ variant switches terms on or off. Perception runs once; its findings can be kept
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import time
 from collections import Counter
@@ -60,18 +61,53 @@ def variants(config: FitConfig) -> dict[str, FitConfig]:
     }
 
 
+BYSTANDERS = Path(__file__).with_name("bystanders.csv")
+
+
+def horizons(path: Path = BYSTANDERS) -> dict[str, float]:
+    """Photo number -> the horizon's share of the photo's height, from the top.
+
+    Whoever stands on a level floor and is equally tall crosses the horizon at the same share of their height, that of
+    the camera (Criminisi, Reid and Zisserman, Single View Metrology, IJCV 2000); several bystanders are averaged.
+    """
+    found: dict[str, list[float]] = {}
+    with path.open() as file:
+        for row in csv.DictReader(line for line in file if not line.startswith("#")):
+            head, feet, far_head, far_feet = (
+                float(row[name]) / 100 for name in ("head", "feet", "bystander_head", "bystander_feet")
+            )
+            tall, far_tall = feet - head, far_feet - far_head
+            found.setdefault(row["photo"], []).append(head + tall * (far_head - head) / (tall - far_tall))
+    return {photo: float(np.mean(rows)) for photo, rows in found.items()}
+
+
 @torch.no_grad()
-def uprightness(body: Body, results: list[FitResult]) -> dict[str, float]:
+def uprightness(body: Body, results: list[FitResult], numbers: list[str]) -> dict[str, float]:
     """How people in the street stand: degrees of the straighter knee's flexion, and by which trunk and legs lean out of
-    the image plane towards the camera on average."""
+    the image plane towards the camera on average.
+
+    Photographers look down a little; where bystanders show the horizon, `_upright` says how far people lean from
+    upright, towards the camera, and `camera_pitch` how far the fit's camera looks down.
+    """
     joints = torch.cat([result.parameters().pose(body).joints() for result in results])
     knee = flexion(joints, "knee").amin(1)
     up = {"trunk": trunk(joints), "legs": -legs(joints)}
     leans = {name: torch.rad2deg(torch.asin(-axis[:, 2] / axis.norm(dim=-1))) for name, axis in up.items()}
+    seen = horizons()
+    known = [row for row, number in enumerate(numbers) if number in seen]
+    pitch = [
+        np.degrees(
+            np.arctan((0.5 - seen[numbers[row]]) * results[row].observation.image.shape[0] / results[row].focal_length)
+        )
+        for row in known
+    ]
     return {
         "straighter_knee": round(float(knee.median()), 1),
         "straighter_knee_p90": round(float(knee.quantile(0.9)), 1),
         **{f"{name}_lean": round(float(lean.mean()), 1) for name, lean in leans.items()},
+        "with_horizon": len(known),
+        "camera_pitch": round(float(np.mean(pitch)), 1),
+        **{f"{name}_upright": round(float(np.mean(lean[known].numpy() - pitch)), 1) for name, lean in leans.items()},
     }
 
 
@@ -131,7 +167,7 @@ def main() -> None:
             "iterations": float(np.mean([result.iterations for result in results])),
             "stopped": dict(Counter(result.stop_reason for result in results)),
             "implausible_joints": float(implausible),
-            "uprightness": uprightness(body, results),
+            "uprightness": uprightness(body, results, list(found)),
             "mean_abs_beta": float(np.mean([np.abs(result.betas).mean() for result in results])),
         }
         line = "  ".join(f"{key} {value:.4f}" for key, value in table[name]["median"].items())

@@ -69,6 +69,9 @@ class Detection:
     look: Look | None = None
     """None for people whom the landmark network has not seen, or the smaller one has."""
 
+    features: np.ndarray | None = None
+    """(22666,) float16, see `dsr_fit.observe.pose_features`; None as `look`, which they outlive."""
+
 
 @dataclass(frozen=True)
 class Observation:

@@ -251,7 +251,10 @@ def _found(world: bool) -> PackedObservation:
     rng = np.random.default_rng(0)
     landmarks = rng.normal(size=(49, 4)).astype(np.float32) if world else None
     keypoints = rng.normal(size=(49, 3)).astype(np.float32)
-    return PackedObservation(keypoints, landmarks, b"\0png\0", "open", "blazepose-heavy", 0.75, 812.25, (640, 480))
+    features = rng.normal(size=20).astype(np.float16) if world else None
+    return PackedObservation(
+        keypoints, landmarks, b"\0png\0", "open", "blazepose-heavy", 0.75, 812.25, (640, 480), features
+    )
 
 
 def test_what_was_found_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def fill(outline: tuple[np.ndarray, ...], size: tuple[int, int]) -> np.ndarray:
 
 # --- Cache ----------------------------------------------------------------------------------------
 
-_ARRAYS = ("keypoints", "world_landmarks")
+_ARRAYS = ("keypoints", "world_landmarks", "features")
 _VALUES = ("labels_source", "keypoints_source", "agreement", "focal_length", "image_size")
 
 

@@ -27,6 +27,7 @@ class PackedObservation:
     agreement: float | None
     focal_length: float
     image_size: tuple[int, int]  # width, height
+    features: np.ndarray | None = None  # (D,) float16
 
     @classmethod
     def of(cls, observation: Observation) -> PackedObservation:
@@ -40,13 +41,16 @@ class PackedObservation:
             detection.agreement,
             observation.focal_length,
             observation.image_size,
+            detection.features,
         )
 
     def observation(self) -> Observation:
         """As the fitter takes it, with a black image (a view of one pixel, without memory of its own)."""
         width, height = self.image_size
         black = np.broadcast_to(np.zeros(3, np.uint8), (height, width, 3))
-        detection = Detection(self.keypoints, self.world_landmarks, None, self.keypoints_source, self.agreement)
+        detection = Detection(
+            self.keypoints, self.world_landmarks, None, self.keypoints_source, self.agreement, features=self.features
+        )
         return Observation(black, detection, unpack_labels(self.labels), self.labels_source, self.focal_length)
 
 

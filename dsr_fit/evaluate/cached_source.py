@@ -32,6 +32,9 @@ from dsr_fit.synthetic.dataset import read_case
 _NETWORKS = ("detector/finder", "detector/heavy", "detector/full", "parser/parser")
 """What perceives, in `priors/`."""
 
+FORMAT = 2
+"""Of what is cached; 2 has the landmark network's features."""
+
 
 @dataclass(frozen=True)
 class CachedSource:
@@ -78,6 +81,7 @@ class CachedSource:
         path, given = self.cache / "findings.json", self.source
         with_people = any(entry.people is not None or entry.keypoint_file is not None for entry in given.entries)
         identity = {
+            "format": FORMAT,
             "images": str(given.images),
             "people": describe(given) if with_people else "whoever is found",
             "detector": settings.detector,

@@ -40,6 +40,7 @@ class Landmarks(NamedTuple):
     mask: Tensor  # (B, 256, 256) logits
     heatmaps: Tensor  # (B, 39, 64, 64) logits
     world: Tensor  # (B, 39, 3) metres about the mid-hip, in the crop's axes
+    head: Tensor  # (B, 1152) what all coordinates are read from
 
 
 @dataclass(frozen=True)
@@ -232,4 +233,5 @@ class BlazePose(nn.Module):
             self.mask(pyramid, features[0])[:, 0],
             self.heatmaps(pyramid),
             self.world(coordinates).unflatten(1, (LANDMARKS, 3)).flatten(2),
+            coordinates.flatten(1),
         )

@@ -135,6 +135,7 @@ class PersonDetector:
                 mask if mask is not None else seen.person_mask,
                 given.source,
                 look=look,
+                features=seen.features,
             )
         return given
 
@@ -215,7 +216,7 @@ class _Detections(Sequence[Detection]):
         keypoints[keypoints[:, 2] == 0] = 0
         world = np.zeros((len(keypoints), 4), dtype=np.float32)
         world[_SLOTS] = np.column_stack([person.measured.world, confidence])[_LANDMARKS]
-        return Detection(keypoints, world, mask, self.source, person.agreement, elsewhere, look)
+        return Detection(keypoints, world, mask, self.source, person.agreement, elsewhere, look, measured.pose_features)
 
 
 def prominence(found: Found, size: tuple[int, int]) -> float:

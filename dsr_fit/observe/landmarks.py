@@ -18,6 +18,7 @@ from dsr_fit.camera import Crop
 from dsr_fit.observe.blazepose import FULL, HEAVY, INPUT, BlazePose, Landmarks
 from dsr_fit.observe.crop import warp
 from dsr_fit.observe.layers import with_weights
+from dsr_fit.observe.pose_features import pose_features
 from dsr_fit.threads import one_torch_thread, over_images
 
 DetectorSize = Literal["heavy", "full"]
@@ -135,6 +136,8 @@ class Measured:
     """Where the landmarks say that the person is."""
     features: tuple[Tensor, ...] | None
     """The `heavy` encoder's, see `Look.features`."""
+    pose_features: np.ndarray | None
+    """See `dsr_fit.observe.pose_features`."""
 
 
 class LandmarkNetwork:
@@ -233,4 +236,5 @@ def _measured(seen: Landmarks, region: Region, features: tuple[Tensor, ...] | No
         torch.sigmoid(seen.mask).numpy(),
         following,
         features,
+        None if features is None else pose_features(seen, features, region.angle),
     )

@@ -1,4 +1,4 @@
-"""The open regressor's network: keypoints, 3D landmarks and a label map in, a body out.
+"""The open regressor's network: keypoints, 3D landmarks, label map and the landmark network's features in, a body out.
 
 A first prediction and refinements. A refinement also gets the prediction so far and its residuals against keypoints and
 3D landmarks, and predicts an update (iterative error feedback, as in HMR, with the error itself as an input). Linear
@@ -7,7 +7,7 @@ layers take one set of weights, or one for each person: EFT fine-tunes a copy fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dsr_fit.body.skeleton import Skeleton
 from dsr_fit.labels import OCCLUDER, UNKNOWN
+from dsr_fit.observe.pose_features import PARTS, parts
 from dsr_fit.rotation import matrix_to_axis_angle, rotation_between, sixd_to_matrix
 from dsr_fit.tensors import Tensors
 
@@ -51,6 +52,8 @@ class RegressorInput(Tensors):
     crop: Tensor  # (B, 3) ray to the crop's centre x/z, y/z in the full image's camera, and half the side over f
     labels: Tensor  # (B, 64, 64) uint8, 0..19, 254, 255
     labels_seen: Tensor  # (B,) 1 where there is a label map
+    features: Tensor  # (B, D) float16, see `dsr_fit.observe.pose_features`
+    features_seen: Tensor  # (B,) 1 where there are features
 
     def __len__(self) -> int:
         return len(self.points)
@@ -204,6 +207,10 @@ class Size:
     dropout: float = 0.1
     label_dropout: float = 0.3
     """Of the label map's features: training has few label maps, and overfits to them."""
+    sight: int = 0
+    """Numbers that sum up the landmark network's features; 0 for a network that doesn't take them."""
+    sight_dropout: float = 0.3
+    """Of these numbers."""
 
 
 class LabelEncoder(nn.Module):
@@ -234,6 +241,45 @@ class LabelEncoder(nn.Module):
         return self.out(x.flatten(1))
 
 
+DEEP, JOINT, HEAD = 24, 16, 192
+"""Numbers that are made of each cell of the deepest map, of the features at a landmark, and of the head's."""
+
+
+FEATURE_NOISE = 0.1
+"""Standard deviation of noise in training, on normalised features."""
+
+
+class FeatureEncoder(nn.Module):
+    """(B, D) `pose_features` -> (B, sight). Each part is normalised first: rendered pictures are not photos."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        channels, high, wide = PARTS["deep"]
+        joints, at_joint = PARTS["joints"]
+        self.deep_norm, self.deep = nn.GroupNorm(1, channels), nn.Conv2d(channels, DEEP, 1)
+        self.joint_norm = nn.LayerNorm(at_joint)
+        self.joints = nn.Parameter(torch.randn(joints, at_joint, JOINT) / at_joint**0.5)
+        self.head_norm, self.head = nn.LayerNorm(PARTS["head"][0]), nn.Linear(PARTS["head"][0], HEAD)
+        self.dropout = nn.Dropout(size.sight_dropout)
+        self.out = nn.Linear(DEEP * high * wide + joints * JOINT + HEAD + 2, size.sight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training and len(features) > 1:  # as in `Dense`
+            return torch.cat([self(one[None]) for one in features])
+        seen = parts(features.float())
+        deep, joints, head = (
+            self._noisy(norm(seen[name]))
+            for norm, name in ((self.deep_norm, "deep"), (self.joint_norm, "joints"), (self.head_norm, "head"))
+        )
+        deep = F.gelu(self.deep(deep)).flatten(1)
+        joints = F.gelu(torch.einsum("bji,jio->bjo", joints, self.joints)).flatten(1)
+        head = F.gelu(self.head(head))
+        return self.out(self.dropout(torch.cat([deep, joints, head, seen["turn"]], 1)))
+
+    def _noisy(self, normalised: Tensor) -> Tensor:
+        return normalised + FEATURE_NOISE * torch.randn_like(normalised) if self.training else normalised
+
+
 def _class_of() -> Tensor:
     """(256,) uint8 number in `LABEL_CLASSES` of each index of a label map."""
     table = torch.full((256,), len(LABEL_CLASSES) - 1, dtype=torch.uint8)
@@ -255,7 +301,9 @@ class RegressorNetwork(nn.Module):
         self.register_buffer("mean_pose", torch.cat([root.flatten(), torch.eye(3)[:, :2].flatten().repeat(23)]))
         self.labels = LabelEncoder(size)
         self.label_dropout = nn.Dropout(size.label_dropout)
-        seen = POINTS * 7 + 4 + size.summary
+        self.sight = FeatureEncoder(size) if size.sight else None
+        self.sight_dropout = nn.Dropout(size.sight_dropout)
+        seen = POINTS * 7 + 4 + size.summary + (size.sight + 1 if size.sight else 0)
         self.first = UpdateNetwork(seen, *size.first, size.dropout)
         with_residuals = seen + POSE + SHAPE + CAMERA + POINTS * 5
         self.refinements = nn.ModuleList(
@@ -270,7 +318,29 @@ class RegressorNetwork(nn.Module):
             summary[shown] = self.label_dropout(self.labels(inputs.labels[shown]).float())
         half = inputs.crop[:, 2:].clamp(*HALVES).log()
         crop = torch.cat([inputs.crop[:, :2], half, inputs.labels_seen[:, None]], 1)
-        return torch.cat([inputs.points.flatten(1), inputs.world.flatten(1), crop, summary], 1)
+        known = [inputs.points.flatten(1), inputs.world.flatten(1), crop, summary]
+        if self.sight is not None:
+            sight, seen = inputs.points.new_zeros(len(inputs), self.size.sight), inputs.features_seen > 0
+            if bool(seen.any()):
+                sight[seen] = self.sight_dropout(self.sight(inputs.features[seen]).float())
+            known += [sight, inputs.features_seen[:, None]]
+        return torch.cat(known, 1)
+
+    @torch.no_grad()
+    def seeing(self, sight: int) -> RegressorNetwork:
+        """The same network, which also takes the landmark network's features; it predicts the same until trained."""
+        wider = RegressorNetwork(replace(self.size, sight=sight)).to(self.mean_pose.device)
+        weights, old = self.state_dict(), POINTS * 7 + 4 + self.size.summary
+        for name, value in wider.state_dict().items():
+            if name.endswith("entry.weight"):
+                # What is seen comes first, then, in refinements, the prediction so far.
+                known = weights[name]
+                value.zero_()
+                value[:, :old] = known[:, :old]
+                value[:, old + sight + 1 :] = known[:, old:]
+            elif name in weights:
+                value.copy_(weights[name])
+        return wider
 
     def steps(self) -> list[nn.Module]:
         """The first prediction's layers, then each refinement's; each output is added to the prediction so far."""

@@ -1,4 +1,4 @@
-"""The open body's regressor: from keypoints, 3D landmarks and the label map, without the image."""
+"""The open body's regressor: from keypoints, 3D landmarks, the label map and the landmark network's features."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from dsr_fit.errors import InputError, UsageError, one_line
 from dsr_fit.io.files import check_file, replacing
 from dsr_fit.labels import shows_person
 from dsr_fit.observe.batch import Batch, crop_labels
+from dsr_fit.observe.pose_features import LENGTH
 from dsr_fit.optimise.least_squares import State
 from dsr_fit.regressor.open_network import (
     LABEL_PIXELS,
@@ -82,8 +83,8 @@ class OpenRegressor:
         return PersonalWeights(self.network, inputs, self.skeleton, self.movable(layers))
 
     def movable(self, layers: tuple[str, ...]) -> list[str]:
-        """See `Regressor`. The label map's convolutions are never fine-tuned."""
-        names = [name for name, _ in self.network.named_parameters() if not name.startswith("labels.")]
+        """See `Regressor`. What sums up the label map and the features is never fine-tuned."""
+        names = [name for name, _ in self.network.named_parameters() if not name.startswith(("labels.", "sight."))]
         steps = (prefix.rstrip(".") for prefix in _names(self.network))
         return with_prefixes(names, layers or EFT_LAYERS, self.name, steps)
 
@@ -156,7 +157,12 @@ def regressor_input(batch: Batch) -> RegressorInput:
         ]
     )
     shown = torch.tensor([bool(shows_person(each).any()) for each in labels])
-    inputs = RegressorInput(flat, points.world, crops, torch.from_numpy(labels), shown.float())
+    features = torch.zeros(len(batch), LENGTH, dtype=torch.float16)
+    features_seen = torch.zeros(len(batch))
+    for row, item in enumerate(batch.observations):
+        if item.detection.features is not None:
+            features[row], features_seen[row] = torch.from_numpy(item.detection.features), 1
+    inputs = RegressorInput(flat, points.world, crops, torch.from_numpy(labels), shown.float(), features, features_seen)
     # A batch's landmarks stand in the full image's frame, the network's in that of a camera that looks at the crop.
     world = torch.cat([points.world @ inputs.turns().mT, points.world_confidence[..., None]], 2)
     return replace(inputs, world=world * (points.world_confidence[..., None] > 0))

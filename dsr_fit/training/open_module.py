@@ -201,7 +201,10 @@ class OpenTraining(RegressorTraining):
         if batch.synthetic is not None:
             inputs, truth = batch.synthetic
             blind = replace(inputs, world=0 * inputs.world, labels_seen=0 * inputs.labels_seen)
-            for kind, seen in (("", inputs), ("_keypoints_only", blind)):
+            kinds = {"": inputs, "_keypoints_only": replace(blind, features_seen=0 * inputs.features_seen)}
+            if self.network.sight is not None:
+                kinds["_without_features"] = replace(inputs, features_seen=0 * inputs.features_seen)
+            for kind, seen in kinds.items():
                 scores = scores_of(self.estimate(seen), truth, self.body)
                 found |= {name + kind: value for name, value in scores.items()}
         if batch.photos is not None:

@@ -22,7 +22,15 @@ from dsr_fit.regressor.open_network import Placed, RegressorInput
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.training.pseudo_labels import PseudoLabels
 from dsr_fit.training.synthetic.detector_errors import box
-from dsr_fit.training.synthetic.samples import FEWEST, Mix, Scene, Truth, drop_observations, finish
+from dsr_fit.training.synthetic.samples import (
+    FEWEST,
+    Mix,
+    Scene,
+    Truth,
+    drop_observations,
+    finish,
+    no_features,
+)
 
 WINDOW, WINDOW_PIXELS = 1.5, 168
 """The stored label maps: side over the crop's, so that shifted crops stay inside, and pixels. The crop is the middle
@@ -77,9 +85,11 @@ class CutObservation(Observation):
 class Photos:
     """Draws batches; the same generator gives the same batches."""
 
-    def __init__(self, labels: PseudoLabels, keypoint_valid: Tensor, by_quality: bool) -> None:
-        """`keypoint_valid` (49,) marks what the body defines."""
-        self.labels, self.keypoint_valid = labels, keypoint_valid
+    def __init__(
+        self, labels: PseudoLabels, keypoint_valid: Tensor, by_quality: bool, features: np.ndarray | None = None
+    ) -> None:
+        """`keypoint_valid` (49,) marks what the body defines; `features` (N, 2, D) are of `photo_features`."""
+        self.labels, self.keypoint_valid, self.features = labels, keypoint_valid, features
         focal, centre = labels.intrinsics[:, None, :1], labels.intrinsics[:, None, 1:]
         self.rays = (labels.keypoints[..., :2] - centre) / focal
         self.confidence = labels.keypoints[..., 2] * keypoint_valid.numpy()
@@ -92,13 +102,15 @@ class Photos:
     def batch(self, size: int, augmentation: PhotoAugmentation, rng: np.random.Generator) -> PhotoBatch:
         """Random people, with augmented input."""
         rows = rng.integers(len(self), size=size)
-        scene, observed = self._scene(rows)
+        mirror = rng.uniform(size=size) < augmentation.mirrored
+        scene, observed = self._scene(rows, mirror)
         augment(scene, augmentation, rng)
-        return self._batch(rows, scene, observed, rng.uniform(size=size) < augmentation.mirrored)
+        return self._batch(rows, scene, observed, mirror)
 
     def whole(self, rows: np.ndarray) -> PhotoBatch:
         """These people, with all observations as input."""
-        return self._batch(rows, *self._scene(rows), np.zeros(len(rows), bool))
+        mirror = np.zeros(len(rows), bool)
+        return self._batch(rows, *self._scene(rows, mirror), mirror)
 
     def _batch(self, rows: np.ndarray, scene: Scene, observed: Batch, mirror: np.ndarray) -> PhotoBatch:
         labels = self.labels
@@ -112,8 +124,8 @@ class Photos:
             torch.from_numpy(self.weight[rows]),
         )
 
-    def _scene(self, rows: np.ndarray) -> tuple[Scene, Batch]:
-        """The observations of these people: for the network's input, and for the losses."""
+    def _scene(self, rows: np.ndarray, mirror: np.ndarray) -> tuple[Scene, Batch]:
+        """The observations of these people: for the network's input (features as mirrored), and for the losses."""
         observations: list[Observation] = [self._observation(int(row)) for row in rows]
         observed = Batch(observations, crop_camera=False, keypoint_valid=self.keypoint_valid)
         maps = np.stack([observation.labels for observation in observations])
@@ -122,9 +134,13 @@ class Photos:
         centre = np.array([observation.principal_point for observation in observations])
         window = np.column_stack([(WINDOW_PIXELS / 2 - centre) / focal[:, None], WINDOW_PIXELS / focal])
         labels = self.labels
+        features = no_features(len(rows))
+        if self.features is not None:
+            shown_features = self.features[rows, mirror.astype(int)]
+            features = shown_features, shown_features.any(1)
         scene = Scene(
             labels.full_pose[rows], labels.betas[rows], labels.cam_t[rows], self.rays[rows], self.confidence[rows],
-            labels.world[rows], window, maps, shown,
+            labels.world[rows], window, maps, shown, *features,
         )  # fmt: skip
         return scene, observed
 

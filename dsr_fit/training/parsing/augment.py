@@ -87,7 +87,7 @@ def augmented(
         paste_thing(sample, other(), rng)
     if rng.random() < chances.bars:
         _bars(sample, rng)
-    sample.picture = _photographed(sample.picture, rng, chances.bad)
+    sample.picture = photographed(sample.picture, rng, chances.bad)
     return sample
 
 
@@ -287,13 +287,14 @@ def _bars(sample: Sample, rng: np.random.Generator) -> None:
     sample.labels[bars] = 0
 
 
-def _photographed(picture: np.ndarray, rng: np.random.Generator, bad: float) -> np.ndarray:
-    """Colour, light, blur, small pictures, noise and JPEG."""
-    size = len(picture)
+def photographed(picture: np.ndarray, rng: np.random.Generator, bad: float) -> np.ndarray:
+    """Colour, light, blur, small pictures, noise and JPEG; `bad`: the chance of each that makes a picture worse."""
+    height, width = picture.shape[:2]
     if rng.random() < bad:
-        small = max(24, round(size * rng.uniform(0.15, 0.6)))
-        picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
-        picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+        share = max(24 / min(height, width), rng.uniform(0.15, 0.6))
+        small = round(width * share), round(height * share)
+        picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < bad:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 2.0))
     colours = picture.astype(np.float32)
@@ -310,10 +311,10 @@ def _photographed(picture: np.ndarray, rng: np.random.Generator, bad: float) -> 
             255 * (colours.clip(0, 255) / 255) ** np.float32(rng.uniform(1.3, 2.5)) * np.float32(rng.uniform(0.3, 0.8))
         )
     if rng.random() < bad:
-        colours += rng.normal(0, rng.uniform(2, 12), (size, size, 1)).astype(np.float32)
+        colours += rng.normal(0, rng.uniform(2, 12), (height, width, 1)).astype(np.float32)
         colours += rng.normal(0, 3, colours.shape).astype(np.float32)
     if rng.random() < bad:  # light from one side
-        ramp = np.linspace(rng.uniform(0.4, 1), rng.uniform(1, 1.5), size, dtype=np.float32)
+        ramp = np.linspace(rng.uniform(0.4, 1), rng.uniform(1, 1.5), width, dtype=np.float32)
         colours *= (ramp if rng.random() < 0.5 else ramp[::-1])[None, :, None]
     picture = colours.clip(0, 255).astype(np.uint8)
     if rng.random() < 2 * bad:

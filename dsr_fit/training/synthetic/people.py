@@ -10,9 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from dsr_fit.observe.pose_features import LENGTH
+
 PAINTED_SEED, LABELLED_SEED, HELD_OUT_SEED = 1_000_000, 2_000_000, 3_000_000
 """First seeds: of people to train on, and of painted ones for validation, whose motion clips are held out. The
 benchmark's seeds are far below."""
+FEATURES = "features"
+"""Folder beside the people's files with (N, `pose_features.LENGTH`) float16 of the painted ones, .npy; zeros where the
+detector missed the person."""
 STORED_PIXELS = 112
 """Side of the stored label maps."""
 
@@ -48,3 +53,13 @@ def read_people(folder: Path, held_out: bool) -> People:
             with np.load(path, allow_pickle=False) as archive:
                 shards.append([archive[field.name] for field in fields(People)])
     return People(*(np.concatenate(arrays) for arrays in zip(*shards, strict=True)))
+
+
+def read_features(folder: Path, held_out: bool) -> np.ndarray:
+    """(M, `pose_features.LENGTH`) float16 of the first M people of `read_people`: all who were painted.
+
+    Zero rows where the detector missed the person; no rows where none were stored.
+    """
+    paths = sorted((folder / FEATURES).glob("[0-9]*.npy"))
+    shards = [np.load(path, mmap_mode="r") for path in paths if (int(path.stem) >= HELD_OUT_SEED) == held_out]
+    return np.concatenate(shards) if shards else np.zeros((0, LENGTH), np.float16)

@@ -21,6 +21,7 @@ from dsr_fit.camera import CROP_MARGIN
 from dsr_fit.io.files import read_arrays
 from dsr_fit.joints import COCO_17_SLOTS, MIRRORED_KEYPOINTS, mirrored_pose
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
+from dsr_fit.observe.pose_features import LENGTH
 from dsr_fit.priors.recorded_poses import PoseSet
 from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorInput
 from dsr_fit.rotation import axis_angle_to_matrix
@@ -32,6 +33,8 @@ from dsr_fit.training.synthetic.people import STORED_PIXELS, People
 
 SLOTS = (tuple(range(49)), tuple(range(25)), COCO_17_SLOTS)
 """What detectors give: everything, OpenPose's body, COCO's."""
+MIRRORED_SEEN = 0.2
+"""Chance that a person whose features are shown is mirrored; of others it is a half."""
 FEWEST = 5
 """Fewer keypoints make no crop."""
 
@@ -49,6 +52,8 @@ class Mix:
     """Of the painted people's label maps, those by the parser; the others are true."""
     without_world: float = 0.25
     without_labels: float = 0.25
+    without_features: float = 0.25
+    """Of those whose features are known; painted people who are mirrored lose them too."""
     other_detector: float = 0.35
     """Of the people who were not painted, those with another detector's keypoints: noise, no landmarks, and all slots,
     OpenPose's or COCO's; for half of the clothed ones only visible keypoints."""
@@ -88,6 +93,8 @@ class Scene:
     window: np.ndarray  # (N, 3) the label maps' centre and side, in rays
     labels: np.ndarray  # (N, S, S) uint8
     labels_seen: np.ndarray  # (N,) bool
+    features: np.ndarray  # (N, D) float16, see `dsr_fit.observe.pose_features`
+    features_seen: np.ndarray  # (N,) bool
 
 
 def concatenated(scenes: list[Scene]) -> Scene:
@@ -97,11 +104,21 @@ def concatenated(scenes: list[Scene]) -> Scene:
 class Sampler:
     """Draws batches; the same seed gives the same ones."""
 
-    def __init__(self, people: People | None, poses: PoseSet, skeleton: Skeleton, mix: Mix) -> None:
-        """Without `people` all are bare bodies, with random detector errors."""
+    def __init__(
+        self,
+        people: People | None,
+        poses: PoseSet,
+        skeleton: Skeleton,
+        mix: Mix,
+        features: np.ndarray | None = None,
+    ) -> None:
+        """Without `people` all are bare bodies, with random detector errors; `features` (M, D) are of the first ones,
+        who were painted."""
         self.skeleton, self.mix = skeleton, mix if people is not None else replace(mix, painted=0, label_only=0)
         self.people = _no_people() if people is None else people
-        self.painted = self.people.rows(np.flatnonzero((self.people.keypoints[..., 2] > 0).sum(1) >= 8))
+        found = np.flatnonzero((self.people.keypoints[..., 2] > 0).sum(1) >= 8)
+        self.painted = self.people.rows(found)
+        self.features = None if features is None or not len(features) else features[found]
         self.detector_errors = RandomDetectorErrors() if people is None else DetectorErrorBank(self.painted)
         self.poses = poses
         self.photo_poses = read_arrays(shipped("priors/pose/photo_poses.npz"))["body_pose"].astype(np.float64)
@@ -114,12 +131,16 @@ class Sampler:
         )  # fmt: skip
         scene = concatenated([draw(count, rng) for draw, count in kinds if count])
         drop_observations(scene, self.mix, rng)
-        return finish(scene, rng.uniform(size=size) < 0.5)
+        mirror = rng.uniform(size=size) < np.where(scene.features_seen, MIRRORED_SEEN, 0.5)
+        scene.features_seen = scene.features_seen & ~mirror  # those of a mirrored picture are others
+        return finish(scene, mirror)
 
     def _painted(self, count: int, rng: np.random.Generator) -> Scene:
-        people = self.painted.rows(rng.integers(len(self.painted), size=count))
+        chosen = rng.integers(len(self.painted), size=count)
+        people = self.painted.rows(chosen)
         by_parser = rng.uniform(size=count) < self.mix.parsed
-        return scene_of(people, np.where(by_parser[:, None, None], people.parsed, people.labels))
+        features = None if self.features is None else self.features[chosen]
+        return scene_of(people, np.where(by_parser[:, None, None], people.parsed, people.labels), features=features)
 
     def _label_only(self, count: int, rng: np.random.Generator) -> Scene:
         people = self.people.rows(rng.integers(len(self.people), size=count))
@@ -137,10 +158,14 @@ class Sampler:
         cut = rng.uniform(size=count) < self.mix.cut
         lowest, highest = true[..., 1].min(1), true[..., 1].max(1)
         line = np.where(cut, lowest + rng.uniform(0.35, 0.95, count) * (highest - lowest), np.inf)
-        confidence = confidence * (rays[..., 1] < line[:, None])
+        left = confidence * (rays[..., 1] < line[:, None])
+        # What the bank's detector saw of somebody may all lie beyond the line.
+        confidence = np.where((left > 0).sum(1, keepdims=True) >= FEWEST, left, confidence)
         empty = np.full((count, *self.people.labels.shape[1:]), UNKNOWN, np.uint8)
         place = np.ones((count, 3), np.float32)
-        return Scene(pose, betas, cam_t, rays, confidence, world, place, empty, np.zeros(count, bool))
+        return Scene(
+            pose, betas, cam_t, rays, confidence, world, place, empty, np.zeros(count, bool), *no_features(count)
+        )
 
     def _other_detectors(
         self, joints: np.ndarray, in_sight: np.ndarray, seen: Detected, rng: np.random.Generator
@@ -211,6 +236,7 @@ def drop_observations(scene: Scene, mix: Mix, rng: np.random.Generator) -> None:
     scene.confidence = np.where(enough[:, None], confidence, everything)
     scene.world = scene.world * (rng.uniform(size=count) >= mix.without_world)[:, None, None]
     scene.labels_seen = scene.labels_seen & (rng.uniform(size=count) >= mix.without_labels)
+    scene.features_seen = scene.features_seen & (rng.uniform(size=count) >= mix.without_features)
     for row in np.flatnonzero(scene.labels_seen & (rng.uniform(size=count) < mix.corrupted_labels)):
         scene.labels[row] = corrupt_labels(scene.labels[row], rng)
 
@@ -223,7 +249,14 @@ def dropped_keypoints(shape: tuple[int, ...], mix: Mix, rng: np.random.Generator
     return rng.uniform(size=shape) < chance[:, None]
 
 
-def scene_of(people: People, labels: np.ndarray, seen: Detected | None = None) -> Scene:
+def no_features(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """`Scene.features` and `Scene.features_seen` of people without."""
+    return np.zeros((count, LENGTH), np.float16), np.zeros(count, bool)
+
+
+def scene_of(
+    people: People, labels: np.ndarray, seen: Detected | None = None, features: np.ndarray | None = None
+) -> Scene:
     """As the detector has found them, or with other rays, confidences and landmarks."""
     focal, centre = people.intrinsics[:, :1], people.intrinsics[:, 1:]
     window = np.concatenate([(people.window[:, :2] - centre) / focal, people.window[:, 2:] / focal], 1)
@@ -231,11 +264,13 @@ def scene_of(people: People, labels: np.ndarray, seen: Detected | None = None) -
         rays, confidence = (people.keypoints[..., :2] - centre[:, None]) / focal[:, None], people.keypoints[..., 2]
         turns = turns_to(box(rays, confidence > 0.2)[0])
         seen = rays, confidence, np.concatenate([people.world[..., :3] @ turns, people.world[..., 3:]], 2)
-    return Scene(people.full_pose, people.betas, people.cam_t, *seen, window, labels, np.ones(len(people), bool))
+    shown = no_features(len(people)) if features is None else (features.copy(), features.any(1))
+    labelled = np.ones(len(people), bool)
+    return Scene(people.full_pose, people.betas, people.cam_t, *seen, window, labels, labelled, *shown)
 
 
 def finish(scene: Scene, mirror: np.ndarray) -> tuple[RegressorInput, Truth]:
-    """The network's input and the truth, mirrored for some people (`mirror` (N,) bool)."""
+    """The network's input and the truth, mirrored for some people (`mirror` (N,) bool), all but their features."""
     centre, side = box(scene.rays, scene.confidence > 0.2)
     half = CROP_MARGIN * side / 2
     points = (scene.rays - centre[:, None]) / half[:, None, None]
@@ -257,7 +292,13 @@ def finish(scene: Scene, mirror: np.ndarray) -> tuple[RegressorInput, Truth]:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
     inputs = RegressorInput(
-        tensor(points), tensor(world), tensor(place), torch.from_numpy(labels), tensor(scene.labels_seen)
+        tensor(points),
+        tensor(world),
+        tensor(place),
+        torch.from_numpy(labels),
+        tensor(scene.labels_seen),
+        torch.from_numpy(scene.features),
+        tensor(scene.features_seen),
     )
     rotations = axis_angle_to_matrix(tensor(pose).unflatten(1, (24, 3)))
     return inputs, Truth(rotations, tensor(scene.betas), tensor(cam_t))
