@@ -96,6 +96,9 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
     chosen = choose_device(device)
     perception = _perception(detector, chosen)
     fitter, gate = _fitter(body, _config(config, mode), chosen)
+    known = height if isinstance(height, list | tuple) else [height]
+    if any(one is not None for one in known) and not fitter.config.weights.stature:
+        raise UsageError("height is held by weights.stature, which is 0; change that, or leave it out")
     single = isinstance(image, (str, Path, np.ndarray)) or not isinstance(image, Sequence)
     images: list[ImageSource] = [image] if single else list(image)  # type: ignore[list-item]
     given = zip(

@@ -131,6 +131,13 @@ def test_a_list_may_have_an_option_for_each_image(result: FitResult) -> None:
         dsr_fit.fit([PERSON, PERSON], focal=[500.0], config=QUICK)
 
 
+@pytest.mark.parametrize("height", [1.8, [None, 1.8]])
+def test_a_height_that_nothing_holds_is_refused(height) -> None:
+    images = [PERSON] * 2 if isinstance(height, list) else PERSON
+    with pytest.raises(UsageError, match=r"height is held by weights\.stature, which is 0"):
+        dsr_fit.fit(images, height=height, config={"weights": {"stature": 0}})
+
+
 def test_a_known_height_scales_the_body_and_its_distance(result: FitResult, tmp_path: Path) -> None:
     """Betas change a body's proportions a little with its height: depth and keypoints follow to about a percent."""
     heights = [1.55, np.float32(1.75), 1.95]
@@ -219,6 +226,7 @@ def test_a_result_saves_what_the_suffix_says(result: FitResult, tmp_path: Path) 
     report = json.loads((tmp_path / "new" / "mesh.json").read_text())
     assert report["quality"] == result.verdict.quality
     assert report["device"] == "cpu"
+    assert report["renderer"] == "cpu"
     with pytest.raises(UsageError, match="suffix must be one of"):
         result.save(tmp_path / "mesh.xyz")
 

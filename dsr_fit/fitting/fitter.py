@@ -252,6 +252,7 @@ class Fitter:
                     body_sha256=self.body.sha256,
                     config=self.config,
                     device=self.device,
+                    renderer=self.renderer.backend,
                 )
             )
         return results

@@ -73,6 +73,8 @@ class FitResult:
     body_sha256: str
     config: FitConfig
     device: str
+    renderer: str = "cpu"
+    """`cpu`, `nvdiffrast` or `triton`."""
     verdict: Verdict = Verdict()
 
     def parameters(self) -> Parameters:

@@ -165,6 +165,7 @@ def report(result: FitResult) -> dict[str, Any]:
         "config": to_dict(result.config),
         "body": {"name": result.body_name, "sha256": result.body_sha256},
         "device": result.device,
+        "renderer": result.renderer,
         "versions": versions(),
         "seed": result.config.seed,
     }

@@ -127,7 +127,8 @@ def prepare(settings: TrainSettings, body: Body, report: Report) -> tuple[OpenTr
     sampler = held_out = None
     if splits is None or settings.synthetic_share > 0:
         sampler, held_out = _synthetic(settings.synthetic, body)
-    if sampler is not None and sampler.features is not None and network.sight is None:
+    learns_to_see = sampler is not None and sampler.features is not None and network.sight is None
+    if learns_to_see:
         network = network.seeing(SIGHT)
     network.train().requires_grad_(True)
     photos = validation = None
@@ -139,7 +140,8 @@ def prepare(settings: TrainSettings, body: Body, report: Report) -> tuple[OpenTr
     rendered = photos is not None and settings.weights.rendered
     prior = load_semantic_prior(body, settings.prior_path()) if rendered else None
     shown = validation if validation is not None and len(validation) else None
-    return OpenTraining(network, body, prior, settings), OpenData(sampler, photos, settings, held_out, shown)
+    module = OpenTraining(network, body, prior, settings, learns_to_see=learns_to_see)
+    return module, OpenData(sampler, photos, settings, held_out, shown)
 
 
 def _network(regressor: str | None, body: Body) -> RegressorNetwork:

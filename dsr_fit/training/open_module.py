@@ -66,9 +66,17 @@ class OpenTraining(RegressorTraining):
     network: RegressorNetwork
 
     def __init__(
-        self, network: RegressorNetwork, body: Body, semantic_prior: SemanticPrior | None, settings: TrainSettings
+        self,
+        network: RegressorNetwork,
+        body: Body,
+        semantic_prior: SemanticPrior | None,
+        settings: TrainSettings,
+        *,
+        learns_to_see: bool = False,
     ) -> None:
+        """`learns_to_see`: what sums up the landmark network's features is untrained."""
         super().__init__(network, body, semantic_prior, settings)
+        self.learns_to_see = learns_to_see
         self.shape_metric = shape_metric(body)
         weights = settings.weights
         terms = {name: getattr(RECIPE, name) * getattr(weights, name) for name in ("dsr_mc", "dsr_c", "silhouette")}
@@ -228,11 +236,20 @@ class OpenTraining(RegressorTraining):
     def configure_optimizers(self):
         settings = self.settings
         rate = settings.learning_rate or (SCRATCH_RATE if settings.regressor == SCRATCH else LEARNING_RATE)
-        optimizer = torch.optim.AdamW(self.parameters(), rate, weight_decay=WEIGHT_DECAY)
+        # What was added to sum up features starts from nothing, whatever the rest starts from.
+        new = [] if self.network.sight is None or not self.learns_to_see else list(self.network.sight.parameters())
+        old = [parameter for parameter in self.parameters() if not any(parameter is one for one in new)]
+        groups = [(old, rate), (new, max(rate, SCRATCH_RATE))]
+        optimizer = torch.optim.AdamW(
+            [{"params": parameters, "lr": highest} for parameters, highest in groups if parameters],
+            rate,
+            weight_decay=WEIGHT_DECAY,
+        )
         if settings.schedule == "one-cycle":
             steps = max(settings.steps, 8)  # torch's cycle needs a step or two to rise in
             rising = max(WARM_UP, 2 / steps)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=rising)
+            highest = [group["lr"] for group in optimizer.param_groups]
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, steps, pct_start=rising)
         else:
             rising = max(1, round(WARM_UP * settings.steps))
             schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / rising))

@@ -43,11 +43,14 @@ FEWEST = 5
 class Mix:
     """Shares of the kinds of people, and what is hidden from the network."""
 
-    painted: float = 0.3
-    """Painted people, with the detector's own keypoints and landmarks."""
-    label_only: float = 0.4
+    painted: float = 0.5
+    """Painted people, with the detector's own keypoints, landmarks and features."""
+    label_only: float = 0.25
     """Clothed people who were not painted, with errors from the bank; the rest are bare bodies in any pose, seen by
     any camera."""
+    jitter: tuple[float, float] = (0.003, 0.01)
+    """Standard deviations of noise that is added to what the detector says of them, so that it isn't learnt by heart:
+    keypoints, over the longer side of their box, and landmarks, metres."""
     parsed: float = 0.6
     """Of the painted people's label maps, those by the parser; the others are true."""
     without_world: float = 0.25
@@ -140,7 +143,12 @@ class Sampler:
         people = self.painted.rows(chosen)
         by_parser = rng.uniform(size=count) < self.mix.parsed
         features = None if self.features is None else self.features[chosen]
-        return scene_of(people, np.where(by_parser[:, None, None], people.parsed, people.labels), features=features)
+        scene = scene_of(people, np.where(by_parser[:, None, None], people.parsed, people.labels), features=features)
+        side = box(scene.rays, scene.confidence > 0.2)[1]
+        flat, deep = self.mix.jitter
+        scene.rays = scene.rays + rng.normal(0, flat, scene.rays.shape) * side[:, None, None]
+        scene.world[..., :3] += rng.normal(0, deep, scene.world[..., :3].shape) * (scene.world[..., 3:] > 0)
+        return scene
 
     def _label_only(self, count: int, rng: np.random.Generator) -> Scene:
         people = self.people.rows(rng.integers(len(self.people), size=count))

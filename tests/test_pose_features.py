@@ -1,0 +1,147 @@
+"""The landmark network's features: what they hold, how they reach the regressor, and what it makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from command_line import PERSON
+from scenes import observe, open_body, person
+
+from dsr_fit.assets import shipped
+from dsr_fit.io.images import read_image
+from dsr_fit.observation import Detection, Observation
+from dsr_fit.observe import pose_features
+from dsr_fit.observe.batch import Batch
+from dsr_fit.observe.blazepose import HEAVY, INPUT, Encoder, Landmarks
+from dsr_fit.observe.detector import PersonDetector
+from dsr_fit.observe.perception import Perception
+from dsr_fit.observe.pose_features import LENGTH, LEVELS, PARTS, POINTS, parts
+from dsr_fit.regressor.open_network import RegressorInput, RegressorNetwork
+from dsr_fit.regressor.open_regressor import ASSET, read_network, regressor_input
+from dsr_fit.training.synthetic.samples import Scene
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return read_image(PERSON)[0]
+
+
+@pytest.fixture(scope="module")
+def seen(image: np.ndarray) -> Observation:
+    return Perception().observe(image)
+
+
+def _drawn_features() -> tuple[tuple[torch.Tensor, ...], Landmarks]:
+    generator = torch.Generator().manual_seed(0)
+    maps = tuple(
+        torch.randn(width, INPUT >> level + 1, INPUT >> level + 1, generator=generator).half()
+        for level, width in enumerate(Encoder.widths_of(HEAVY))
+    )
+    points = torch.zeros(39, 5)
+    points[:, :2] = 24.0  # the corner of four cells of 8 pixels, the middle of one of 16
+    head = torch.randn(4 * 288, generator=generator)
+    empty = torch.zeros(0)
+    return maps, Landmarks(points, torch.tensor(1.0), empty, empty, empty, head)
+
+
+def test_features_are_those_at_the_landmarks() -> None:
+    maps, landmarks = _drawn_features()
+    vector = pose_features.pose_features(landmarks, maps, 0.5)
+    assert vector.shape == (LENGTH,)
+    assert vector.dtype == np.float16
+    found = {name: part[0] for name, part in parts(torch.from_numpy(vector)[None]).items()}
+    assert {name: tuple(part.shape) for name, part in found.items()} == PARTS
+    fine, coarse = (maps[level] for level in LEVELS)
+    between = fine[:, 2:4, 2:4].float().mean((1, 2))
+    expected = torch.cat([between, coarse[:, 1, 1].float()])
+    torch.testing.assert_close(found["joints"].float(), expected.expand(len(POINTS), -1), atol=2e-3, rtol=2e-3)
+    assert torch.equal(found["deep"], maps[-1])
+    np.testing.assert_allclose(found["turn"], [np.cos(0.5), np.sin(0.5)], atol=1e-3)
+
+
+def test_features_come_with_whoever_the_accurate_network_has_seen(image: np.ndarray, seen: Observation) -> None:
+    features = seen.detection.features
+    assert features is not None
+    assert np.isfinite(features).all()
+    (everybody,) = Perception().observe_all(image)
+    assert isinstance(everybody, Observation)
+    np.testing.assert_array_equal(everybody.detection.features, features)
+    (fast,) = PersonDetector("fast").detect(image)
+    assert fast.features is None
+
+
+def test_keypoints_from_elsewhere_get_features_too(image: np.ndarray, seen: Observation) -> None:
+    given = Detection(seen.detection.keypoints, source="openpose")
+    completed = PersonDetector().complete(image, given)
+    assert completed.features is not None
+    ours = seen.detection.features
+    assert ours is not None
+    alike = np.corrcoef(ours.astype(float), completed.features.astype(float))[0, 1]
+    assert alike > 0.9  # another look at the same person
+
+
+def _inputs(features: bool) -> RegressorInput:
+    observations = []
+    for number in range(3):
+        one = observe(person(number))
+        drawn = np.random.default_rng(number).normal(size=LENGTH).astype(np.float16) if features else None
+        observations.append(replace(one, detection=replace(one.detection, features=drawn)))
+    return regressor_input(Batch(observations, crop_camera=False, keypoint_valid=open_body().skeleton.keypoint_valid))
+
+
+def _blind() -> RegressorNetwork:
+    """What ships, without its eyes, if it has them."""
+    network = read_network(shipped(ASSET))[0]
+    if network.sight is None:
+        return network
+    blind = RegressorNetwork(replace(network.size, sight=0)).eval()
+    old = 49 * 7 + 4 + network.size.summary
+    for name, value in blind.state_dict().items():
+        known = network.state_dict()[name]
+        if name.endswith("entry.weight"):
+            known = torch.cat([known[:, :old], known[:, old + network.size.sight + 1 :]], 1)
+        value.copy_(known)
+    return blind
+
+
+def test_a_network_that_learns_to_see_begins_as_it_was() -> None:
+    blind = _blind()
+    seeing = blind.seeing(8).eval()
+    assert seeing.sight is not None
+    for inputs in (_inputs(True), _inputs(False)):
+        for ours, theirs in zip(seeing(inputs, open_body().skeleton), blind(inputs, open_body().skeleton), strict=True):
+            torch.testing.assert_close(ours.pose, theirs.pose, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(ours.camera, theirs.camera, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_features_reach_each_persons_own_row() -> None:
+    network = RegressorNetwork(replace(_blind().size, sight=8)).eval()
+    inputs = _inputs(True)
+    features = network.features(inputs)
+    for row in range(3):
+        alone = network.features(inputs.rows(torch.tensor([row])))
+        assert torch.equal(alone[0], features[row])
+    hidden = network.features(replace(inputs, features_seen=torch.tensor([1.0, 0.0, 1.0])))
+    assert torch.equal(hidden[[0, 2]], features[[0, 2]])
+    assert float(hidden[1, -9:].abs().max()) == 0
+    assert float(features[1, -9:].abs().max()) > 0
+
+
+def test_people_lose_their_features_in_a_share_of_the_samples() -> None:
+    from dsr_fit.training.synthetic.samples import Mix, drop_observations
+
+    count = 2000
+    rng = np.random.default_rng(0)
+    scene = Scene(
+        *(np.zeros((count, width), np.float32) for width in (72, 10, 3)),
+        np.zeros((count, 49, 2), np.float32), np.ones((count, 49)), np.ones((count, 49, 4)),
+        np.ones((count, 3)), np.zeros((count, 2, 2), np.uint8), np.zeros(count, bool),
+        np.ones((count, 3), np.float16), np.arange(count) < 1000,
+    )  # fmt: skip
+    drop_observations(scene, Mix(without_features=0.4), rng)
+    assert 0.55 < scene.features_seen[:1000].mean() < 0.65
+    assert not scene.features_seen[1000:].any()
