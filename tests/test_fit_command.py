@@ -158,8 +158,8 @@ def test_the_report_is_the_contracts(mesh: Path) -> None:
     report = _report(mesh)
     assert set(report) == {
         "device", "renderer", "energies", "metrics", "quality", "accepted", "reasons", "iterations", "stop_reason",
-        "timings_s", "config", "versions", "seed", "labels_source", "keypoints_source", "agreement", "crop_residual_px", "body",
-        "regressor", "joint_spread_deg", "expected_error_m", "height_m",
+        "timings_s", "config", "versions", "seed", "labels_source", "keypoints_source", "agreement", "crop_residual_px",
+        "body", "regressor", "joint_spread_deg", "expected_error_m", "height_m",
     }  # fmt: skip
     assert 0 <= report["quality"] <= 1
     assert report["accepted"] is (not report["reasons"])
