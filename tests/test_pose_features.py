@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from command_line import PERSON
+from label_people import known_people
 from scenes import observe, open_body, person
+
+pytest.importorskip("lightning")
+
+import synthetic_people
 
 from dsr_fit.assets import shipped
 from dsr_fit.io.images import read_image
+from dsr_fit.joints import mirrored_pose
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe import pose_features
 from dsr_fit.observe.batch import Batch
@@ -21,7 +29,11 @@ from dsr_fit.observe.perception import Perception
 from dsr_fit.observe.pose_features import LENGTH, LEVELS, PARTS, POINTS, parts
 from dsr_fit.regressor.open_network import RegressorInput, RegressorNetwork
 from dsr_fit.regressor.open_regressor import ASSET, read_network, regressor_input
-from dsr_fit.training.synthetic.samples import Scene
+from dsr_fit.rotation import axis_angle_to_matrix
+from dsr_fit.training import photo_features
+from dsr_fit.training.open_photos import PhotoAugmentation, Photos
+from dsr_fit.training.synthetic.people import read_features, read_people
+from dsr_fit.training.synthetic.samples import Mix, Scene, drop_observations
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +144,6 @@ def test_features_reach_each_persons_own_row() -> None:
 
 
 def test_people_lose_their_features_in_a_share_of_the_samples() -> None:
-    from dsr_fit.training.synthetic.samples import Mix, drop_observations
-
     count = 2000
     rng = np.random.default_rng(0)
     scene = Scene(
@@ -145,3 +155,65 @@ def test_people_lose_their_features_in_a_share_of_the_samples() -> None:
     drop_observations(scene, Mix(without_features=0.4), rng)
     assert 0.55 < scene.features_seen[:1000].mean() < 0.65
     assert not scene.features_seen[1000:].any()
+
+
+# --- In training ----------------------------------------------------------------------------------------
+
+
+class _Looks:
+    """A network that sees where it looks."""
+
+    def __init__(self, size: str) -> None:
+        assert size == "heavy"
+
+    def look(self, people):
+        return [
+            SimpleNamespace(presence=0.9, pose_features=np.full(LENGTH, region.center[0] / 100, np.float16))
+            for _, region in people
+        ]
+
+
+def test_photos_are_looked_at_once_as_they_are_and_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = known_people(tmp_path, range(2))
+    monkeypatch.setattr(photo_features, "LandmarkNetwork", _Looks)
+    features = photo_features.photo_features(people, tmp_path / "kept")
+    width = people.image_size[0, 0]
+    np.testing.assert_allclose(features[:, 0, 0] + features[:, 1, 0], width / 100, atol=0.02)
+    monkeypatch.setattr(photo_features, "LandmarkNetwork", None)
+    again = photo_features.photo_features(people, tmp_path / "kept")
+    np.testing.assert_array_equal(again, features)
+    photos = Photos(people, open_body().skeleton.keypoint_valid, by_quality=True, features=features)
+    batch = photos.batch(40, PhotoAugmentation(), np.random.default_rng(0))
+    shown = batch.inputs.features_seen > 0
+    assert 0.5 < float(shown.float().mean()) < 1
+    # Every row has the features of its own photo, from the side that it is shown.
+    left = torch.isclose(batch.inputs.features[:, :1].float(), torch.from_numpy(features[:, 0, 0]).float(), atol=0.02)
+    right = torch.isclose(batch.inputs.features[:, :1].float(), torch.from_numpy(features[:, 1, 0]).float(), atol=0.02)
+    assert torch.where(batch.mirror, right.any(1), left.any(1)).all()
+    unread = replace(people, images=tmp_path / "nowhere")
+    monkeypatch.setattr(photo_features, "LandmarkNetwork", _Looks)
+    assert not photo_features.photo_features(unread, tmp_path / "other").any()
+
+
+def test_painted_people_are_seen_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic_people, "SHARD", 1)
+    assert synthetic_people.write_shard(tmp_path, 1_000_003)
+    assert not synthetic_people.write_shard(tmp_path, 1_000_003)
+    people, features = read_people(tmp_path, held_out=False), read_features(tmp_path, held_out=False)
+    assert len(people) == len(features) == 2
+    assert features.any(1).all()
+    assert not np.array_equal(*features)
+    np.testing.assert_array_equal(people.full_pose[1], mirrored_pose(people.full_pose)[0])
+    truths = torch.from_numpy(people.full_pose).unflatten(1, (24, 3))
+    placed = open_body().skeleton.keypoints(axis_angle_to_matrix(truths), torch.from_numpy(people.betas)).numpy()
+    for row in range(2):
+        # The mirrored body's own keypoints are the mirrored keypoints, but for what a body lacks in symmetry.
+        np.testing.assert_allclose(placed[row] + people.cam_t[row], people.joints[row], atol=0.012)
+    found = people.keypoints[..., 2] > 0.5
+    true = (
+        people.joints[..., :2] / people.joints[..., 2:] * people.intrinsics[:, None, :1]
+        + people.intrinsics[:, None, 1:]
+    )
+    off = np.linalg.norm(people.keypoints[..., :2] - true, axis=2) / np.ptp(true[..., 1], axis=1, keepdims=True)
+    assert found.sum() > 20
+    assert np.median(off[found]) < 0.05
