@@ -35,10 +35,15 @@ from dsr_fit.synthetic.dataset import read_case, write_cases
 NOISE = 0.005
 
 
-def without(seen: Observation, *, world: bool = False, labels: bool = False) -> Observation:
-    """The same without 3D landmarks, or without a label map."""
-    detection = replace(seen.detection, world_landmarks=None) if world else seen.detection
-    return replace(seen, detection=detection, labels=np.full_like(seen.labels, UNKNOWN) if labels else seen.labels)
+def without(seen: Observation, *, world: bool = False, labels: bool = False, features: bool = False) -> Observation:
+    """The same without 3D landmarks, a label map, or the detector's features."""
+    detection = replace(
+        seen.detection,
+        world_landmarks=None if world else seen.detection.world_landmarks,
+        features=None if features else seen.detection.features,
+    )
+    nothing = np.full_like(seen.labels, UNKNOWN) if labels else seen.labels
+    return replace(seen, detection=detection, labels=nothing)
 
 
 def seen_through(case: ClothedCase) -> ClothedCase:
@@ -136,10 +141,11 @@ def main() -> None:
         "accurate keypoints, hidden ones too": only(through, world=True, labels=True),
         "accurate keypoints": only(accurate, world=True, labels=True),
         "accurate keypoints, true labels": only(accurate, world=True),
-        "detector's keypoints": only(whole, world=True, labels=True),
-        "detector's keypoints, labels": only(whole, world=True),
-        "detector's keypoints, landmarks": only(whole, labels=True),
-        "detector's keypoints, landmarks, labels": whole,
+        "detector's keypoints": only(whole, world=True, labels=True, features=True),
+        "detector's keypoints, labels": only(whole, world=True, features=True),
+        "detector's keypoints, landmarks": only(whole, labels=True, features=True),
+        "detector's keypoints, landmarks, labels": only(whole, features=True),
+        "all that the detector says": whole,
     }
     found = {}
     for name, seen in told.items():

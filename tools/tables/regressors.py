@@ -29,7 +29,7 @@ def regressor() -> str:
             f"({found['pa_mpjpe_median']:.0f}) | {found['t_pose_pve_sc']['mean']:.1f} mm "
             f"| {found['orientation_deg']['mean']:.0f} deg |"
         )
-    everything = measured["told"]["detector's keypoints, landmarks, labels"]
+    everything = measured["told"]["all that the detector says"]
     spread, times = everything["spread"], measured["milliseconds"]
     expected = everything["expected_error"]
     rows += [
