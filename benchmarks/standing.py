@@ -5,8 +5,8 @@
 
 Rendered people, seen by detector and parser: some who stand, some in poses of held-out motion clips as recorded, which
 crouch, sit and jump. Of estimates and of fits: knees and elbows by their true flexion (see `upright.py`), the trunk's
-angle to gravity, and errors of the bodies. Cases and what perception finds are kept in the cache; people who are not found
-are counted, and left out of everything else.
+angle to gravity, and errors of the bodies. Cases and what perception finds are kept in the cache; people who are not
+found are counted, and left out of everything else.
 """
 
 from __future__ import annotations
