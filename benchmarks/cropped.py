@@ -139,6 +139,12 @@ def in_sight(joints: Tensor, cases: Sequence[ClothedCase]) -> Tensor:
     return torch.stack(seen)
 
 
+def truth_of(folder: Path, seeds: Sequence[int], body: Body) -> tuple[Tensor, list[ClothedCase]]:
+    """The true joints of a folder's cases, (N, 24, 3) metres, and these."""
+    cases = [read_case(folder, seed) for seed in seeds]
+    return torch.cat([case.parameters().pose(body).joints() for case in cases]), cases
+
+
 def turns_in_sight(seen: Tensor) -> Tensor:
     """(N, 24) bool: joints whose rotation can be seen, since they and all those that hang on them are."""
     return torch.stack([seen[:, [joint, *CHILDREN[joint]]].all(1) for joint in range(24)], 1)
@@ -233,14 +239,11 @@ def main() -> None:
         made(arguments.cache, group, seeds, fitter.body)
         folders = {kind: folder if kind == "whole" else folder.with_name(f"{group}-{kind}") for kind in KINDS}
         people = {kind: find(fitter, folders[kind], group, seeds) for kind in KINDS}
-        truth = {
-            kind: in_sight(found.joints["truth"], [read_case(folders[kind], seed) for seed in found.seeds])
-            for kind, found in people.items()
-        }
-        common = dict(zip(people["waist"].seeds, truth["waist"], strict=True))
+        seen = {kind: in_sight(*truth_of(folders[kind], one.seeds, fitter.body)) for kind, one in people.items()}
+        common = dict(zip(seeds, in_sight(*truth_of(folders["waist"], seeds, fitter.body)), strict=True))
         groups[group] = {
             "people": len(seeds),
-            **{kind: measured(found, people["whole"], truth[kind], common) for kind, found in people.items()},
+            **{kind: measured(found, people["whole"], seen[kind], common) for kind, found in people.items()},
         }
     write(arguments.out, fitter, {"groups": groups})
 

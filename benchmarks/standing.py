@@ -101,6 +101,8 @@ def find(fitter: Fitter, folder: Path, group: str, seeds: Sequence[int]) -> Foun
     seen = {seed_of(name): one for name, one in source.observe(Settings(), fitter.regressor.needs_image).items()}
     people = {seed: one for seed, one in seen.items() if not isinstance(one, str)}
     missed = {seed: one for seed, one in seen.items() if isinstance(one, str)}
+    if not people:
+        raise SystemExit(f"{folder}: nobody is found on {len(seeds)} pictures; take more --people")
     observations = list(people.values())
     results = [(fit.parameters(), fit.spread) for fit in fit_all(fitter, observations)]
     spreads = [spread for _, spread in results if spread is not None]
