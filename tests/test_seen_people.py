@@ -8,10 +8,13 @@ from functools import cache
 import cropped
 import numpy as np
 import pytest
+import standing
 import torch
 from scenes import open_body
 from standing import Found, bends, casting, gravity, tilts
+from tables import standing as tables
 
+from dsr_fit.body.parameters import Parameters
 from dsr_fit.joints import KEYPOINT_INDEX, SMPL_JOINTS
 from dsr_fit.labels import OCCLUDER
 from dsr_fit.synthetic import ClothedCase, generate
@@ -22,10 +25,12 @@ SEED = 10_000
 
 @cache
 def case() -> ClothedCase:
-    """White squares on black at the keypoints that are used here."""
+    """Black, with a white spot at the neck and at the middle of the hips."""
     made = generate(SEED, painted=False)
+    rows, columns = np.indices(made.labels.shape) + 0.5
     for x, y in made.keypoints[_rows("Neck", "MidHip"), :2]:
-        made.image[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4] = 255
+        spot = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 8)
+        np.maximum(made.image, spot[..., None].astype(np.uint8), out=made.image)
     return made
 
 
@@ -78,8 +83,11 @@ def test_a_cut_is_the_same_camera_turned() -> None:
     up = (case().joints[1] - case().joints[8]) @ gravity(case(), "ordinary")
     assert (made.joints[1] - made.joints[8]) @ gravity(made, "ordinary") == pytest.approx(up, abs=1e-5)
     for x, y in made.keypoints[_rows("Neck", "MidHip"), :2]:
-        near = np.argwhere(made.image[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5, 0] > 128)
-        assert np.abs(near.mean(0) - 4).max() < 1  # a pixel, by rounding
+        top, left = int(y) - 8, int(x) - 8
+        spot = made.image[top : top + 17, left : left + 17, 0].astype(float)
+        rows, columns = np.indices(spot.shape) + 0.5
+        centre = left + (spot * columns).sum() / spot.sum(), top + (spot * rows).sum() / spot.sum()
+        assert centre == pytest.approx((x, y), abs=0.2)  # pixels, by rounding of the spot to bytes
     assert made.labels.shape == made.image.shape[:2]
     assert made.keypoints[_rows("MidHip"), 1] < made.labels.shape[0] < made.keypoints[_rows("LKnee"), 1]
 
@@ -126,3 +134,42 @@ def test_distances_are_about_the_joints_in_common() -> None:
 def test_expected_errors_against_true_ones() -> None:
     report = cropped.expectations(torch.tensor([0.1, 0.1]), torch.tensor([0.05, 0.35]))
     assert report == {"count": 2, "expected_deg": 5.73, "error_deg": 11.46, "ratio": 2.0, "within_twice": 0.5}
+
+
+def _fitted_exactly(count: int = 6) -> Found:
+    """People whose fits are the truth; estimates bend the left knee by about 0.2 radians more."""
+    pose = 0.1 * torch.randn(count, 69, generator=torch.Generator().manual_seed(0))
+    truth = Parameters(
+        torch.tensor([[np.pi, 0, 0]] * count).float(), pose, torch.zeros(count, 10), torch.ones(count, 3)
+    )
+    bent = pose.clone()
+    bent[:, 3 * (SMPL_JOINTS.index("left_knee") - 1)] += 0.2
+    bodies = {"truth": truth, "fit": truth, "estimate": replace(truth, body_pose=bent)}
+    joints = {who: body.pose(open_body()).joints() for who, body in bodies.items()}
+    down = torch.tensor([[0.0, 1.0, 0.0]]).expand(count, 3)
+    return Found(list(range(count)), {99: "nobody"}, bodies, joints, torch.full((count, 24), 0.1), down)
+
+
+def test_reports_and_tables_of_exact_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _fitted_exactly()
+    seen = torch.arange(24)[None].expand(6, 24) != SMPL_JOINTS.index("left_ankle")
+    whole = standing.measured(open_body(), found)
+    assert whole["errors"]["pve"]["fit"]["mean"] == pytest.approx(0, abs=0.01)
+    assert whole["errors"]["pve"]["difference"]["mean"] < 0
+    assert whole["knee"]["fit"]["slope"] == pytest.approx(1, abs=1e-3)
+    assert whole["trunk"]["fit"]["error"] == pytest.approx(0, abs=0.05)  # degrees, of float32 directions
+    part = cropped.measured(found, found.rows([0, 2, 1]), seen, {seed: seen[seed] for seed in range(6)})
+    assert part["joints that every cut shows"]["people"] == 3
+    assert part["joints that every cut shows"]["fit"]["difference_mm"]["mean"] == pytest.approx(0, abs=0.01)
+    assert part["segments"]["shins"]["unseen"]["count"] == 6
+    assert part["rotations"]["unseen"]["fit"]["count"] == 12  # knee and ankle
+    assert part["rotations"]["unseen"]["estimate"]["ratio"] == pytest.approx(1, abs=0.05)  # 0.2 and 0, against 0.1 each
+    assert part["rotations"]["seen"]["estimate"]["ratio"] == pytest.approx(0, abs=0.02)
+    results = {
+        "standing": {"groups": {"standing": whole}},
+        "cropped": {"groups": {"standing": dict.fromkeys(cropped.KINDS, part)}},
+    }
+    monkeypatch.setattr(tables, "result", results.__getitem__)
+    assert "Standing: 6 found, 1 not." in tables.standing_whole()
+    assert "| standing | cut at the waist | 6 of 7 | 3 |" in tables.cropped()
+    assert "| standing | behind a counter | unseen | 5.7 |" in tables.cropped_rotations()
