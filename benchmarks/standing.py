@@ -94,7 +94,6 @@ def gravity(case: ClothedCase, group: str) -> np.ndarray:
     return camera.apply([0.0, -1.0, 0.0])
 
 
-@torch.no_grad()
 def find(fitter: Fitter, folder: Path, group: str, seeds: Sequence[int]) -> Found:
     """Perceive the folder's cases, cached beside it, estimate and fit."""
     source = case_source(folder, seeds, folder.with_name(f"{folder.name}-seen"))
