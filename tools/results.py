@@ -16,7 +16,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from tables import datasets, parsing, regressors, rounds, semantic
+from tables import datasets, parsing, regressors, rounds, semantic, standing
 
 from dsr_fit.evaluate.clothed_report import markdown
 
@@ -194,6 +194,23 @@ And of the fits that start from them:
 Priors and parser made anew after the last round, differences to what ships:
 
 {rounds.from_fits()}
+
+## Standing, bending, cropped
+
+Through the whole pipeline (`benchmarks/standing.py`): people who stand, and people in held-out poses, who crouch, sit
+and jump as well. Intervals are of 95 %, differences are fit - estimate.
+
+{standing.standing_whole()}
+
+The same people cut off by the picture's edge, or behind a counter up to their thighs (`benchmarks/cropped.py`): the
+error of the joints that every cut shows, their mean on the true one, against the same person's whole picture; then the
+direction of limbs that are not seen (in the whole picture: that are), and their tilt to gravity.
+
+{standing.cropped()}
+
+What the regressor expects of its joints' rotations, and what their errors are:
+
+{standing.cropped_rotations()}
 
 ## The worst
 
