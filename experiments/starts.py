@@ -59,7 +59,8 @@ RENDERED = 112
 PICKS = ("least squares", "whole energy", "whole energy, less initial", "rendered", "pa_mpjpe")
 """What picks the best of several; the last is the error itself."""
 
-BODY, CONFIG, POSE_PRIOR = load_body("open"), FitConfig(), load_pose_prior()
+BODY, CONFIG = load_body("open"), FitConfig()
+POSE_PRIOR = load_pose_prior(CONFIG.pose_prior)
 SKELETON = BODY.skeleton.to(dtype=torch.float64)
 
 

@@ -33,6 +33,8 @@ FIGURES = {
         fits.learned,
         fits.clothed,
         fits.speed,
+        fits.starts,
+        fits.joint_scales,
         detection.detector,
         detection.detector_hidden,
         parsing.parser,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+from dsr_fit.evaluate.tables import cell, table
 from tables.results import result
 
 VARIANTS = {
@@ -91,3 +92,35 @@ def speed() -> str:
         f"| the same in a batch of 16, per image | {many['step_ms_per_image']:.1f} ms |",
     ]
     return "\n".join(rows)
+
+
+STARTS = {"under the same objective": "the same objective", "close to themselves": "each held to itself"}
+
+
+def starts() -> str:
+    """What the best of several starts of least squares would bring, by what picks it."""
+    groups = result("starts")["groups"]
+    head = ["picked by", *(f"{group['people']} people: {title}" for group in groups for title in STARTS.values())]
+    rows = [
+        [
+            "the error itself" if pick.endswith("pa_mpjpe") else pick.removeprefix("picked by "),
+            *(cell(group[kind][pick]["pa_mpjpe"]) for group in groups for kind in STARTS),
+        ]
+        for pick in groups[0]["close to themselves"]
+        if pick.startswith("picked by")
+    ]
+    found = " and ".join(f"{group['one start']['pa_mpjpe']:.1f}" for group in groups)
+    return f"{table(head, rows)}\n\nDifferences of PA-MPJPE in mm to one start, {found} mm."
+
+
+def joint_scales() -> str:
+    """What scales of each joint bring in least squares."""
+    groups = result("joint_scales")["groups"]
+    head = ["", *(f"{name}, mm" for _ in groups for name in ("PA-MPJPE", "PVE"))]
+    rows = [
+        [name, *(cell(group[kind][name][metric]) for group in groups for metric in ("pa_mpjpe", "pve"))]
+        for kind in ("detector", "estimate")
+        for name, change in groups[0][kind].items()
+        if isinstance(change["pve"], dict)
+    ]
+    return table(head, rows)
