@@ -58,7 +58,8 @@ class DetectorScales:
     def of(cls, people: People) -> DetectorScales:
         confidence, sure = people.keypoints[..., 2], people.world[..., 3]
         focal, centre = people.intrinsics[:, None, :1], people.intrinsics[:, None, 1:]
-        side = box_side(*(torch.from_numpy(each) for each in (people.keypoints[..., :2], confidence))).numpy()
+        pixels = torch.from_numpy(people.keypoints[..., :2])
+        side = box_side(pixels, torch.from_numpy(confidence)).numpy()
         true = people.joints[..., :2] / people.joints[..., 2:] * focal + centre
         off = (people.keypoints[..., :2] - true) / side[:, None, None]
         trunk = [BODY_25.index(f"{side}{part}") for side in "LR" for part in ("Shoulder", "Hip", "Knee")]

@@ -188,6 +188,7 @@ def solved(problem: Problem, start: State) -> State:
 def try_starts(told: Told) -> dict:
     """What other starts bring; the last entries say what they could bring if one knew which is right."""
     problem, semantic = told.problem(), load_semantic_prior(BODY)
+    anchor = told.anchor.to(dtype=torch.float64)
     renderer = Renderer(BODY.faces, BODY.num_vertices, device="cpu", outline="none")
     objective = Objective.of(
         BODY, told.batch, renderer, semantic, POSE_PRIOR, CONFIG, RENDERED, told.anchor
@@ -195,7 +196,7 @@ def try_starts(told: Told) -> dict:
     drawn = [term.name for term in TERMS if term.rendered is not None]
     of = {kind: [] for kind in ("same", "own")}
     for name, start in starts(SKELETON, told.start).items():
-        own = replace(problem, anchor=replace(problem.anchor, rotations=start.rotations))
+        own = replace(problem, anchor=replace(anchor, rotations=start.rotations))
         for kind, solving in (("same", problem), ("own", own)):
             if kind == "own" and name == "estimate":
                 of["own"].append(of["same"][0])
@@ -209,7 +210,7 @@ def try_starts(told: Told) -> dict:
             row["whole energy, less initial"] = (
                 row["whole energy"] - CONFIG.weights.initial * energies["initial"].numpy()
             )
-            row["rendered"] = sum(objective.active[term] * energies[term] for term in drawn).numpy()
+            row["rendered"] = torch.stack([objective.active[term] * energies[term] for term in drawn]).sum(0).numpy()
             of[kind].append(row)
         print(name, {kind: round(float(rows[-1]["pa_mpjpe"].mean()), 1) for kind, rows in of.items()}, flush=True)
     report = {"people": len(told.joints), "one start": means(of["same"][0])}
