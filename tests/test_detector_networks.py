@@ -18,7 +18,7 @@ from dsr_fit.io.images import read_image
 from dsr_fit.observe.blazepose import FULL, HEAVY, INPUT, LANDMARKS, BlazePose, Size
 from dsr_fit.observe.finder import PersonFinder
 from dsr_fit.observe.landmarks import LandmarkNetwork, Region
-from dsr_fit.observe.layers import Convolution, doubled, with_weights
+from dsr_fit.observe.layers import Convolution, doubled, packed, with_weights
 from dsr_fit.observe.movenet import KEYPOINTS, STRIDE, MoveNet
 
 DATA = Path(__file__).parent / "data" / "detector"
@@ -121,6 +121,21 @@ def test_weights_of_another_network_are_one_line(tmp_path: Path) -> None:
     del weights[name]
     save_file(weights, tmp_path / "fewer.safetensors")
     assert "(1 arrays differ)" in _refused(MoveNet, tmp_path / "fewer.safetensors")
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6])
+@pytest.mark.parametrize(
+    "options", [{}, {"size": 3}, {"size": 5, "depthwise": True}, {"size": 3, "stride": 2, "same": True}]
+)
+def test_packed_weights_give_the_same_but_for_rounding(options: dict, activation: type[nn.Module] | None) -> None:
+    torch.manual_seed(0)
+    layer = Convolution(16, 16, activation=activation, **options).requires_grad_(False)
+    x = 5 * torch.randn(2, 16, 12, 20).contiguous(memory_format=torch.channels_last)
+    plain, double = layer(x), layer.double()(x.double())
+    found = packed(layer.float())(x)
+    assert layer.packed is not None  # torch's own builds have oneDNN
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+    assert torch.equal(layer.double()(x.double()), double)  # other types are not packed
 
 
 # --- Shapes, batches, precision -------------------------------------------------------------------

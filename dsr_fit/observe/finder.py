@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dsr_fit.assets import shipped
 from dsr_fit.boxes import Box, area, shared_area
-from dsr_fit.observe.layers import with_weights
+from dsr_fit.observe.layers import packed, with_weights
 from dsr_fit.observe.movenet import KEYPOINTS, MULTIPLE, STRIDE, Maps, MoveNet
 from dsr_fit.observe.oks import similarity
 from dsr_fit.threads import one_torch_thread
@@ -82,6 +82,8 @@ class PersonFinder:
     def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
         """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
         self.network = with_weights(MoveNet, weights or shipped("priors/detector/finder.safetensors")).to(device)
+        if device == "cpu":
+            packed(self.network)
         self.device = device
 
     def find(self, image: np.ndarray, *, closely: bool = True) -> list[Found]:

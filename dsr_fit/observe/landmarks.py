@@ -17,7 +17,7 @@ from dsr_fit.boxes import Box
 from dsr_fit.camera import Crop
 from dsr_fit.observe.blazepose import FULL, HEAVY, INPUT, BlazePose, Landmarks
 from dsr_fit.observe.crop import warp
-from dsr_fit.observe.layers import with_weights
+from dsr_fit.observe.layers import packed, with_weights
 from dsr_fit.observe.pose_features import pose_features
 from dsr_fit.threads import one_torch_thread, over_images
 
@@ -147,6 +147,8 @@ class LandmarkNetwork:
         """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
         path = weights or shipped(f"priors/detector/{size}.safetensors")
         self.network = with_weights(lambda: BlazePose({"heavy": HEAVY, "full": FULL}[size]), path).to(device)
+        if device == "cpu":
+            packed(self.network)
         self.size = size
         self.device = device
         # On a CPU a batch costs the same a person, and alone each gets the same to the bit, whoever else is there; the

