@@ -42,7 +42,7 @@ def test_one_pass_has_the_values_and_gradients_of_the_terms_one_by_one(excess: b
 def _values_and_gradients(function, alpha, attributes, observed, excess, live) -> list[torch.Tensor]:
     inputs = [alpha.clone().requires_grad_(), attributes.clone().requires_grad_()]
     terms = function(*inputs, observed, excess=excess, live=live)
-    total = sum(weight * term.sum() for weight, term in zip((1.0, 0.7, 0.4), terms, strict=True))
+    total = torch.stack([weight * term.sum() for weight, term in zip((1.0, 0.7, 0.4), terms, strict=True)]).sum()
     gradients = torch.autograd.grad(total, inputs)
     inside = alpha != 0  # attributes of empty pixels have no gradient in one pass
     return [*(term.detach() for term in terms), gradients[0], gradients[1] * inside[..., None]]

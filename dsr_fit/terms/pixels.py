@@ -76,7 +76,7 @@ class _PixelTerms(torch.autograd.Function):
         over_images(lambda start, stop: _measure(start, stop, *maps, excess, peaks, sums), count)
         ctx.saved, ctx.shape = (maps, peaks, sums, excess, live), attributes.shape
         area = np.maximum(sums[:, 7], 1e-6)
-        energies = _one_less_iou(*sums[:, 0:3].T), sums[:, 6] / area, _one_less_iou(*sums[:, 3:6].T)
+        energies = _one_less_iou(sums[:, 0:3]), sums[:, 6] / area, _one_less_iou(sums[:, 3:6])
         return tuple(torch.from_numpy(each.astype(np.float32)) for each in energies)
 
     @staticmethod
@@ -87,7 +87,7 @@ class _PixelTerms(torch.autograd.Function):
         area = np.maximum(sums[:, 7], 1e-6)
         by_area = -d_c * sums[:, 6] / area**2 * (sums[:, 7] > 1e-6) if live else np.zeros_like(d_c)
         slopes = np.column_stack([
-            *_slopes_of_iou(*sums[:, 0:3].T, d_mc), *_slopes_of_iou(*sums[:, 3:6].T, d_silhouette), d_c / area, by_area,
+            *_slopes_of_iou(sums[:, 0:3], d_mc), *_slopes_of_iou(sums[:, 3:6], d_silhouette), d_c / area, by_area,
         ])  # fmt: skip
         d_alpha, d_attributes = np.empty_like(maps[0]), np.zeros(maps[1].shape, np.float32)
         over_images(
@@ -104,19 +104,20 @@ def _flat(maps: Tensor) -> np.ndarray:
     return maps.detach().contiguous().flatten(1, 2).numpy()
 
 
-def _one_less_iou(matched: np.ndarray, inside: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    union = np.maximum(matched + observed - inside, 1e-6)
-    return (1 - inside / union) * (observed > 0)
+def _one_less_iou(sums: np.ndarray) -> np.ndarray:
+    """(B,) of sums (B, 3): matched, inside and observed."""
+    matched, inside, observed = sums.T
+    return (1 - inside / np.maximum(matched + observed - inside, 1e-6)) * (observed > 0)
 
 
-def _slopes_of_iou(
-    matched: np.ndarray, inside: np.ndarray, observed: np.ndarray, gradient: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient by `matched` and by `inside`, times `gradient`."""
-    union = np.maximum(matched + observed - inside, 1e-6)
-    free = matched + observed - inside > 1e-6
-    by_union = gradient * (observed > 0) * inside / union**2 * free
-    return by_union, -gradient * (observed > 0) / union - by_union
+def _slopes_of_iou(sums: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Its gradients by `matched` and by `inside`, times `gradient` (B,)."""
+    matched, inside, observed = sums.T
+    union = matched + observed - inside
+    free, union = union > 1e-6, np.maximum(union, 1e-6)
+    gradient = gradient * (observed > 0)
+    by_union = gradient * inside / union**2 * free
+    return by_union, -gradient / union - by_union
 
 
 @kernel
