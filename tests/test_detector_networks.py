@@ -156,6 +156,7 @@ def test_blazepose_has_landmarks_for_each_crop(name: str, size: Size, dtype: tor
         (2, INPUT, INPUT),
         (2, LANDMARKS, INPUT // 4, INPUT // 4),
         (2, LANDMARKS, 3),
+        (2, 1152),
     ]
     assert all(each.dtype == dtype and each.isfinite().all() for each in seen)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from dsr_fit import rotation
+from dsr_fit.terms.turns import rotation_vectors
 
 COMPONENT = st.floats(-3, 3, allow_nan=False, width=32)
 
@@ -28,6 +29,28 @@ def test_axis_angle_round_trip_up_to_pi(angle: float) -> None:
     vectors = rotation.matrix_to_axis_angle(matrices)
     torch.testing.assert_close(rotation.axis_angle_to_matrix(vectors), matrices, atol=1e-9, rtol=0)
     assert float(vectors.norm(dim=1).max()) <= torch.pi + 1e-9
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-10, 1e-8, 1e-3, 1.0, 3.1, torch.pi - 1e-6, torch.pi])
+def test_the_kernel_of_rotation_vectors_goes_there_and_back(angle: float) -> None:
+    axes = torch.nn.functional.normalize(torch.randn(200, 3, dtype=torch.float64, generator=_seeded()), dim=1)
+    matrices = rotation.axis_angle_to_matrix(axes * angle)
+    vectors = rotation_vectors(matrices)
+    torch.testing.assert_close(rotation.axis_angle_to_matrix(vectors), matrices, atol=1e-9, rtol=0)
+    if angle < torch.pi:  # half a turn has two
+        torch.testing.assert_close(vectors, axes * angle, atol=1e-7, rtol=0)
+
+
+def test_the_kernels_gradient_along_turns_is_that_of_torch() -> None:
+    vectors = 1.5 * torch.randn(20, 3, dtype=torch.float64, generator=_seeded())
+    weight = torch.randn(20, 3, dtype=torch.float64, generator=_seeded())
+    gradients = []
+    for function in (rotation_vectors, rotation.matrix_to_axis_angle):
+        delta = torch.zeros_like(vectors, requires_grad=True)
+        turned = rotation.axis_angle_to_matrix(vectors) @ rotation.axis_angle_to_matrix(delta)
+        (gradient,) = torch.autograd.grad((weight * function(turned)).sum(), delta)
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients)
 
 
 def test_axis_angle_has_gradients_at_zero() -> None:

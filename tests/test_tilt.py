@@ -16,7 +16,7 @@ from dsr_fit.joints import mirrored_pose
 from dsr_fit.optimise.least_squares import Problem, State, solve
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.recorded_poses import load_poses
-from dsr_fit.priors.tilt import ANYHOW, FEATURES, TiltPrior, Vertical, energy
+from dsr_fit.priors.tilt import ANYHOW, FEATURES, TiltPrior, Vertical, _with_gradient, energy
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.synthetic.staging import camera_rotation
 
@@ -88,6 +88,19 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     vertical = replace(_vertical(len(root)), axes=turn)
     inputs = [root.requires_grad_(), pose.requires_grad_()]
     torch.testing.assert_close(*_slopes(lambda r, p: energy(_prior(), vertical, r, p), inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_the_kernel_is_its_readable_twin() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root, pose = _recorded(held_out=True)
+    turn = axis_angle_to_matrix(0.3 * torch.randn(len(root), 3, dtype=torch.float64, generator=generator))
+    vertical = replace(_vertical(len(root)), axes=turn)
+    value, *gradients = _with_gradient(_prior(), vertical, root, pose)
+    root, pose = root.requires_grad_(), pose.requires_grad_()
+    found = energy(_prior(), vertical, root, pose)
+    torch.testing.assert_close(found, value)  # both in double precision
+    for ours, theirs in zip(torch.autograd.grad(found.sum(), [root, pose]), gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def _slopes(function, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.compilation import kernel
 from dsr_fit.tensors import Tensors
 
 
@@ -64,14 +66,18 @@ class Skeleton(Tensors):
 
     def world_rotations(self, rotations: Tensor) -> Tensor:
         """Local joint rotations (B, J, 3, 3), root first -> rotations to the camera frame, (B, J, 3, 3)."""
+        if rotations.device.type == "cpu" and not rotations.requires_grad:
+            world = torch.empty(rotations.shape, dtype=rotations.dtype)
+            _chain(rotations.detach().contiguous().numpy(), np.array(self.parents), world.numpy())
+            return world
         local = rotations.unbind(1)
-        world: list[Tensor] = [local[0]] * len(self.parents)
+        turned: list[Tensor] = [local[0]] * len(self.parents)
         for joints, parents in _levels(self.parents):
-            above, own = ([of[joint] for joint in which] for of, which in ((world, parents), (local, joints)))
+            above, own = ([of[joint] for joint in which] for of, which in ((turned, parents), (local, joints)))
             product = torch.stack(above, 1) @ torch.stack(own, 1)
             for slot, joint in enumerate(joints):
-                world[joint] = product[:, slot]
-        return torch.stack(world, 1)
+                turned[joint] = product[:, slot]
+        return torch.stack(turned, 1)
 
     def of_parents(self, values: Tensor, dim: int) -> Tensor:
         """The values of each joint's parent, the root left out; `dim` goes over the joints.
@@ -109,6 +115,18 @@ class Skeleton(Tensors):
         if transforms is None:
             transforms = self.transforms(rotations, self.joints_at_rest(betas))
         return torch.einsum("bkjc,bjrc->bkr", self.moments(rotations, betas), transforms)
+
+
+@kernel
+def _chain(local, parents, world):
+    """`world_rotations`, a joint after its parent."""
+    for b in range(len(local)):
+        world[b, 0] = local[b, 0]
+        for j in range(1, len(parents)):
+            above, own, product = world[b, parents[j]], local[b, j], world[b, j]
+            for r in range(3):
+                for c in range(3):
+                    product[r, c] = above[r, 0] * own[0, c] + above[r, 1] * own[1, c] + above[r, 2] * own[2, c]
 
 
 def by_row(coefficients: Tensor, dirs: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ def hard_masks(parameters: Parameters, body: Body, batch: Batch, renderer: Rende
     render = renderer(parameters.pose(body).vertices(), window, RESOLUTION, **channels)
     known = targets.known > 0
     covered = render.mask & known
-    likely = render.attributes.argmax(-1)
+    likely = torch.full(covered.shape, -1, device=device)
+    likely[covered] = render.attributes[covered].argmax(-1)
     minimal = torch.zeros_like(covered)
     for valid, label in zip(batch.mc_valid.to(device).T, MC_LABELS, strict=True):
         minimal |= (likely == label) & valid[:, None, None]

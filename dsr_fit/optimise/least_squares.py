@@ -21,10 +21,11 @@ from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.objective import TERMS, Bodies, Given, Term, joint_slope, weights_of
 from dsr_fit.priors.pose import PosePrior
 from dsr_fit.priors.tilt import Vertical
-from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.tensors import Tensors
 from dsr_fit.terms.points import NEAREST
 from dsr_fit.terms.residual import Dual
+from dsr_fit.terms.turns import rotation_vectors
 
 POSE, SHAPE, PLACE = slice(0, 72), slice(72, 82), slice(82, 85)
 """Columns of the Jacobian: 24 joint rotations, betas, translation."""
@@ -59,7 +60,7 @@ class State(Tensors):
 
     def parameters(self) -> Parameters:
         """In single precision, as axis-angle."""
-        pose = matrix_to_axis_angle(self.rotations).flatten(1)
+        pose = rotation_vectors(self.rotations).flatten(1)
         return Parameters(pose[:, :3].float(), pose[:, 3:].float(), self.betas.float(), self.cam_t.float())
 
 
@@ -114,7 +115,7 @@ class Problem:
         A body behind the camera, where keypoints count, costs infinity: projection has a pole there.
         """
         keypoints = self.skeleton.keypoints(state.rotations, state.betas) + state.cam_t[:, None]
-        pose = matrix_to_axis_angle(state.rotations[:, 1:]).flatten(1)
+        pose = rotation_vectors(state.rotations[:, 1:]).flatten(1)
         height = self.skeleton.height(state.betas)[:, None]
         bodies = Bodies(state.rotations, Dual(pose), Dual(state.betas), Dual(height), Dual(keypoints))
         total = torch.zeros_like(state.betas[:, 0])
@@ -144,7 +145,7 @@ class Problem:
     def _followed(self, state: State) -> Bodies:
         """The bodies of a state, and their derivatives by the 85 unknowns."""
         keypoints, slope = keypoint_jacobian(self.skeleton, state)
-        pose = matrix_to_axis_angle(state.rotations[:, 1:])  # (B, 23, 3)
+        pose = rotation_vectors(state.rotations[:, 1:])  # (B, 23, 3)
         by_betas = pose.new_zeros(len(pose), 10, 85)
         by_betas[:, :, SHAPE] = torch.eye(10, dtype=pose.dtype, device=pose.device)
         tall = self.skeleton.height(state.betas)[:, None]

@@ -29,8 +29,9 @@ from dsr_fit.rotation import log_jacobian
 from dsr_fit.tensors import Tensors
 from dsr_fit.terms import points, priors
 from dsr_fit.terms.channels import read_channels
-from dsr_fit.terms.dsr_c import dsr_c, dsr_c_released
-from dsr_fit.terms.dsr_mc import dsr_mc, dsr_mc_distance, silhouette
+from dsr_fit.terms.dsr_c import dsr_c_released
+from dsr_fit.terms.dsr_mc import dsr_mc_distance
+from dsr_fit.terms.pixels import Observed, PixelTerms, pixel_terms
 from dsr_fit.terms.residual import Dual, Residual
 
 
@@ -75,6 +76,16 @@ class Rendered:
     def channels(self) -> tuple[Tensor, Tensor, Tensor]:
         """Observed, most likely, and minimally clothed probability of each pixel; see `read_channels`."""
         return read_channels(self.render.attributes, self.targets.classes)
+
+    @cached_property
+    def pixel_terms(self) -> PixelTerms:
+        """The usual forms of the rendered terms, which share a pass over the pixels."""
+        targets, form = self.targets, self.semantics
+        maps = (targets.classes, targets.known, targets.class_weights, targets.person, targets.mc_mask)
+        return pixel_terms(
+            self.render.alpha, self.render.attributes, Observed(*maps),
+            excess=form.c_form == "excess", live=form.c_normaliser == "live",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,21 +164,17 @@ def _initial(bodies: Bodies, given: Given) -> Residual | None:
 
 
 def _dsr_mc(seen: Rendered) -> Tensor:
-    targets, minimal = seen.targets, seen.channels[2]
     if seen.semantics.mc_form == "niou":
-        return dsr_mc(minimal, targets.mc_mask, targets.known)
-    return dsr_mc_distance(minimal, targets.mc_distance, targets.known, targets.mc_seen)
+        return seen.pixel_terms.dsr_mc
+    targets = seen.targets
+    return dsr_mc_distance(seen.channels[2], targets.mc_distance, targets.known, targets.mc_seen)
 
 
 def _dsr_c(seen: Rendered) -> Tensor:
-    semantics, targets, render = seen.semantics, seen.targets, seen.render
-    if semantics.c_form == "released":
-        return dsr_c_released(render.attributes[..., :-1], targets.classes, targets.class_weights)
-    observed, peak, _ = seen.channels
-    return dsr_c(
-        render.alpha, observed, peak, targets.class_weights, targets.known,
-        excess=semantics.c_form == "excess", live=semantics.c_normaliser == "live",
-    )  # fmt: skip
+    if seen.semantics.c_form == "released":
+        targets = seen.targets
+        return dsr_c_released(seen.render.attributes[..., :-1], targets.classes, targets.class_weights)
+    return seen.pixel_terms.dsr_c
 
 
 TERMS: tuple[Term, ...] = (
@@ -175,7 +182,7 @@ TERMS: tuple[Term, ...] = (
     Term("world_landmarks", residual=_world_landmarks),
     Term("dsr_mc", rendered=_dsr_mc),
     Term("dsr_c", rendered=_dsr_c),
-    Term("silhouette", rendered=lambda seen: silhouette(seen.render.alpha, seen.targets.person, seen.targets.known)),
+    Term("silhouette", rendered=lambda seen: seen.pixel_terms.silhouette),
     Term("betas", residual=lambda bodies, given: priors.betas(bodies.betas)),
     Term("stature", residual=_stature),
     Term("pose", residual=_pose, energy=lambda bodies, given: given.pose_prior.energy(bodies.body_pose.value)),

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dsr_fit.compilation import kernel
 from dsr_fit.config import CameraTilt
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.rotation import skew
@@ -101,29 +103,122 @@ def _parts(prior: TiltPrior, vertical: Vertical, root: Tensor, body_pose: Tensor
     return _Parts(up, seen, error, std, pull, log_weight.exp(), share, 2 * (peak.amax(1) - total))
 
 
+def _with_gradient(
+    prior: TiltPrior, vertical: Vertical, root: Tensor, body_pose: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The energy (B,), and its gradients by `root` and `body_pose`: the readable twin of `_measure`."""
+    parts = _parts(prior, vertical, root, body_pose)
+    share = parts.share[..., None]
+    back = 2 * share * parts.error / parts.std  # d energy / d seen up
+    in_pelvis = (back[..., :, None] * parts.seen[:, None]).sum(-2)
+    angles = (in_pelvis[..., :, None] * prior.slope).sum((1, 2))
+    angles += 2 * ((share - share.sum(1, keepdim=True) * parts.weight[..., None]) * parts.pull).sum(1)
+    by_pose = torch.zeros_like(body_pose)
+    by_pose[:, _COLUMNS] = angles
+    by_seen = (back[..., :, None] * parts.up[..., None, :]).sum(1)
+    return parts.energy, (vertical.axes[..., :, :, None] * by_seen[:, None]).sum(-2), by_pose
+
+
 class _Energy(torch.autograd.Function):
-    """The energy with its gradient written out: autograd's own takes ten times as long over numbers so few."""
+    """The energy with its gradient written out: autograd's own takes ten times as long over numbers so few, and torch
+    takes ten times as long as a kernel."""
 
     @staticmethod
     def forward(ctx, prior: TiltPrior, vertical: Vertical, root: Tensor, body_pose: Tensor) -> Tensor:
-        parts = _parts(prior, vertical, root, body_pose)
-        share, back = (
-            parts.share[..., None],
-            2 * parts.share[..., None] * parts.error / parts.std,
-        )  # d energy / d seen up
-        in_pelvis = (back[..., :, None] * parts.seen[:, None]).sum(-2)
-        angles = (in_pelvis[..., :, None] * prior.slope).sum((1, 2))
-        angles += 2 * ((share - share.sum(1, keepdim=True) * parts.weight[..., None]) * parts.pull).sum(1)
-        by_pose = torch.zeros_like(body_pose)
-        by_pose[:, _COLUMNS] = angles
-        by_seen = (back[..., :, None] * parts.up[..., None, :]).sum(1)
-        ctx.save_for_backward((vertical.axes[..., :, :, None] * by_seen[:, None]).sum(-2), by_pose)
-        return parts.energy
+        if root.device.type != "cpu":
+            energy, by_root, by_pose = _with_gradient(prior, vertical, root, body_pose)
+        else:
+            energy, by_root, by_pose = (
+                torch.empty_like(root[:, 0, 0]),
+                torch.empty_like(root),
+                torch.zeros_like(body_pose),
+            )
+            held = (*prior.tensors(), *vertical.tensors(), root, body_pose, energy, by_root, by_pose)
+            _measure(_COLUMNS.numpy(), *(each.detach().contiguous().numpy() for each in held))
+        ctx.save_for_backward(by_root, by_pose)
+        return energy
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[None, None, Tensor, Tensor]:  # type: ignore[override]
         by_root, by_pose = ctx.saved_tensors
         return None, None, gradient[:, None, None] * by_root, gradient[:, None] * by_pose
+
+
+@kernel
+def _measure(
+    columns, mean, precision, log_weight, up_at_mean, slope, spread, upward, variance, axes, root, body_pose, energy,
+    by_root, by_pose,
+):  # fmt: skip
+    """`_with_gradient` into zeroed `by_pose`; sums in double precision."""
+    components, features = mean.shape
+    off, pull = np.empty((components, features)), np.empty((components, features))
+    up, error, std = np.empty((components, 3)), np.empty((components, 3)), np.empty((components, 3))
+    weight, density, seen, by_seen = np.empty(components), np.empty(components), np.empty((3, 3)), np.empty((3, 3))
+    for b in range(len(root)):
+        for r in range(3):
+            for c in range(3):
+                seen[r, c] = by_seen[r, c] = 0.0
+                for m in range(3):
+                    seen[r, c] += axes[b, m, r] * root[b, m, c]
+        most = highest = -np.inf
+        for k in range(components):
+            distance = 0.0
+            for f in range(features):
+                off[k, f] = body_pose[b, columns[f]] - mean[k, f]
+            for f in range(features):
+                pull[k, f] = 0.0
+                for g in range(features):
+                    pull[k, f] += precision[k, f, g] * off[k, g]
+                distance += off[k, f] * pull[k, f]
+            weight[k] = log_weight[k] - distance / 2
+            most = max(most, weight[k])
+        total = 0.0
+        for k in range(components):
+            total += math.exp(weight[k] - most)
+        normaliser, most = most + math.log(total), math.log(ANYHOW / (4 * math.pi))
+        anyhow = most
+        for k in range(components):
+            weight[k] -= normaliser
+            squared = 0.0
+            for r in range(3):
+                up[k, r] = up_at_mean[k, r]
+                for f in range(features):
+                    up[k, r] += slope[k, r, f] * off[k, f]
+            for r in range(3):
+                std[k, r] = math.sqrt(float(spread[k]) ** 2 + variance[b, r])
+                shown = seen[r, 0] * up[k, 0] + seen[r, 1] * up[k, 1] + seen[r, 2] * up[k, 2]
+                error[k, r] = (shown - upward[b, r]) / std[k, r]
+                squared += error[k, r] ** 2
+            peak = -math.log(2 * math.pi / (1 - ANYHOW) * std[k, 0] * std[k, 2])
+            highest = max(highest, peak)
+            density[k] = weight[k] + peak - squared / 2
+            most = max(most, density[k])
+        total = math.exp(anyhow - most)
+        for k in range(components):
+            total += math.exp(density[k] - most)
+        total = most + math.log(total)
+        energy[b] = 2 * (highest - total)
+        held = 0.0
+        for k in range(components):
+            density[k] = math.exp(density[k] - total)  # now the component's share
+            held += density[k]
+        for k in range(components):
+            share = density[k]
+            for f in range(features):
+                by_pose[b, columns[f]] += 2 * (share - held * math.exp(weight[k])) * pull[k, f]
+            for c in range(3):
+                in_pelvis = 0.0
+                for r in range(3):
+                    back = 2 * share * error[k, r] / std[k, r]
+                    in_pelvis += back * seen[r, c]
+                    by_seen[r, c] += back * up[k, c]
+                for f in range(features):
+                    by_pose[b, columns[f]] += in_pelvis * slope[k, c, f]
+        for r in range(3):
+            for c in range(3):
+                by_root[b, r, c] = (
+                    axes[b, r, 0] * by_seen[0, c] + axes[b, r, 1] * by_seen[1, c] + axes[b, r, 2] * by_seen[2, c]
+                )
 
 
 def energy(prior: TiltPrior, vertical: Vertical, root: Tensor, body_pose: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dsr_fit.rotation import matrix_to_axis_angle
 from dsr_fit.terms.residual import Dual, Residual
+from dsr_fit.terms.turns import rotation_vectors
 
 # Axis-angle components of `body_pose` that bend an elbow or a knee, with the sign that is forwards (SMPLify).
 BENDS: tuple[tuple[int, float], ...] = (
@@ -15,6 +15,8 @@ BENDS: tuple[tuple[int, float], ...] = (
     (3 * (18 - 1) + 1, -1.0),  # left elbow, about y
     (3 * (19 - 1) + 1, 1.0),  # right elbow
 )
+_KNEES = slice(BENDS[0][0], BENDS[1][0] + 1, 3)
+_LEFT_ELBOW, _RIGHT_ELBOW = (slice(component, component + 1) for component, _ in BENDS[2:])
 ADULTS = (1.45, 2.05)
 """Metres of stature of all but a few adults in a thousand."""
 STATURE_UNIT = 0.03
@@ -73,14 +75,13 @@ def straight_energy(body_pose: Tensor, peaks: Tensor) -> Tensor:
 
 def _forward(body_pose: Dual) -> Dual:
     """(B, 4) radians by which knees and elbows, left and right, are bent forwards."""
-    # By views: an index made from a list would be copied to a GPU each time.
-    bends = ((body_pose[:, component : component + 1], sign) for component, sign in BENDS)
-    return Dual.joined([bend if sign > 0 else bend * sign for bend, sign in bends])
+    # By views, and few of them: an index made from a list would be copied to a GPU each time.
+    return Dual.joined([body_pose[:, _KNEES], body_pose[:, _LEFT_ELBOW] * -1.0, body_pose[:, _RIGHT_ELBOW]])
 
 
 def turned(rotations: Tensor, start: Tensor) -> Tensor:
     """(B, J, 3) axis-angle that turns local rotations (B, J, 3, 3) `start` into `rotations`."""
-    return matrix_to_axis_angle(start.mT @ rotations)
+    return rotation_vectors(start.mT @ rotations)
 
 
 def initial(turn: Dual, spread: Tensor, shape: Dual) -> Residual:
