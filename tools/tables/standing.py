@@ -28,7 +28,7 @@ def standing() -> str:
         f"{measured['people']} bodies, half of them standing; slope of fitted against true flexion {slopes}. Of "
         f"{photos['photos']['fitted']} people in validation photos the straighter knee is bent by "
         f"{street['straighter_knee']:.1f} degrees (median), trunk and legs lean towards the camera by "
-        f"{street['trunk_lean']:.1f} and {street['legs_lean']:.1f} on average. In {street['with_horizon']} of the photos "
+        f"{street['trunk_lean']:.1f} and {street['legs_lean']:.1f} on average. In {street['with_horizon']} of them "
         f"bystanders show the horizon: the cameras look down by {street['camera_pitch']:.1f} degrees on average, and "
         f"against gravity trunk and legs lean by {street['trunk_upright']:.1f} and {street['legs_upright']:.1f}."
     )
