@@ -293,11 +293,12 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path, people: People) ->
     assert run("other", seed=1) != whole
 
 
-def test_the_average_of_checkpoints_is_the_mean_of_their_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sight", [0, 8])
+def test_the_average_of_checkpoints_is_the_mean_of_their_weights(tmp_path: Path, sight: int) -> None:
     networks = []
     for seed, path in enumerate(tmp_path / name for name in ("a.safetensors", "b.ckpt")):
         torch.manual_seed(seed)
-        networks.append(RegressorNetwork())
+        networks.append(RegressorNetwork(Size(sight=sight)))
         if path.suffix == ".ckpt":
             state = {f"network.{name}": value for name, value in networks[-1].state_dict().items()}
             torch.save({"state_dict": state}, path)

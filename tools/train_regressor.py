@@ -60,7 +60,9 @@ def make(arguments: People) -> None:
 
 def average(arguments: Average) -> None:
     states = [_weights(path) for path in arguments.checkpoints]
-    network = RegressorNetwork()
+    network, sums = RegressorNetwork(), states[0].get("sight.out.bias")
+    if sums is not None:
+        network = network.seeing(len(sums))
     network.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
     write_network(arguments.out, network, load_body())
 
