@@ -253,7 +253,7 @@ def test_no_more_people_than_asked_for(detector: PersonDetector, photo: np.ndarr
 
 def _measured(points: np.ndarray, region: Region, mask: np.ndarray) -> Measured:
     return Measured(
-        region, np.column_stack([points, np.ones(33)]), np.zeros((33, 3), np.float32), 1.0, mask, region, None
+        region, np.column_stack([points, np.ones(33)]), np.zeros((33, 3), np.float32), 1.0, mask, region, None, None
     )
 
 

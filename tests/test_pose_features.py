@@ -147,7 +147,7 @@ def test_people_lose_their_features_in_a_share_of_the_samples() -> None:
     count = 2000
     rng = np.random.default_rng(0)
     scene = Scene(
-        *(np.zeros((count, width), np.float32) for width in (72, 10, 3)),
+        np.zeros((count, 72)), np.zeros((count, 10)), np.zeros((count, 3)),
         np.zeros((count, 49, 2), np.float32), np.ones((count, 49)), np.ones((count, 49, 4)),
         np.ones((count, 3)), np.zeros((count, 2, 2), np.uint8), np.zeros(count, bool),
         np.ones((count, 3), np.float16), np.arange(count) < 1000,

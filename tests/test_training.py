@@ -59,8 +59,8 @@ def photos(people: PseudoLabels) -> Photos:
 
 def test_what_a_mirror_shows_is_turned_back_to_what_it_is(photos: Photos) -> None:
     """`finish` mirrors the fitted bodies too: turned back they are themselves."""
-    scene, _ = photos._scene(np.arange(5))
     mirror = np.array([True, False, True, True, False])
+    scene, _ = photos._scene(np.arange(5), mirror)
     (_, shown), (_, plain) = finish(scene, mirror), finish(scene, np.zeros(5, bool))
     back, expected = mirrored(placed_truth(shown), torch.from_numpy(mirror)), placed_truth(plain)
     torch.testing.assert_close(back.rotations, expected.rotations, atol=1e-5, rtol=0)
@@ -102,7 +102,7 @@ def test_the_input_of_a_photo_shows_the_true_body(photos: Photos, mirror: bool) 
 
 
 def test_noise_stays_within_its_measure(photos: Photos) -> None:
-    scene, _ = photos._scene(np.arange(5).repeat(100))
+    scene, _ = photos._scene(np.arange(5).repeat(100), np.zeros(500, bool))
     before = scene.rays.copy()
     augmentation = PhotoAugmentation(
         replace(Mix(), sparse_dropout=0, dropout=0, without_world=0, without_labels=0), noise=0.01, cut=0

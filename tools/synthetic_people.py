@@ -149,7 +149,6 @@ def write_shard(folder: Path, first_seed: int) -> bool:
             np.save(file, np.stack([row[FEATURES] for row in rows]))
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file, **{field.name: np.stack([row[field.name] for row in rows]) for field in fields(People)}
-        )
+        arrays = {field.name: np.stack([row[field.name] for row in rows]) for field in fields(People)}
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return True

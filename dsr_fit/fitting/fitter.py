@@ -252,7 +252,7 @@ class Fitter:
                     body_sha256=self.body.sha256,
                     config=self.config,
                     device=self.device,
-                    renderer=self.renderer.backend,
+                    renderer=str(self.renderer.backend),
                 )
             )
         return results

@@ -24,8 +24,8 @@ from dsr_fit.labels import shows_person
 from dsr_fit.observe.batch import Batch, crop_labels
 from dsr_fit.observe.pose_features import LENGTH
 from dsr_fit.optimise.least_squares import State
+from dsr_fit.regressor.encoders import LABEL_PIXELS
 from dsr_fit.regressor.open_network import (
-    LABEL_PIXELS,
     Placed,
     Prediction,
     RegressorInput,

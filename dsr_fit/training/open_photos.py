@@ -137,7 +137,7 @@ class Photos:
         features = no_features(len(rows))
         if self.features is not None:
             shown_features = self.features[rows, mirror.astype(int)]
-            features = shown_features, shown_features.any(1)
+            features = shown_features, np.asarray(shown_features.any(1))
         scene = Scene(
             labels.full_pose[rows], labels.betas[rows], labels.cam_t[rows], self.rays[rows], self.confidence[rows],
             labels.world[rows], window, maps, shown, *features,

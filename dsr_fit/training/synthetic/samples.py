@@ -23,7 +23,8 @@ from dsr_fit.joints import COCO_17_SLOTS, MIRRORED_KEYPOINTS, mirrored_pose
 from dsr_fit.labels import MIRRORED_LABELS, UNKNOWN
 from dsr_fit.observe.pose_features import LENGTH
 from dsr_fit.priors.recorded_poses import PoseSet
-from dsr_fit.regressor.open_network import LABEL_PIXELS, RegressorInput
+from dsr_fit.regressor.encoders import LABEL_PIXELS
+from dsr_fit.regressor.open_network import RegressorInput
 from dsr_fit.rotation import axis_angle_to_matrix
 from dsr_fit.synthetic.staging import camera_rotation
 from dsr_fit.synthetic.standing import stand
@@ -272,7 +273,7 @@ def scene_of(
         rays, confidence = (people.keypoints[..., :2] - centre[:, None]) / focal[:, None], people.keypoints[..., 2]
         turns = turns_to(box(rays, confidence > 0.2)[0])
         seen = rays, confidence, np.concatenate([people.world[..., :3] @ turns, people.world[..., 3:]], 2)
-    shown = no_features(len(people)) if features is None else (features.copy(), features.any(1))
+    shown = no_features(len(people)) if features is None else (features.copy(), np.asarray(features.any(1)))
     labelled = np.ones(len(people), bool)
     return Scene(people.full_pose, people.betas, people.cam_t, *seen, window, labels, labelled, *shown)
 
