@@ -20,6 +20,7 @@ import synthetic_people
 from dsr_fit.assets import shipped
 from dsr_fit.io.images import read_image
 from dsr_fit.joints import mirrored_pose
+from dsr_fit.labels import UNKNOWN
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe import pose_features
 from dsr_fit.observe.batch import Batch
@@ -30,6 +31,7 @@ from dsr_fit.observe.pose_features import LENGTH, LEVELS, PARTS, POINTS, parts
 from dsr_fit.regressor.open_network import RegressorInput, RegressorNetwork
 from dsr_fit.regressor.open_regressor import ASSET, read_network, regressor_input
 from dsr_fit.rotation import axis_angle_to_matrix
+from dsr_fit.synthetic import generate
 from dsr_fit.training import photo_features
 from dsr_fit.training.open_photos import PhotoAugmentation, Photos
 from dsr_fit.training.synthetic.people import read_features, read_people
@@ -217,3 +219,21 @@ def test_painted_people_are_seen_twice(tmp_path: Path, monkeypatch: pytest.Monke
     off = np.linalg.norm(people.keypoints[..., :2] - true, axis=2) / np.ptp(true[..., 1], axis=1, keepdims=True)
     assert found.sum() > 20
     assert np.median(off[found]) < 0.05
+
+
+def test_a_picture_that_ends_early_keeps_its_camera() -> None:
+    case = generate(3_900_000, synthetic_people.casting(), painted=False)
+    ends = []
+    for seed in range(5):
+        short = synthetic_people.cut(case, np.random.default_rng(seed))
+        end = len(short.image)
+        assert short.intrinsics == case.intrinsics
+        np.testing.assert_array_equal(short.joints, case.joints)
+        assert not (short.keypoint_visibility & (short.keypoints[:, 1] >= end)).any()
+        kept = short.keypoints[:, 1] < end
+        np.testing.assert_array_equal(short.keypoint_visibility[kept], case.keypoint_visibility[kept])
+        np.testing.assert_array_equal(short.labels[:end], case.labels[:end])
+        assert (short.labels[end:] == UNKNOWN).all()
+        ends.append(end)
+    assert len(set(ends)) > 3
+    assert max(ends) < len(case.image)

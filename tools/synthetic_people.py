@@ -2,7 +2,7 @@
 
 A label map alone takes a tenth of a second; some people are painted too, so that the real detector and parser can run
 on them, and their errors are reused for the others. Each painted one is seen twice: as it is, and mirrored in a worse
-picture.
+picture, which may end somewhere above the feet.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from dsr_fit.training.synthetic.people import (
     People,
 )
 
+FEWEST = 8
+"""Visible keypoints of a person who is recorded."""
 SHARD = 50
 """People in a file."""
 STORED_SIDE = 1.8
@@ -44,6 +46,8 @@ STANDING = 0.2
 """Share of people who stand, which motion capture knows little of."""
 WORSE = 0.3
 """Chance of each thing that makes a mirrored picture worse."""
+CUT_SHORT, CUT = 0.3, (0.35, 0.95)
+"""Chance that a mirrored picture ends above the feet, and where, in shares of the keypoints' height."""
 SAME_PERSON = 0.3
 """IoU of the keypoints' boxes from which a detection is the person's."""
 
@@ -97,6 +101,19 @@ def mirrored(case: ClothedCase, rng: np.random.Generator) -> ClothedCase:
     )
 
 
+def cut(case: ClothedCase, rng: np.random.Generator) -> ClothedCase:
+    """The case in a picture that ends between its chest and its ankles; its camera is still that of the whole picture."""
+    _, top, _, height = keypoint_box(case.keypoints)
+    end = int(np.clip(top + rng.uniform(*CUT) * height, 1, len(case.image)))
+    above = case.keypoints[:, 1] < end
+    return replace(
+        case,
+        image=np.ascontiguousarray(case.image[:end]),
+        keypoint_visibility=case.keypoint_visibility & above,
+        labels=np.concatenate([case.labels[:end], np.full_like(case.labels[end:], UNKNOWN)]),
+    )
+
+
 def record(case: ClothedCase, observer: CaseObserver | None) -> dict[str, np.ndarray]:
     """One row of `People`."""
     crop = Crop.around(case.keypoints)
@@ -138,11 +155,14 @@ def write_shard(folder: Path, first_seed: int) -> bool:
     rows = []
     for seed in range(first_seed, first_seed + SHARD):
         case = generate(seed, cast, painted=painted)
-        if case.keypoint_visibility.sum() < 8:
+        if case.keypoint_visibility.sum() < FEWEST:
             continue
         rows.append(record(case, observer))
         if painted and first_seed < HELD_OUT_SEED:
-            rows.append(record(mirrored(case, np.random.default_rng(seed)), observer))
+            rng = np.random.default_rng(seed)
+            other = mirrored(case, rng)
+            short = cut(other, rng) if rng.uniform() < CUT_SHORT else other
+            rows.append(record(short if short.keypoint_visibility.sum() >= FEWEST else other, observer))
     if painted:
         (folder / FEATURES).mkdir(parents=True, exist_ok=True)
         with replacing((folder / FEATURES / path.name).with_suffix(".npy")) as temporary, temporary.open("wb") as file:
