@@ -102,7 +102,7 @@ def mirrored(case: ClothedCase, rng: np.random.Generator) -> ClothedCase:
 
 
 def cut(case: ClothedCase, rng: np.random.Generator) -> ClothedCase:
-    """The case in a picture that ends between its chest and its ankles; its camera is still that of the whole picture."""
+    """The case in a picture that ends between its chest and its ankles; its camera remains the whole picture's."""
     _, top, _, height = keypoint_box(case.keypoints)
     end = int(np.clip(top + rng.uniform(*CUT) * height, 1, len(case.image)))
     above = case.keypoints[:, 1] < end
