@@ -18,6 +18,7 @@ pytest.importorskip("lightning")
 import synthetic_people
 
 from dsr_fit.assets import shipped
+from dsr_fit.errors import InputError
 from dsr_fit.io.images import read_image
 from dsr_fit.joints import mirrored_pose
 from dsr_fit.labels import UNKNOWN
@@ -237,3 +238,18 @@ def test_a_picture_that_ends_early_keeps_its_camera() -> None:
         ends.append(end)
     assert len(set(ends)) > 3
     assert max(ends) < len(case.image)
+
+
+def test_features_are_those_of_their_own_people(tmp_path: Path) -> None:
+    """Also where some files of people came without."""
+    (tmp_path / "features").mkdir()
+    for seed, count in ((1_000_000, 2), (1_000_050, 3), (2_000_000, 4), (3_000_000, 1)):
+        np.savez(tmp_path / f"{seed}.npz", betas=np.zeros((count, 10)))
+    assert read_features(tmp_path, held_out=False).shape == (0, LENGTH)
+    np.save(tmp_path / "features" / "1000050.npy", np.full((3, LENGTH), 0.5, np.float16))
+    found = read_features(tmp_path, held_out=False)
+    assert found.any(1).tolist() == [False, False, True, True, True]
+    assert read_features(tmp_path, held_out=True).shape == (0, LENGTH)
+    np.save(tmp_path / "features" / "1000000.npy", np.ones((3, LENGTH), np.float16))
+    with pytest.raises(InputError, match="not the features of the 2 people in 1000000.npz"):
+        read_features(tmp_path, held_out=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsr_fit.errors import InputError
 from dsr_fit.observe.pose_features import LENGTH
 
 PAINTED_SEED, LABELLED_SEED, HELD_OUT_SEED = 1_000_000, 2_000_000, 3_000_000
@@ -58,8 +59,19 @@ def read_people(folder: Path, held_out: bool) -> People:
 def read_features(folder: Path, held_out: bool) -> np.ndarray:
     """(M, `pose_features.LENGTH`) float16 of the first M people of `read_people`: all who were painted.
 
-    Zero rows where the detector missed the person; no rows where none were stored.
+    Zero rows where the detector missed the person, or where a file of people came without; no rows where all did.
     """
-    paths = sorted((folder / FEATURES).glob("[0-9]*.npy"))
-    shards = [np.load(path, mmap_mode="r") for path in paths if (int(path.stem) >= HELD_OUT_SEED) == held_out]
-    return np.concatenate(shards) if shards else np.zeros((0, LENGTH), np.float16)
+    shards = []
+    for path in sorted(folder.glob("[0-9]*.npz")):
+        seed = int(path.stem)
+        if (seed >= HELD_OUT_SEED) == held_out and not LABELLED_SEED <= seed < HELD_OUT_SEED:
+            with np.load(path, allow_pickle=False) as archive:
+                count = len(archive["betas"])
+            stored = (folder / FEATURES / path.name).with_suffix(".npy")
+            kept = np.load(stored, mmap_mode="r", allow_pickle=False) if stored.exists() else None
+            if kept is not None and kept.shape != (count, LENGTH):
+                raise InputError(f"{stored}: not the features of the {count} people in {path.name}; remove both")
+            shards.append(np.zeros((count, LENGTH), np.float16) if kept is None else kept)
+    if not any(shard.any() for shard in shards):
+        return np.zeros((0, LENGTH), np.float16)
+    return np.concatenate(shards)
