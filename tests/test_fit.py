@@ -318,7 +318,8 @@ def test_a_known_height_gives_scale_and_distance(
         assert abs(before.pelvis[2] - distance) > abs(after.pelvis[2] - distance)
         assert after.pelvis[2] == pytest.approx(distance, rel=0.015)  # the pose's own depth remains
         error = [result.metrics["keypoint_error_rel"]["after"] for result in (before, after)]
-        assert error[1] < error[0] + 0.001
+        # Closeness to the estimate, which was made for another height, costs a little.
+        assert error[1] < error[0] + (0.004 if mode == "eft" else 0.001)
 
 
 @pytest.mark.parametrize("mode", ["smplify", "eft"])
