@@ -308,7 +308,8 @@ def _height(result: FitResult) -> float:
 def test_a_known_height_gives_scale_and_distance(
     short_and_tall: list[tuple[Parameters, float, Observation]], mode: Literal["smplify", "eft"], off: float
 ) -> None:
-    fitter = Fitter(open_body(), replace(QUICK, mode=mode))
+    # The estimate was made for another height: held closer to it, EFT stops before the keypoints fit.
+    fitter = Fitter(open_body(), replace(QUICK, mode=mode, weights=Weights(initial=1.0)))
     untold = fitter.fit([seen for _, _, seen in short_and_tall])
     told = fitter.fit([replace(seen, height=height) for _, height, seen in short_and_tall])
     for (truth, height, _), before, after in zip(short_and_tall, untold, told, strict=True):
@@ -318,8 +319,7 @@ def test_a_known_height_gives_scale_and_distance(
         assert abs(before.pelvis[2] - distance) > abs(after.pelvis[2] - distance)
         assert after.pelvis[2] == pytest.approx(distance, rel=0.015)  # the pose's own depth remains
         error = [result.metrics["keypoint_error_rel"]["after"] for result in (before, after)]
-        # Closeness to the estimate, which was made for another height, costs a little.
-        assert error[1] < error[0] + (0.004 if mode == "eft" else 0.001)
+        assert error[1] < error[0] + 0.001
 
 
 @pytest.mark.parametrize("mode", ["smplify", "eft"])
