@@ -42,8 +42,8 @@ def pose_features(seen: Landmarks, features: tuple[Tensor, ...], angle: float) -
         for level in LEVELS
     ]
     turn = torch.tensor([math.cos(angle), math.sin(angle)])
-    parts = (features[-1], torch.cat(at_joints, 1), seen.head, turn)
-    return torch.cat([part.flatten().half() for part in parts]).numpy()
+    told = (features[-1], torch.cat(at_joints, 1), seen.head, turn)
+    return torch.cat([part.flatten().half() for part in told]).numpy()
 
 
 def parts(features: Tensor) -> dict[str, Tensor]:

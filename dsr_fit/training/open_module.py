@@ -237,13 +237,12 @@ class OpenTraining(RegressorTraining):
         settings = self.settings
         rate = settings.learning_rate or (SCRATCH_RATE if settings.regressor == SCRATCH else LEARNING_RATE)
         # What was added to sum up features starts from nothing, whatever the rest starts from.
-        new = [] if self.network.sight is None or not self.learns_to_see else list(self.network.sight.parameters())
-        old = [parameter for parameter in self.parameters() if not any(parameter is one for one in new)]
-        groups = [(old, rate), (new, max(rate, SCRATCH_RATE))]
+        groups: dict[float, list[Tensor]] = {}
+        for name, parameter in self.named_parameters():
+            new = self.learns_to_see and name.startswith("network.sight.")
+            groups.setdefault(max(rate, SCRATCH_RATE) if new else rate, []).append(parameter)
         optimizer = torch.optim.AdamW(
-            [{"params": parameters, "lr": highest} for parameters, highest in groups if parameters],
-            rate,
-            weight_decay=WEIGHT_DECAY,
+            [{"params": parameters, "lr": highest} for highest, parameters in groups.items()], weight_decay=WEIGHT_DECAY
         )
         if settings.schedule == "one-cycle":
             steps = max(settings.steps, 8)  # torch's cycle needs a step or two to rise in
