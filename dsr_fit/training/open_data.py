@@ -157,7 +157,7 @@ def _photo_features(
     """Of the people to train on and of those for validation, for a network that takes them."""
     if network.sight is None:
         return [None, None]
-    return [photo_features(labels, settings.out / "features") for labels in splits]
+    return [photo_features(labels, settings.features or settings.out / "features") for labels in splits]
 
 
 def _synthetic(folder: Path | None, body: Body) -> tuple[Sampler, HeldOut | None]:

@@ -44,7 +44,7 @@ StageRecords = dict[str, dict[str, Any]]
 """Finished stage -> its results, `seconds` among them."""
 
 IDENTITY, STAGES, START = "rounds.json", "stages.json", "start"
-PER_ROUND = ("out", "labels", "regressor", "seed")
+PER_ROUND = ("out", "features", "labels", "regressor", "seed")
 """Settings of a training that each round fills in; the seed grows by 1 per round."""
 WITHOUT_EFFECT = ("device", "devices", "threads")
 """Settings of a training that don't decide its results."""
@@ -140,7 +140,14 @@ class Rounds:
             self._label(name, folder, replace(fit, regressor=regressor))
         labels = (fits_in or folder) / ("labels" if self.plan.ranks else "fits")
         seed = self.plan.train.seed + number - 1
-        train = replace(train, out=folder / "training", labels=(labels,), regressor=regressor, seed=seed)
+        train = replace(
+            train,
+            out=folder / "training",
+            features=self.plan.photos.cache.with_name("features"),
+            labels=(labels,),
+            regressor=regressor,
+            seed=seed,
+        )
         if self.plan.calibration is None:
             train = replace(train, gate="all", by_quality=False)
         weights = self._stage(name, folder, "training", lambda: self._trained(train, folder))["weights"]

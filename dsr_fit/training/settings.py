@@ -109,6 +109,9 @@ class TrainSettings(TrainOptions, ModelFiles):
     is calibrated, or `all`. Keypoints and label maps are used of everyone."""
     by_quality: bool = True
     """Weight each body by the gate's probability that the fit is good."""
+    features: Path | None = None
+    """Folder of what the landmark network shows of the photos, which several trainings can share; default:
+    OUT/features."""
     held_out: float = 0.05
     """Share of the photos that are held out for validation, chosen by their names."""
     epoch: int = 200

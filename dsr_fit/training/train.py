@@ -32,7 +32,7 @@ from dsr_fit.training.settings import SCRATCH, TrainSettings
 from dsr_fit.training.splits import Report
 
 SETTINGS = "settings.json"
-MAY_CHANGE = ("out", "device", "devices", "threads")
+MAY_CHANGE = ("out", "features", "device", "devices", "threads")
 """Settings that may change when a training is resumed."""
 
 WEIGHTS = {"open": "regressor.safetensors", "hmr": "regressor.pt"}
