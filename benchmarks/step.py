@@ -31,7 +31,6 @@ from dsr_fit.labels import LABEL_INDEX
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
-from dsr_fit.optimise.descent import Adam, ParameterVariables
 from dsr_fit.optimise.objective import Objective
 
 SIZE = (480, 640)  # width, height
@@ -79,24 +78,23 @@ def breakdown(
         fitter.body, batch_of(fitter, seen, count), fitter.renderer, fitter.semantic_prior, fitter.pose_prior,
         fitter.config, resolution, Anchor.of(many),
     )  # fmt: skip
-    variables = ParameterVariables(many)
-    optimiser = Adam(variables.tensors(), 1e-6)
+    parameters = many.map(lambda tensor: tensor.detach().clone().requires_grad_())
 
     def step() -> None:
-        total = objective.total(objective(variables.decode()))
-        optimiser.step(torch.autograd.grad(total.sum(), optimiser.tensors))
+        total = objective.total(objective(parameters))
+        torch.autograd.grad(total.sum(), parameters.tensors())
 
     def forward() -> None:
-        objective.total(objective(variables.decode()))
+        objective.total(objective(parameters))
 
     def taken(function: Callable[[], object]) -> float:
         return least(function, fitter.device, seconds=seconds)
 
-    vertices = variables.decode().pose(fitter.body).vertices().detach().requires_grad_()
+    vertices = parameters.pose(fitter.body).vertices().detach().requires_grad_()
     canvas = objective.canvas
     parts = {
-        "kinematics": taken(lambda: variables.decode().pose(fitter.body).keypoints),
-        "kinematics and skinning": taken(lambda: variables.decode().pose(fitter.body).vertices()),
+        "kinematics": taken(lambda: parameters.pose(fitter.body).keypoints),
+        "kinematics and skinning": taken(lambda: parameters.pose(fitter.body).vertices()),
         "render": taken(lambda: fitter.renderer(vertices, canvas.window, resolution, canvas.channels)),
     }
     whole, half = taken(step), taken(forward)

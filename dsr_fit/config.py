@@ -154,20 +154,18 @@ class LeastSquares:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of gradient descent (Adam) on all terms."""
+    """One stage on all terms."""
 
     resolution: int
     """Pixels of the crop's render."""
     iterations: int
-    """At most this many."""
-    learning_rate: float
-    """Adam's step: radians and metres alike; betas move `betas_step` times as far."""
+    """At most this many; each renders once."""
 
     def __post_init__(self) -> None:
-        if self.resolution < 1 or self.iterations < 1 or not 0 < self.learning_rate < math.inf:
+        if self.resolution < 1 or self.iterations < 1:
             raise UsageError(
-                f"a stage of resolution {self.resolution}, iterations {self.iterations} and learning_rate "
-                f"{self.learning_rate:g} can't run; all three must be positive"
+                f"a stage of resolution {self.resolution} and iterations {self.iterations} can't run; "
+                "both must be positive"
             )
 
 
@@ -185,17 +183,14 @@ class Eft:
     """Pixels of the crop's render."""
     keypoint_px: float = 1.0
     """A person is done when the observed keypoints are missed by this little on average, pixels of a 224 px crop."""
-    refinement: tuple[Stage, ...] = (Stage(224, 30, 0.002),)
+    refinement: tuple[Stage, ...] = (Stage(224, 15),)
     """In mode `eft+smplify`: the stages on the parameters that follow."""
 
     def __post_init__(self) -> None:
-        self.stage(1.0)
+        _at_least(1, "eft.", self, "iterations", "resolution")
         _at_least(0, "eft.", self, "keypoint_px")
-
-    def stage(self, own_rate: float) -> Stage:
-        """As a stage; `own_rate` is the regressor's. Raises UsageError where it can't run."""
-        rate = own_rate if self.learning_rate is None else self.learning_rate
-        return Stage(self.resolution, self.iterations, rate)
+        if self.learning_rate is not None:
+            _at_least(TINY, "eft.", self, "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -208,11 +203,9 @@ class FitConfig:
     scales: Scales = field(default_factory=Scales)
     semantics: Semantics = field(default_factory=Semantics)
     least_squares: LeastSquares = field(default_factory=LeastSquares)
-    stages: tuple[Stage, ...] = (Stage(112, 100, 0.007), Stage(224, 30, 0.002))
-    """The gradient stages of `smplify`, coarse to fine."""
+    stages: tuple[Stage, ...] = (Stage(112, 15), Stage(224, 15))
+    """The stages of `smplify` after least squares, coarse to fine."""
     eft: Eft = field(default_factory=Eft)
-    betas_step: float = 5.0
-    """Steps of the betas over those of the pose: keypoints leave a body's girth open, so it has farther to go."""
     pose_prior: Literal["learned", "ranges"] = "learned"
     """How joints bend: learned from motion capture and photos, or ranges written by hand."""
     pitch: float | None = None
@@ -222,15 +215,14 @@ class FitConfig:
     camera_tilt: CameraTilt = field(default_factory=CameraTilt)
     outline: Literal["dense", "antialias"] = "dense"
     """The renderer's outline: every silhouette edge, or nvdiffrast's operator."""
-    stop_window: int = 10
-    """A person has converged when this many iterations ..."""
     stop_improvement: float = 1e-3
-    """... lower the energy by less than this fraction."""
+    """A person has converged when one more step is expected to lower the energy by less than this fraction ..."""
+    stop_window: int = 10
+    """... or, where weights move, so many iterations have."""
     seed: int = 0
     """Of random numbers, where there are any: trainings draw some, a fit draws none and is the same for every seed."""
 
     def __post_init__(self) -> None:
-        _at_least(TINY, "", self, "betas_step")
         _within(90, "", self, "pitch")
         _within(180, "", self, "roll")
         _at_least(1, "", self, "stop_window")

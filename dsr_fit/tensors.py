@@ -39,6 +39,11 @@ class Tensors:
     def rows(self, index: Tensor) -> Self:
         return self.map(lambda tensor: tensor[index])
 
+    def updated(self, rows: Tensor, other: Self) -> Self:
+        """With the rows of `other` in these `rows`."""
+        others = iter(other.tensors())
+        return self.map(lambda tensor: tensor.index_copy(0, rows, next(others)))
+
     def tensors(self) -> list[Tensor]:
         """The tensors that are fields."""
         this: Any = self

@@ -34,17 +34,17 @@ from dsr_fit.io.files import replacing
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
-from dsr_fit.optimise.descent import ParameterVariables, descend
+from dsr_fit.optimise.least_squares import Problem
 from dsr_fit.optimise.objective import Objective
+from dsr_fit.optimise.quasi_newton import QuasiNewton
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render import Renderer
 
 SIZE = 224
 WIDTH, HEIGHT, FOCAL = 480, 640, 800.0
-STAGES = (Stage(56, 80, 0.02), Stage(112, 60, 0.01), Stage(SIZE, 40, 0.003))
+STAGES = (Stage(56, 40), Stage(112, 30), Stage(SIZE, 20))
 WEIGHTS = Weights(keypoints=0.0, world_landmarks=0.0, silhouette=10.0, pose=0.1, betas=0.1)
-STOP_WINDOW = 25  # patient, so that a method without a downhill direction at first gets its chance
 LIMBS = {"arm": (16, 2), "leg": (1, 2)}  # SMPL joint and axis that turn a limb within the picture's plane
 STARTS = ("20 px", "30 px", "arm by 25 degrees", "leg by 25 degrees")
 BODY = load_body("open")
@@ -128,10 +128,11 @@ def fitted(method: Method, start: Parameters, batch: Batch) -> tuple[Parameters,
             semantics=semantics,
             stages=STAGES,
             outline=method.outline,
-            stop_window=STOP_WINDOW,
+            stop_improvement=0.0,  # a method without a downhill direction at first gets its chance
         )
         objective = Objective.of(BODY, batch, renderer, PRIOR, POSE_PRIOR, config, stage.resolution, Anchor.of(current))
-        progress = descend(ParameterVariables(current), objective, stage, config)
+        problem = Problem.of(batch, BODY.skeleton, POSE_PRIOR, config, Anchor.of(current))
+        progress = QuasiNewton(current, problem).descend(objective, stage, config.stop_improvement)
         current = progress.best
         iterations += progress.iterations
     return current, iterations

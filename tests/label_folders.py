@@ -21,7 +21,7 @@ from dsr_fit.dataset.shards import Store
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.observation import Observation
 
-QUICK = FitConfig(least_squares=LeastSquares(pose_steps=1, steps=2), stages=(Stage(56, 1, 0.005),))
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=1, steps=2), stages=(Stage(56, 1),))
 NAMES = ("a.png", "sub/b.png", "c.png")
 OF_PERSON = (("a.png", 0), ("a.png", 1), ("sub/b.png", 0))
 

@@ -14,7 +14,7 @@ from dsr_fit.config import FitConfig, LeastSquares, Stage, Weights
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.observation import Observation
 
-QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2, 0.005),))
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2),))
 
 
 class _Photos(AnnotatedPhotos):

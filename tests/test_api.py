@@ -22,7 +22,7 @@ from dsr_fit.fitting.result import FitResult
 
 ROOT = Path(__file__).resolve().parents[1]
 PERSON = ROOT / "examples" / "person.png"
-QUICK = FitConfig(stages=(Stage(56, 4, 0.005),))
+QUICK = FitConfig(stages=(Stage(56, 4),))
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_keypoints_must_have_the_layout_that_they_name() -> None:
 
 
 def test_a_configuration_is_an_object_a_preset_or_changes(result: FitResult) -> None:
-    changed = dsr_fit.fit(PERSON, config={"stages": [{"resolution": 56, "iterations": 4, "learning_rate": 0.005}]})
+    changed = dsr_fit.fit(PERSON, config={"stages": [{"resolution": 56, "iterations": 4}]})
     np.testing.assert_array_equal(changed.vertices, result.vertices)
     assert dsr_fit.fit(PERSON, config=QUICK, mode="eft+smplify").config.mode == "eft+smplify"
     with pytest.raises(UsageError, match="unknown configuration key `weight`"):

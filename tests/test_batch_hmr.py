@@ -22,7 +22,7 @@ from dsr_fit.regressor.hmr import Hmr
 
 QUICK = FitConfig(
     least_squares=LeastSquares(pose_steps=1, steps=1),
-    stages=(Stage(56, 1, 0.005),),
+    stages=(Stage(56, 1),),
     eft=Eft(layers=("head.decpose",), iterations=1, resolution=56),
 )
 

@@ -44,7 +44,7 @@ from dsr_fit.observe.perception import Perception
 ROOT = Path(__file__).resolve().parents[1]
 PERSON = ROOT / "examples" / "person.png"
 TRUTH = json.loads(PERSON.with_suffix(".json").read_text())
-QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2, 0.005),))
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2),))
 ONE = Resources(observers=1, fitters=1)
 
 
@@ -130,7 +130,7 @@ def test_a_row_holds_the_contract_of_mesh_npz(rows: dict[str, Row], tmp_path: Pa
     posed = Parameters(*(torch.from_numpy(value)[None] for value in values)).pose(load_body())
     np.testing.assert_allclose(posed.keypoints[0].numpy(), row["joints"], atol=1e-5)
     (tmp_path / "quick.yaml").write_text(
-        "least_squares: {pose_steps: 2, steps: 3}\nstages: [{resolution: 56, iterations: 2, learning_rate: 0.005}]\n"
+        "least_squares: {pose_steps: 2, steps: 3}\nstages: [{resolution: 56, iterations: 2}]\n"
     )
     _person().save(tmp_path / "good.jpg", quality=95)
     command = [str(tmp_path / "good.jpg"), "--out", str(tmp_path / "m.obj"), "--config", str(tmp_path / "quick.yaml")]

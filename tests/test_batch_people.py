@@ -39,7 +39,7 @@ from dsr_fit.observe.perception import Perception
 
 PERSON = Path(__file__).resolve().parents[1] / "examples" / "person.png"
 WIDTH, HEIGHT = 120, 160
-QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2, 0.005),))
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2),))
 
 
 def _seen(left: float, points: int = 25) -> Detection:

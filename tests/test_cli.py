@@ -54,7 +54,7 @@ def _write_inputs(folder: Path) -> None:
     (folder / "damaged.npz").write_bytes(shipped("priors/open_body/body.npz").read_bytes()[:-500])
     (folder / "evil.pkl").write_bytes(pickle.dumps({"v_template": _Attack()}, protocol=2))
     (folder / "wrong.yaml").write_text("weights: {dsr_mcc: 3}\n")
-    (folder / "still.yaml").write_text("stages: [{resolution: 56, iterations: 0, learning_rate: 0.1}]\n")
+    (folder / "still.yaml").write_text("stages: [{resolution: 56, iterations: 0}]\n")
     (folder / "results" / "folder.obj").mkdir(parents=True)
 
 
@@ -170,7 +170,7 @@ REFUSALS = {
     ),
     "a stage of nothing": (
         "person.png --config still.yaml", 2,
-        "a stage of resolution 56, iterations 0 and learning_rate 0.1 can't run; all three must be positive",
+        "a stage of resolution 56 and iterations 0 can't run; both must be positive",
     ),
 }  # fmt: skip
 
@@ -313,9 +313,7 @@ def test_a_file_named_like_a_command_is_given_with_its_folder(name: str) -> None
 
 def test_options_override_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(
-        "weights: {dsr_mc: 3, silhouette: 2}\nstages: [{resolution: 56, iterations: 4, learning_rate: 0.1}]\n"
-    )
+    path.write_text("weights: {dsr_mc: 3, silhouette: 2}\nstages: [{resolution: 56, iterations: 4}]\n")
     default = FitConfig()
     assert parse("a.png", "--out", "m.obj").fit == default
     given = parse("a.png", "--out", "m.obj", "--weights.dsr-mc", "3").fit

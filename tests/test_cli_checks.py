@@ -240,7 +240,7 @@ def test_an_export_stays_out_of_the_results(inputs: Path, capfd: Capture, out: s
         ("train", "--seed 5000000000", "below 2^32"),
         ("fit", "--scales.unit 0", "scales.unit is 0; it must be a number above 0"),
         ("fit", "--scales.robust nan", "scales.robust is nan; it must be a number above 0"),
-        ("batch", "--betas-step inf", "betas_step is inf; it must be a number above 0"),
+        ("batch", "--eft.learning-rate inf", "eft.learning_rate is inf; it must be a number above 0"),
         ("fit", "--stop-window 0", "stop_window is 0; it must be at least 1"),
         ("fit", "--stop-improvement nan", "stop_improvement is nan; it must be at least 0"),
         ("rounds", "--least-squares.steps -3", "least_squares.steps is -3; it must be at least 0"),

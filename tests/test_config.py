@@ -13,9 +13,9 @@ from dsr_fit.errors import UsageError
 
 
 def test_dictionary_round_trip() -> None:
-    stage = {"resolution": 56, "iterations": 1, "learning_rate": 0.1}
+    stage = {"resolution": 56, "iterations": 1}
     config = from_dict(FitConfig, {"weights": {"dsr_mc": 3}, "stages": [stage]})
-    assert config.stages == (Stage(56, 1, 0.1),)
+    assert config.stages == (Stage(56, 1),)
     assert config.weights.dsr_mc == 3.0
     assert from_dict(FitConfig, to_dict(config)) == config
 

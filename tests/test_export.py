@@ -42,7 +42,7 @@ from dsr_fit.io.safe_pickle import load_pickle
 from dsr_fit.labels import COLOURS, OCCLUDER
 from dsr_fit.rotation import axis_angle_to_matrix
 
-QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2, 0.005),))
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2),))
 NAMES = ("a.png", "sub/b.png", "c.png")
 
 

@@ -26,7 +26,7 @@ from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.regressor.kinematic import KinematicRegressor
 
-QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2, 0.005),))
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=4, steps=8), stages=(Stage(56, 2),))
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +117,11 @@ def test_other_bodies_priors_and_parsers_are_not_judged(result: FitResult) -> No
 
 def test_a_gate_of_an_earlier_version_holds_where_new_settings_have_their_defaults(tmp_path: Path) -> None:
     found = json.loads(shipped(ASSET).read_text())
-    del found["bound_to"]["config"]["betas_step"], found["bound_to"]["config"]["weights"]["stature"]
+    del found["bound_to"]["config"]["stop_window"], found["bound_to"]["config"]["weights"]["stature"]
     path = tmp_path / "gate.json"
     path.write_text(json.dumps(found))
     assert Gate.of(Fitter(open_body()), path).holds
-    for other, said in (({"betas_step": 4.0}, "betas_step"), ({"luck": 1}, "betas_step, luck|luck")):
+    for other, said in (({"stop_window": 4}, "stop_window"), ({"luck": 1}, "stop_window, luck|luck")):
         found["bound_to"]["config"] |= other
         path.write_text(json.dumps(found))
         with pytest.raises(UsageError, match=f"calibrated for another .*({said})"):

@@ -20,7 +20,7 @@ from dsr_fit.optimise.objective import TERMS
 
 ROOT = Path(__file__).resolve().parents[1]
 WRISTS = [KEYPOINT_INDEX[name] for name in ("LWrist", "RWrist")]
-QUICK = FitConfig(stages=(Stage(56, 8, 0.005),))
+QUICK = FitConfig(stages=(Stage(56, 8),))
 
 
 def test_every_weight_has_a_term_and_every_term_a_weight() -> None:

@@ -22,7 +22,7 @@ from dsr_fit.regressor.open_network import Dense, Norm, in_crop, place, residual
 from dsr_fit.regressor.open_regressor import ASSET, OpenRegressor, read_network, regressor_input, write_network
 from dsr_fit.rotation import axis_angle_to_matrix, matrix_to_sixd
 
-QUICK = FitConfig(mode="eft", eft=Eft(iterations=6, resolution=56, refinement=(Stage(56, 2, 0.002),)))
+QUICK = FitConfig(mode="eft", eft=Eft(iterations=6, resolution=56, refinement=(Stage(56, 2),)))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from dsr_fit.fitting.fitter import Fitter
 
 
 def test_a_result_with_absurd_numbers_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitter = Fitter(open_body(), FitConfig(stages=(Stage(56, 1, 0.005),)))
+    fitter = Fitter(open_body(), FitConfig(stages=(Stage(56, 1),)))
     observation = observe(person())
     (good,) = fitter.fit([observation])
     assert good.flaw() is None

@@ -35,7 +35,7 @@ from dsr_fit.observe.perception import Perception
 from dsr_fit.synthetic.dataset import read_case, write_cases
 
 SEEDS = (3, 5, 9)
-QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=6), stages=(Stage(56, 2, 0.005),))
+QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=6), stages=(Stage(56, 2),))
 SETTINGS = Settings(config=QUICK, body="open", regressor="open")
 ONE = Resources(observers=1, fitters=1)
 

@@ -23,7 +23,7 @@ pytest.importorskip("lightning", reason="training needs Lightning: pip install '
 SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "rounds" / "control_arms.py"
 QUICK = """
 least_squares: {pose_steps: 2, steps: 4}
-stages: [{resolution: 56, iterations: 2, learning_rate: 0.005}]
+stages: [{resolution: 56, iterations: 2}]
 """
 
 

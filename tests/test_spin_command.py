@@ -126,7 +126,7 @@ def _smpl_files(folder: Path) -> list[str]:
 
 
 def _quick(folder: Path) -> list[str]:
-    (folder / "quick.yaml").write_text("stages: [{resolution: 56, iterations: 2, learning_rate: 0.005}]\n")
+    (folder / "quick.yaml").write_text("stages: [{resolution: 56, iterations: 2}]\n")
     return ["--config", str(folder / "quick.yaml")]
 
 

@@ -40,7 +40,7 @@ def couple() -> tuple[Observation, Observation]:
 
 @pytest.fixture(scope="module")
 def fitter() -> Fitter:
-    return Fitter(open_body(), FitConfig(stages=(Stage(56, 4, 0.005),)))
+    return Fitter(open_body(), FitConfig(stages=(Stage(56, 4),)))
 
 
 @pytest.fixture(scope="module")

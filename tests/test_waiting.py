@@ -23,11 +23,11 @@ from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import FitConfig, Stage
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.observe.batch import Batch
-from dsr_fit.optimise import descent
+from dsr_fit.optimise import progress, quasi_newton
 from dsr_fit.optimise.anchor import Anchor
-from dsr_fit.optimise.descent import ParameterVariables, descend
 from dsr_fit.optimise.least_squares import Problem, State, solve
 from dsr_fit.optimise.objective import Objective
+from dsr_fit.optimise.quasi_newton import QuasiNewton
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render.renderer import Renderer
@@ -127,22 +127,26 @@ def objective(monkeypatch: pytest.MonkeyPatch) -> Made:
 
 def descended(objective: Objective, start: Parameters, iterations: int) -> int:
     """Operations of so many iterations."""
-    assert iterations < descent.LOOK_EVERY
-    variables = ParameterVariables(start)
+    assert iterations < progress.LOOK_EVERY
+    descent = QuasiNewton(start, problem_of(objective, FitConfig()))
     with nothing_waits() as operations:
-        descend(variables, objective, Stage(32, iterations, 0.01), FitConfig(stop_window=2))
+        descent.descend(objective, Stage(32, iterations), 1e-3)
     return operations.count
+
+
+def problem_of(objective: Objective, config: FitConfig) -> Problem:
+    """Of the same people."""
+    given, double = objective.given, torch.float64
+    assert given.anchor is not None
+    return Problem(
+        objective.body.skeleton.to(dtype=double), given.points.to(dtype=double), given.pose_prior.to(META, double),
+        config.weights, config.scales, given.anchor.to(dtype=double),
+    )  # fmt: skip
 
 
 def solved(objective: Objective, start: Parameters, config: FitConfig) -> int:
     """Operations of three steps of least squares."""
-    given, double = objective.given, torch.float64
-    assert given.anchor is not None
-    problem = Problem(
-        objective.body.skeleton.to(dtype=double), given.points.to(dtype=double), given.pose_prior.to(META, double),
-        config.weights, config.scales, given.anchor.to(dtype=double),
-    )  # fmt: skip
-    state = State.of(start)
+    problem, state = problem_of(objective, config), State.of(start)
     with nothing_waits() as operations:
         solve(problem, state, 3, 1e-3)
     return operations.count
@@ -171,11 +175,11 @@ def test_the_result_is_the_same_however_seldom_it_is_looked(monkeypatch: pytest.
     """People who have stopped are rendered in between, to no effect."""
     seen, config = (
         [observe(person(n), noise_px=3 * (n - 1)) for n in (1, 2, 3)],
-        FitConfig(stages=(Stage(56, 25, 0.01),), stop_window=4, stop_improvement=0.01),
+        FitConfig(stages=(Stage(56, 25),), stop_improvement=0.01),
     )
     results = []
     for every in (1, 7):
-        monkeypatch.setattr(descent, "look_every", lambda _, every=every: every)
+        monkeypatch.setattr(quasi_newton, "look_every", lambda _, every=every: every)
         results.append(Fitter(open_body(), config).fit(seen))
     for one, other in zip(*results, strict=True):
         assert np.array_equal(one.vertices, other.vertices)

@@ -36,7 +36,7 @@ PAGE = ROOT / "docs" / "bad_input.md"
 PHOTO = ROOT / "examples" / "person.png"
 SIZE = (640, 900)
 QUICK = ("--stages.0.iterations", "1", "--stages.1.iterations", "1")
-QUICK_STAGES = (Stage(56, 1, 0.005),)
+QUICK_STAGES = (Stage(56, 1),)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _blended(drawn: dict[str, Tensor]) -> float:
 def fits(setup: Setup) -> Results:
     """The same people fitted on the CPU and on the device: energies, vertices, seconds."""
     people = setup.observations()[: 2 if setup.quick else None]
-    config = FitConfig(stages=(Stage(56, 10, 0.007),)) if setup.quick else FitConfig()
+    config = FitConfig(stages=(Stage(56, 10),)) if setup.quick else FitConfig()
     body = load_body()
     on_cpu = Fitter(body, config, regressor=regressor_of(body, config))
     on_cpu.fit(people[:1])  # compiles what is compiled

@@ -105,7 +105,7 @@ def _operators(
 
 def stages(setup: Setup) -> Results:
     """Least squares, the regressor's network, and whole default fits, by the size of the batch."""
-    config = FitConfig(stages=(Stage(56, 10, 0.007),)) if setup.quick else FitConfig()
+    config = FitConfig(stages=(Stage(56, 10),)) if setup.quick else FitConfig()
     fitter, people = _fitter(setup, config), setup.observations()
     network = RegressorNetwork().eval().to(setup.device)  # weights change nothing about its time
     for count in setup.batches:

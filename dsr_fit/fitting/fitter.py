@@ -20,9 +20,11 @@ from dsr_fit.fitting.result import DIVERGED, FitResult
 from dsr_fit.observation import Observation
 from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
-from dsr_fit.optimise.descent import ParameterVariables, Progress, ResizedVariables, Variables, descend
+from dsr_fit.optimise.descent import ResizedVariables, Variables, descend
 from dsr_fit.optimise.least_squares import Problem, solve
 from dsr_fit.optimise.objective import TERMS, Objective, Term
+from dsr_fit.optimise.progress import Progress
+from dsr_fit.optimise.quasi_newton import QuasiNewton
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.regressor.load import load_regressor
@@ -143,10 +145,10 @@ class Fitter:
     def _fit_parameters(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:
         """Least squares, then all terms, on the body's parameters."""
         settings = self.config.least_squares
-        problem = Problem.of(batch, self.body.skeleton, self.pose_prior, self.config, anchor, self.terms)
+        problem = self._problem(batch, anchor)
         solved = solve(problem, self.regressor.start(batch, estimate), settings.steps, settings.damping)
         state = FitState.start(solved.parameters(), settings.steps)
-        return self._descend(state, batch, anchor, self.config.stages, on_iteration)
+        return self._through(self.config.stages, state, problem, batch, anchor, on_iteration)
 
     def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:
         """All terms on the regressor's weights, and in `eft+smplify` then on the body's parameters."""
@@ -161,22 +163,35 @@ class Fitter:
         progress = descend(
             self._weights(batch),
             self._objective(batch, eft.resolution, anchor),
-            eft.stage(self.regressor.eft_learning_rate),
+            Stage(eft.resolution, eft.iterations),
+            self.regressor.eft_learning_rate if eft.learning_rate is None else eft.learning_rate,
             self.config,
             on_iteration,
             fitted,
         )
-        stages = eft.refinement if self.config.mode == "eft+smplify" else ()
-        return self._descend(state.after(progress), batch, anchor, stages, on_iteration)
+        state = state.after(progress)
+        if self.config.mode == "eft":
+            return state
+        return self._through(eft.refinement, state, self._problem(batch, anchor), batch, anchor, on_iteration)
 
-    def _descend(
-        self, state: FitState, batch: Batch, anchor: Anchor, stages: tuple[Stage, ...], on_iteration: OnIteration
+    def _through(
+        self,
+        stages: tuple[Stage, ...],
+        state: FitState,
+        problem: Problem,
+        batch: Batch,
+        anchor: Anchor,
+        on_iteration: OnIteration,
     ) -> FitState:
+        """All terms on the body's parameters, stage after stage."""
+        descent = QuasiNewton(state.parameters, problem)
         for stage in stages:
             objective = self._objective(batch, stage.resolution, anchor)
-            variables = ParameterVariables(state.parameters, self.config.betas_step)
-            state = state.after(descend(variables, objective, stage, self.config, on_iteration))
+            state = state.after(descent.descend(objective, stage, self.config.stop_improvement, on_iteration))
         return state
+
+    def _problem(self, batch: Batch, anchor: Anchor) -> Problem:
+        return Problem.of(batch, self.body.skeleton, self.pose_prior, self.config, anchor, self.terms)
 
     def _objective(self, batch: Batch, resolution: int, anchor: Anchor) -> Objective:
         return Objective.of(

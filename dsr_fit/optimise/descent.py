@@ -1,9 +1,9 @@
-"""One stage of gradient descent (Adam) on SMPL parameters or network weights."""
+"""Gradient descent (Adam) on a network's weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,19 +13,13 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.config import FitConfig, Stage
 from dsr_fit.optimise.objective import Objective
+from dsr_fit.optimise.progress import Progress, look_every
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
-LOOK_EVERY = 10
-"""Iterations on a GPU from one look at who has stopped to the next: a look waits for the device. In between, people who
-have stopped are rendered, to no effect."""
-
-REASONS = ("", "converged", "keypoints fitted", "diverged", "iteration limit")
-"""Why a person stopped; the first stands for not yet."""
-
 
 class Variables(Protocol):
-    """The unknowns: SMPL parameters, or a network's weights."""
+    """The unknowns."""
 
     def tensors(self) -> list[Tensor]:
         """Leaf tensors that carry gradient."""
@@ -34,21 +28,6 @@ class Variables(Protocol):
     def decode(self) -> Parameters:
         """The bodies of their current values."""
         ...
-
-
-class ParameterVariables:
-    """SMPL parameters; betas in units of `betas_step`, which multiplies Adam's step for them."""
-
-    def __init__(self, start: Parameters, betas_step: float = 1.0) -> None:
-        self.betas_step = betas_step
-        scaled = replace(start, betas=start.betas / betas_step)
-        self.scaled = scaled.map(lambda tensor: tensor.detach().clone().requires_grad_())
-
-    def tensors(self) -> list[Tensor]:
-        return self.scaled.tensors()
-
-    def decode(self) -> Parameters:
-        return replace(self.scaled, betas=self.scaled.betas * self.betas_step)
 
 
 @dataclass(frozen=True)
@@ -89,33 +68,11 @@ class Adam:
             tensor.addcdiv_(mean, (square.sqrt() * unbias).add_(EPSILON), value=-rate)
 
 
-@dataclass
-class Progress:
-    """The state of a stage for B people. The result is the iterate of lowest energy, not the last one."""
-
-    best: Parameters
-    lowest: Tensor  # (B,) energy of the best iterate
-    iterations: Tensor  # (B,) int64 steps until it stopped
-    stopped: Tensor  # (B,) int8 place in `REASONS`
-
-    @property
-    def stop_reason(self) -> list[str]:
-        """One of `REASONS` for each person."""
-        return [REASONS[place] for place in self.stopped.tolist()]
-
-    def running(self) -> Tensor:
-        """(B,) bool."""
-        return self.stopped == 0
-
-    def stop(self, which: Tensor, reason: str) -> None:
-        """Stop those of `which` (B,) bool who still run."""
-        self.stopped = self.stopped.masked_fill(which & self.running(), REASONS.index(reason))
-
-
 def descend(
     variables: Variables,
     objective: Objective,
     stage: Stage,
+    learning_rate: float,
     config: FitConfig,
     on_iteration: Callable[[int, Tensor], None] | None = None,
     fitted: Callable[[Parameters], Tensor] | None = None,
@@ -127,16 +84,16 @@ def descend(
     `on_iteration` is called with the number and the totals (B,) of each iteration, of people who stopped their last;
     `fitted` returns (B,) bool, true for people who are done.
     """
-    optimiser = Adam(variables.tensors(), stage.learning_rate)
+    optimiser = Adam(variables.tensors(), learning_rate)
     history: list[Tensor] = []
     parameters = variables.decode()
-    progress = _begin(parameters)
+    progress = Progress.begin(parameters)
     total, rows = progress.lowest, torch.arange(len(progress.lowest), device=progress.lowest.device)
     every = look_every(total.device)
     for iteration in range(stage.iterations + 1):
         energy = objective.total(objective(parameters.rows(rows)))
         total = torch.where(progress.running(), total.index_copy(0, rows, energy.detach()), total)
-        _record(progress, parameters, total, iteration)
+        progress.record(parameters, total, iteration)
         history.append(progress.lowest.clone())
         if on_iteration is not None:
             on_iteration(iteration, total)
@@ -158,31 +115,3 @@ def descend(
         parameters = variables.decode()
     progress.stop(progress.running(), "iteration limit")
     return progress
-
-
-def look_every(device: torch.device) -> int:
-    """Iterations from one look at who has stopped to the next: on a CPU, which never waits, one."""
-    return 1 if device.type == "cpu" else LOOK_EVERY
-
-
-def _begin(parameters: Parameters) -> Progress:
-    betas = parameters.betas.detach()
-    return Progress(
-        best=parameters.map(lambda tensor: tensor.detach().clone()),
-        lowest=torch.full_like(betas[:, 0], torch.inf),
-        iterations=torch.zeros(len(betas), dtype=torch.int64, device=betas.device),
-        stopped=torch.zeros(len(betas), dtype=torch.int8, device=betas.device),
-    )
-
-
-def _record(progress: Progress, parameters: Parameters, total: Tensor, iteration: int) -> None:
-    """Keep each person's best finite iterate; one whose energy or parameters are no longer finite has diverged."""
-    running = progress.running()
-    finite = total.isfinite()
-    for tensor in parameters.tensors():
-        finite = finite & tensor.detach().isfinite().all(1)
-    better = running & finite & (total < progress.lowest)
-    progress.best = parameters.detach().where(better, progress.best)
-    progress.lowest = torch.where(better, total, progress.lowest)
-    progress.iterations = progress.iterations.masked_fill(running, iteration)
-    progress.stop(~finite, "diverged")

@@ -47,11 +47,6 @@ class State(Tensors):
         turn = axis_angle_to_matrix(delta[:, POSE].unflatten(1, (24, 3)))
         return State(self.rotations @ turn, self.betas + delta[:, SHAPE], self.cam_t + delta[:, PLACE])
 
-    def updated(self, rows: Tensor, state: State) -> State:
-        """With those of `state` in these rows."""
-        others = iter(state.tensors())
-        return self.map(lambda tensor: tensor.index_copy(0, rows, next(others)))
-
     @classmethod
     def of(cls, parameters: Parameters) -> State:
         """In double precision."""
