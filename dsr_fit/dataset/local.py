@@ -17,8 +17,8 @@ from dsr_fit.errors import InputError
 
 TRIES = 2
 """A task whose process dies is tried once more in a new one; then the task is taken to be the cause. Of several tasks
-that a process had when it died each may be the cause: they then have their two tries with a process to themselves. A task
-that runs out of time has had its turn."""
+that a process had when it died each may be the cause: they then have their two tries with a process to themselves. A
+task that runs out of time has had its turn."""
 
 MANY_DEATHS = 6
 """So many deaths or time-outs in a row, or more than there are processes, before any process has answered, may be no
