@@ -43,7 +43,7 @@ STEPS: dict[str, tuple[str, int]] = {
     "fits": ("agreement.fits", 90),
     "iteration": ("speed.iterations", 80),
     "stages": ("speed.stages", 60),
-    "perception": ("networks.perception", 20),
+    "perception": ("networks.perception", 40),
     "eft": ("networks.eft", 30),
     "training": ("networks.training", 30),
     "pipeline": ("networks.pipeline", 90),

@@ -22,6 +22,7 @@ from dsr_fit.io.images import ImageSource
 from dsr_fit.io.keypoint_files import Keypoints
 from dsr_fit.observation import Observation
 from dsr_fit.observe.detector import DetectorName, PersonDetector
+from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Inputs, Perception
 from dsr_fit.render.device import choose_device
 
@@ -142,7 +143,7 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
 @lru_cache(maxsize=1)
 def _perception(detector: DetectorName, device: str) -> Perception:
     """One detector and parser for all calls with the same ones."""
-    return Perception(PersonDetector(detector, device))
+    return Perception(PersonDetector(detector, device), load_parser(device=device))
 
 
 def _observed(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, cached_property
+from threading import RLock
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,16 @@ T = TypeVar("T")
 
 _kernel_threads: ContextVar[int | None] = ContextVar("kernel_threads", default=None)
 """Threads of our kernels where torch has but one; None: as many as torch has."""
+
+
+class made_once(cached_property[T]):
+    """`functools.cached_property` of an object that several threads use: the first makes it, the others wait."""
+
+    _lock = RLock()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        with self._lock:
+            return super().__get__(instance, owner)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from batch_stages import BATCH, SHARD, Fit, Look, source
 
+from dsr_fit.dataset.ray_engine import gpu_shares
 from dsr_fit.dataset.run import Resources, read_results, run
 from dsr_fit.dataset.settings import Settings
 
@@ -66,3 +67,29 @@ def test_an_actor_that_dies_is_retried_and_the_rows_are_the_local_ones(tmp_path:
             np.testing.assert_array_equal(other[name], value)
     names = [sorted(path.name for path in (tmp_path / name).glob("shard-*")) for name in ("local", "ray")]
     assert names[0] == names[1]
+
+
+def test_on_a_gpu_observers_and_fitter_share_it(tmp_path: Path) -> None:
+    """One that Ray is told of; the stand-ins take no notice of it."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 1, "include_dashboard": False})
+    try:
+        settings, images = Settings(batch_size=BATCH, device="cuda"), source(24)
+        resources = Resources(engine="ray", observers=3, fitters=1, address=str(cluster.address))
+        look = partial(Look, 0.02)
+        list(run(images, tmp_path / "ray", settings, resources, shard_size=SHARD, observe=look, fit=Fit))
+    finally:
+        cluster.shutdown()
+    one = Resources(observers=1, fitters=1)
+    list(run(images, tmp_path / "local", settings, one, shard_size=SHARD, observe=Look, fit=Fit))
+    expected, found = (list(read_results(tmp_path / name)) for name in ("local", "ray"))
+    assert [(row["imgname"], row["person"]) for row in found] == [(row["imgname"], row["person"]) for row in expected]
+
+
+@pytest.mark.parametrize(("observers", "fitters"), [(1, 1), (7, 1), (8, 3), (1, 4)])
+def test_shares_of_a_gpu_fit_into_one(observers: int, fitters: int) -> None:
+    looks, fits = gpu_shares(observers, fitters)
+    assert looks > 0
+    assert 2 * fits > 1  # no two on one GPU
+    assert looks * -(-observers // fitters) + fits <= 1

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import batch as batches
 import hmr
@@ -12,10 +16,18 @@ import torch
 from clock import least
 
 from dsr_fit.body.files import load_body
+from dsr_fit.dataset.local import GPU_THREADS
+from dsr_fit.dataset.observing import Observer
+from dsr_fit.dataset.settings import Settings
+from dsr_fit.dataset.sources import Entry
+from dsr_fit.io.images import read_image
 from dsr_fit.observe.blazepose import INPUT
-from dsr_fit.observe.landmarks import LandmarkNetwork
-from dsr_fit.observe.network_parser import fused, read_decoder
+from dsr_fit.observe.detector import PersonDetector
+from dsr_fit.observe.device_batches import BATCH
+from dsr_fit.observe.landmarks import LandmarkNetwork, Region
+from dsr_fit.observe.network_parser import NetworkParser, fused, read_decoder
 from dsr_fit.observe.parsing_network import MASKS, POINTS
+from dsr_fit.observe.perception import Perception
 from dsr_fit.priors.recorded_poses import load_poses
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.regressor.hmr import Hmr
@@ -24,9 +36,54 @@ from dsr_fit.regressor.open_network import RegressorNetwork
 from gpu_steps.setup import Results, Setup, has_regressor
 
 
-@torch.inference_mode()
 def perception(setup: Setup) -> Results:
-    """Milliseconds of one forward pass of landmark network and parser, by the size of the batch."""
+    """Landmark network and parser by the size of the batch; whether a look depends on who shares its batch; and pictures
+    observed a second, from JPEG to packed label map, by threads that share the batches."""
+    yield from _forward_passes(setup)
+    photos = sorted(setup.people.glob("*.jpg"))
+    yield {"looks": _looks(setup, photos)}
+    batch = 2 if setup.device == "cpu" else None  # the device's path, on a CPU too
+    perceive = Perception(
+        PersonDetector(device=setup.device, batch=batch), NetworkParser(None, "fast", setup.device, batch)
+    )
+    observe = Observer(Settings(device=setup.device), setup.people, perceive)
+    observe(Entry(photos[0].name))
+    for threads in (1, 2) if setup.quick else (1, 4, GPU_THREADS):
+        wanted = 2 if setup.quick else 16 * threads
+        entries = [Entry(photos[number % len(photos)].name) for number in range(wanted)]
+        started = time.perf_counter()
+        with ThreadPoolExecutor(threads) as pool:
+            seen = list(pool.map(observe, entries))
+        seconds = time.perf_counter() - started
+        found = sum(one.found is not None for people in seen for one in people)
+        yield {f"{threads} threads": {"pictures_a_second": round(wanted / seconds, 2), "people": found}}
+
+
+def _looks(setup: Setup, photos: Sequence[Path]) -> dict[str, Any]:
+    """At the whole of each picture, alone and in a full batch, in two orders; and on the CPU."""
+    network = LandmarkNetwork(device=setup.device, batch=2 if setup.device == "cpu" else None)
+    people = []
+    for path in photos[: 2 if setup.quick else BATCH]:
+        image = read_image(path)[0]
+        height, width = image.shape[:2]
+        people.append((image, Region((width / 2, height / 2), float(max(width, height)), 0.0)))
+    alone = [network.look([one])[0] for one in people]
+    orders = [network.look(people), network.look(people[::-1])[::-1]]
+    plain = LandmarkNetwork().look(people)
+    gaps = [np.abs(one.points[:, :2] - other.points[:, :2]).max() for one, other in zip(alone, plain, strict=True)]
+    return {
+        "same alone and in company": all(
+            np.array_equal(one.points, other.points) and np.array_equal(one.mask, other.mask)
+            for seen in orders
+            for one, other in zip(alone, seen, strict=True)
+        ),
+        "landmarks from the CPU's, largest px": float(max(gaps)),
+    }
+
+
+@torch.inference_mode()
+def _forward_passes(setup: Setup) -> Results:
+    """Milliseconds of one."""
     encoder = LandmarkNetwork("heavy", device=setup.device).network
     decoder = fused(read_decoder()).to(setup.device)
     for count in setup.batches[:-1]:

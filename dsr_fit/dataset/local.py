@@ -12,12 +12,13 @@ from typing import Any
 
 from dsr_fit.dataset.records import FittedBatch, PersonObservation, failed_rows
 from dsr_fit.dataset.sources import Entry, Person
-from dsr_fit.dataset.worker import Died, Failure, Ready, Worker, WorkFactory
+from dsr_fit.dataset.worker import Died, Failure, Given, Ready, Worker, WorkFactory
 from dsr_fit.errors import InputError
 
 TRIES = 2
-"""A task whose process dies is tried once more in a new one; then the task is taken to be the cause. A task that runs
-out of time has had its turn."""
+"""A task whose process dies is tried once more in a new one; then the task is taken to be the cause. Of several tasks
+that a process had when it died each may be the cause: they then have their two tries with a process to themselves. A
+task that runs out of time has had its turn."""
 
 MANY_DEATHS = 6
 """So many deaths or time-outs in a row, or more than there are processes, before any process has answered, may be no
@@ -26,8 +27,20 @@ have their turn, and become rows, so that the next run comes further. Once any p
 given up accounts for the deaths before it."""
 
 
+GPU_THREADS = 16
+"""Images that an observing process has under way where its networks are on a GPU: as many as fill a batch."""
+
+
 class TimedOut(Died):
     """The task took longer than its time limit, and its process was ended."""
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The task's process ended while it was at others, too."""
+
+    tries: int
+    """1 where it died, perhaps of this task; 0 where another's time was over."""
 
 
 @dataclass
@@ -83,15 +96,17 @@ def run_local(
     observers: int,
     fitters: int,
     timeout_s: float,
+    threads: int = 1,
 ) -> Iterator[tuple[int, FittedBatch]]:
     """Yields batch numbers and their rows in the order they are finished; `batches` are numbers and their images.
 
     Only as many batches are under way as the fitters need, so memory doesn't grow with the number of images.
     `timeout_s` bounds the time for each person of an image, as far as the source names them, and of a batch; a process
-    that takes longer is replaced.
+    that takes longer is replaced, and what else it was at begins again.
+    `threads`: images that a process observes at a time.
     Raises InputError where processes can't work, or die or hang one after the other.
     """
-    observing = [Worker(observe) for _ in range(observers)]
+    observing = [Worker(observe, threads) for _ in range(observers)]
     fitting = [Worker(fit) for _ in range(fitters)]
     to_observe: deque[_Observe] = deque()
     to_fit: deque[_Fit] = deque()
@@ -100,6 +115,13 @@ def run_local(
     works = False
     hung_up: Died | None = None
     many = max(MANY_DEATHS, observers + fitters + 1)
+    most = {_Observe: TRIES + (threads > 1), _Fit: TRIES}
+
+    def again(task: Any, tries: int) -> None:
+        queue: deque[Any] = to_observe if isinstance(task, _Observe) else to_fit
+        # Until any process has answered, other tasks go first: they may show that processes work.
+        (queue.appendleft if works else queue.append)(replace(task, tries=task.tries + tries))
+
     try:
         while True:
             while left and not hung_up and not to_observe and under_way < 2 * fitters + 2:
@@ -108,18 +130,17 @@ def run_local(
                 under_way += 1
             _hand_out(observing, to_observe, timeout_s)
             _hand_out(fitting, to_fit, timeout_s)
-            busy = [worker for worker in (*observing, *fitting) if worker.task is not None]
+            busy = [worker for worker in (*observing, *fitting) if worker.tasks]
             if not busy:
                 break
-            for worker in _finished(busy):
-                task = worker.task
-                answer = _answer(worker)
-                if isinstance(answer, Ready):
+            for task, answer in (pair for worker in _finished(busy) for pair in _answers(worker)):
+                if isinstance(answer, Interrupted):
+                    again(task, answer.tries)
                     continue
                 died = isinstance(answer, Died)
                 hung = isinstance(answer, TimedOut)
                 works = works or not died
-                given_up = task.tries == TRIES or hung
+                given_up = task.tries == most[type(task)] or hung
                 deaths = deaths + 1 if died and not (works and given_up) else 0
                 if deaths >= many and not hung:
                     raise InputError(
@@ -128,9 +149,7 @@ def run_local(
                     )
                 hung_up = answer if deaths >= many else hung_up if deaths else None
                 if died and not given_up:
-                    queue: deque[Any] = to_observe if isinstance(task, _Observe) else to_fit
-                    # Until any process has answered, other tasks go first: they may show that processes work.
-                    (queue.appendleft if works else queue.append)(replace(task, tries=task.tries + 1))
+                    again(task, 1)
                     continue
                 if died:
                     answer = Failure(str(answer) if hung else f"{task.doing} failed twice: {answer}")
@@ -158,40 +177,58 @@ def run_local(
 
 
 def _hand_out(workers: list[Worker], tasks: deque[Any], timeout_s: float) -> None:
-    for worker in workers:
-        if worker.task is None and tasks:
-            task = tasks.popleft()
-            worker.give(task.content, timeout_s * max(1, task.people()))
-            worker.task = task
+    """To those that have least to do."""
+    while tasks and (free := [worker for worker in workers if _has_room(worker, tasks[0])]):
+        task = tasks.popleft()
+        worker = min(free, key=lambda one: len(one.tasks))
+        worker.give(task.content, timeout_s * max(1, task.people()), task)
+
+
+def _has_room(worker: Worker, task: Any) -> bool:
+    """A second try has its process to itself."""
+    tries = [task.tries, *(given.task.tries for given in worker.tasks.values())]
+    return not worker.tasks or (len(worker.tasks) < worker.threads and max(tries) == 1)
 
 
 def _finished(busy: list[Worker]) -> list[Worker]:
     """Wait for workers that have answered, died or run out of time."""
-    patience = min(worker.deadline for worker in busy) - time.monotonic()
+    patience = min(worker.deadline() for worker in busy) - time.monotonic()
     spoke = wait([worker.connection for worker in busy], max(0.0, patience))
     now = time.monotonic()
-    return [worker for worker in busy if worker.connection in spoke or worker.deadline <= now]
+    return [worker for worker in busy if worker.connection in spoke or worker.deadline() <= now]
 
 
-def _answer(worker: Worker) -> Any:
-    """The worker's answer; a Died where there is none, and a new process in its place."""
-    if not worker.connection.poll():
-        ready, limit_s = worker.ready, worker.limit_s
-        worker.restart()
-        return TimedOut(f"timed out after {limit_s:g} s") if ready else Died("its process did not start in time")
+def _answers(worker: Worker) -> list[tuple[Any, Any]]:
+    """A task and its answer, if it isn't Ready; of a process that has died or hangs each task with a Died, and a new
+    process in its place."""
+    given = list(worker.tasks.values())
     try:
-        return worker.take()
+        if worker.connection.poll():
+            answer = worker.take()
+            return [] if isinstance(answer, Ready) else [answer]
+        ready, now = worker.ready, time.monotonic()
+        worker.restart()
+        if ready:
+            return [(one.task, _timed_out(one) if one.deadline <= now else Interrupted(0)) for one in given]
+        died = Died("its process did not start in time")
     except Died:
         status = worker.process.wait()
         worker.restart()
         cause = f"by signal {-status}" if status < 0 else f"with status {status}"
-        return Died(f"its process ended {cause}")
+        died = Died(f"its process ended {cause}")
+    first, *others = (one.task for one in given)
+    return [(first, died), *((task, Interrupted(1)) for task in others)]
+
+
+def _timed_out(given: Given) -> TimedOut:
+    return TimedOut(f"timed out after {given.limit_s:g} s")
 
 
 def default_workers(device: str) -> tuple[int, int]:
-    """Processes that observe, and that fit: a fitter a core and an observer for every two, or one fitter on a GPU.
+    """Processes that observe, and that fit: a fitter a core and an observer for every two; or one fitter on a GPU, and
+    an observer of `GPU_THREADS` threads for every eight cores, since threads wait for Python's lock.
 
     Observing takes less time than fitting; the operating system shares out the cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return (max(1, cores - 1), 1) if device == "cuda" else (max(1, cores // 2), cores)
+    return (max(1, cores // 8), 1) if device == "cuda" else (max(1, cores // 2), cores)

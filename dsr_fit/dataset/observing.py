@@ -23,10 +23,11 @@ from dsr_fit.io.images import image_size
 from dsr_fit.io.keypoint_files import read_keypoints
 from dsr_fit.observation import Detection, Observation
 from dsr_fit.observe.perception import Inputs, Perception
+from dsr_fit.threads import made_once
 
 
 class Observer:
-    """Runs detector and parser on one image after the other."""
+    """Runs detector and parser on an image; several threads may call one observer."""
 
     def __init__(self, settings: Settings, images: Path, perception: Perception | None = None) -> None:
         self.settings, self.images = settings, images
@@ -130,14 +131,16 @@ class CachedObserver:
     def __init__(self, folder: Path, images: Path, make: Callable[[], Work]) -> None:
         """`make` builds the observer when the first image needs it; `images` is the source's folder."""
         self.folder, self.images, self.make = folder, images, make
-        self.work: Work | None = None
+
+    @made_once
+    def work(self) -> Work:
+        return self.make()
 
     def __call__(self, entry: Entry) -> list[PersonObservation]:
         path, image = cache_path(self.folder, entry.imgname), image_path(self.images, entry.imgname)
         newer = image.exists() and path.exists() and image.stat().st_mtime_ns > path.stat().st_mtime_ns
         if path.exists() and not newer:
             return read_observations(path, entry.imgname)
-        self.work = self.work or self.make()
         people = self.work(entry)
         write_observations(path, people)
         return people

@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dsr_fit.dataset.records import FittedBatch, failed_rows
@@ -32,8 +33,9 @@ def run_ray(
     observers: int,
     fitters: int,
     *,
+    threads: int = 1,
     address: str | None = None,
-    gpus: bool = False,
+    gpu: bool = False,
 ) -> Iterator[tuple[int, FittedBatch]]:
     """As `dsr_fit.dataset.local.run_local`. Without `address` a cluster is started here and ends with the run.
 
@@ -46,8 +48,9 @@ def run_ray(
             _start(ray, address, observers + fitters + 1)
         items = [{"batch": number, "entries": pickle.dumps(entries)} for number, entries in batches]
         data = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS))
-        data = data.map(_Observe, fn_constructor_args=(observe,), **_actors(ray, observers))
-        data = data.map(_Fit, fn_constructor_args=(fit,), **_actors(ray, fitters, gpus))
+        shares = gpu_shares(observers, fitters) if gpu else (0.0, 0.0)
+        data = data.map(_Observe, fn_constructor_args=(observe, threads), **_actors(ray, observers, shares[0]))
+        data = data.map(_Fit, fn_constructor_args=(fit,), **_actors(ray, fitters, shares[1]))
         for row in data.iter_rows():
             yield int(row["batch"]), pickle.loads(row["fitted"])  # our own, from our own actor
     except (ray.exceptions.RayError, ConnectionError) as error:
@@ -83,24 +86,31 @@ def _start(ray: Any, address: str | None, slots: int) -> None:
     context.max_errored_blocks = 0
 
 
-def _actors(ray: Any, count: int, gpu: bool = False) -> dict[str, Any]:
+def gpu_shares(observers: int, fitters: int) -> tuple[float, float]:
+    """Of a GPU, for each observer and each fitter, where every fitter has one: more than half of it, so that no two
+    share one, and the rest for the observers that go with it; in Ray's steps of 1/10000."""
+    return 4000 // -(-observers // fitters) / 10000, 0.6
+
+
+def _actors(ray: Any, count: int, gpu: float) -> dict[str, Any]:
     return {
         "compute": ray.data.ActorPoolStrategy(size=count),
         "num_cpus": 1,
         "max_restarts": -1,
         "max_task_retries": RETRIES,
-        **({"num_gpus": 1} if gpu else {}),
+        **({"num_gpus": gpu} if gpu else {}),
     }
 
 
 class _Observe:
-    """Observes a batch's images, one after the other."""
+    """Observes a batch's images, so many at a time."""
 
-    def __init__(self, make: WorkFactory) -> None:
+    def __init__(self, make: WorkFactory, threads: int) -> None:
         self.observe = make()
+        self.map = map if threads == 1 else ThreadPoolExecutor(threads).map
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        people = [one for entry in pickle.loads(row["entries"]) for one in self.observe(entry)]
+        people = [one for seen in self.map(self.observe, pickle.loads(row["entries"])) for one in seen]
         return {"batch": row["batch"], "people": pickle.dumps(people)}
 
 

@@ -14,7 +14,7 @@ from dsr_fit.dataset.changes import FOLLOW, Follow, changes_of
 from dsr_fit.dataset.defaults import BATCH_SIZE, SHARD_SIZE, TIMEOUT_S
 from dsr_fit.dataset.fingerprints import UNREADABLE
 from dsr_fit.dataset.listing import open_source
-from dsr_fit.dataset.local import default_workers, run_local
+from dsr_fit.dataset.local import GPU_THREADS, default_workers, run_local
 from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.manifest import agree, begin, write_manifest
 from dsr_fit.dataset.mending import resume_store
@@ -37,7 +37,7 @@ class Resources:
 
     engine: Engine = "local"
     observers: int | None = None
-    """Processes that run detector and parser; None: by the number of cores."""
+    """Processes that run detector and parser, on a GPU each in several threads; None: by the number of cores."""
     fitters: int | None = None
     """Processes that fit; None: by the number of cores."""
     address: str | None = None
@@ -152,13 +152,15 @@ def _engine(
     batches = [(batch, entries) for batch, entries in batches if entries]
     if not batches:
         return
+    gpu = settings.device == "cuda"
     shared = (batches, observe, fit, *resources.counts(settings.device))
+    threads = GPU_THREADS if gpu else 1
     if resources.engine == "ray":
         from dsr_fit.dataset.ray_engine import run_ray
 
-        yield from run_ray(*shared, address=resources.address, gpus=settings.device == "cuda")
+        yield from run_ray(*shared, threads=threads, address=resources.address, gpu=gpu)
     else:
-        yield from run_local(*shared, timeout_s=resources.timeout_s)
+        yield from run_local(*shared, timeout_s=resources.timeout_s, threads=threads)
 
 
 def observer(settings: Settings, images: Path) -> Work:

@@ -51,7 +51,7 @@ class Settings(ModelFiles):
         from dsr_fit.observe.parser import load_parser
         from dsr_fit.observe.perception import Perception
 
-        parser = load_parser(self.parser, self.parsing_protocol) if parse else None
+        parser = load_parser(self.parser, self.parsing_protocol, self.device) if parse else None
         return Perception(PersonDetector(self.detector, self.device), parser)
 
     def fitter(self) -> Fitter:

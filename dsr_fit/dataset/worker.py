@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from threading import Lock, Thread
 from typing import Any
 
 from dsr_fit.errors import DsrFitError, InputError, one_line
@@ -37,8 +39,6 @@ class Failure:
     """A task that could not be done."""
 
     reason: str
-    fatal: bool = False
-    """The worker itself can't work (a missing library, a bad body file)."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,31 @@ class Died(Exception):
     """The process is gone: killed, out of memory, crashed in a library, or stuck before it could work."""
 
 
-class Worker:
-    """One process. `make()` builds its work there; both travel pickled, by name."""
+@dataclass
+class Given:
+    """A task in progress."""
 
-    def __init__(self, make: WorkFactory) -> None:
-        self.make = make
+    task: Any
+    """What the caller calls it."""
+    limit_s: float
+    deadline: float
+    """When it will have had `limit_s` seconds, on the clock of `time.monotonic`."""
+
+
+class Worker:
+    """One process. `make()` builds its work there, which so many threads call; both travel pickled, by name."""
+
+    def __init__(self, make: WorkFactory, threads: int = 1) -> None:
+        self.make, self.threads = make, threads
+        self._numbers = count()
         self._start()
 
     def _start(self) -> None:
         if os.name == "nt":  # only there handles can't be passed on by number
             raise InputError("worker processes need Linux or macOS; on Windows use WSL, or --engine ray")
-        self.task: Any = None
-        """The task in progress; None while idle."""
+        self.tasks: dict[int, Given] = {}
+        """Tasks in progress."""
         self.ready = False
-        self.limit_s = self.deadline = 0.0
         self.connection, theirs = Pipe()
         # -P: files of the current folder must not be imported as modules.
         command = [sys.executable, "-P", "-m", "dsr_fit.dataset.worker", str(theirs.fileno())]
@@ -71,20 +82,24 @@ class Worker:
         environment = {**os.environ, **ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": paths}
         self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
-        self._send(self.make)
+        self._send((self.make, self.threads))
 
-    def give(self, task: Any, limit_s: float) -> None:
-        """Begin a task, which `take` answers; `deadline` is when it will have had `limit_s` seconds."""
-        self.task, self.limit_s = task, limit_s
-        self.deadline = time.monotonic() + (limit_s if self.ready else START_LIMIT_S)
-        self._send(task)
+    def give(self, content: Any, limit_s: float, task: Any = None) -> None:
+        """Begin work on `content`, which `take` answers; `task` is what the caller calls it."""
+        number = next(self._numbers)
+        self.tasks[number] = Given(task, limit_s, time.monotonic() + (limit_s if self.ready else START_LIMIT_S))
+        self._send((number, content))
 
     def _send(self, message: Any) -> None:
         with suppress(OSError):  # it has died; `take` says so
             self.connection.send(message)
 
-    def take(self) -> Any:
-        """The answer to the task, or Ready.
+    def deadline(self) -> float:
+        """The first of its tasks'."""
+        return min(given.deadline for given in self.tasks.values())
+
+    def take(self) -> tuple[Any, Any] | Ready:
+        """A task and the answer to it, or Ready.
 
         Raises Died where the process is gone, InputError where it can't work at all.
         """
@@ -93,12 +108,14 @@ class Worker:
         except (EOFError, OSError):
             raise Died from None
         if isinstance(answer, Ready):
-            self.ready, self.deadline = True, time.monotonic() + self.limit_s
+            self.ready, now = True, time.monotonic()
+            for given in self.tasks.values():
+                given.deadline = now + given.limit_s
             return answer
-        if isinstance(answer, Failure) and answer.fatal:
+        if isinstance(answer, Failure):
             raise InputError(answer.reason)
-        self.task = None
-        return answer
+        number, answer = answer
+        return self.tasks.pop(number).task, answer
 
     def restart(self) -> None:
         """Replace the process by a new one."""
@@ -122,23 +139,40 @@ def main() -> None:
 
 
 def _serve(connection: Connection) -> None:
-    make = connection.recv()
+    make, threads = connection.recv()
     try:
         logging.disable(logging.WARNING)  # the caller has read the same files and warned once
         work = make()
         logging.disable(logging.NOTSET)
     except Exception as error:
         reason = str(error) if isinstance(error, DsrFitError) else f"{type(error).__name__}: {error}"
-        connection.send(Failure(reason, fatal=True))
+        connection.send(Failure(reason))  # a missing library, a bad body file
         return
     connection.send(Ready())
+    shared = work, connection, Lock(), Lock()
+    for _ in range(threads - 1):
+        Thread(target=_beside, args=shared, daemon=True).start()
+    _work(*shared)
+
+
+def _work(work: Work, connection: Connection, reading: Lock, writing: Lock) -> None:
     while True:
-        task = connection.recv()
+        with reading:
+            number, content = connection.recv()
         try:
-            answer = work(task)
+            answer = work(content)
         except Exception as error:
             answer = Failure(f"unexpected {type(error).__name__}: {one_line(error)}")
-        connection.send(answer)
+        with writing:
+            connection.send((number, answer))
+
+
+def _beside(*shared: Any) -> None:
+    """A further thread: where it ends, the process does, which is all that the caller sees."""
+    try:
+        _work(*shared)
+    finally:
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal, Protocol, overload
 
 import numpy as np
@@ -18,6 +17,7 @@ from dsr_fit.observe.finder import Found, PersonFinder
 from dsr_fit.observe.landmarks import LandmarkNetwork, Measured, Region
 from dsr_fit.observe.oks import COCO_IN_BLAZEPOSE, similarity
 from dsr_fit.observe.ownership import covered, in_image, own_pixels
+from dsr_fit.threads import made_once
 
 DetectorName = Literal["accurate", "fast"]
 """The landmark network: BlazePose heavy, or full."""
@@ -79,18 +79,19 @@ class _Person:
 class PersonDetector:
     """MoveNet finds everybody, BlazePose measures each; each answer depends on its image alone."""
 
-    def __init__(self, name: DetectorName = "accurate", device: str = "cpu") -> None:
+    def __init__(self, name: DetectorName = "accurate", device: str = "cpu", batch: int | None = None) -> None:
+        """`batch`: see `device_batches.batched`; several threads may use one detector."""
         self.size: Literal["heavy", "full"] = "heavy" if name == "accurate" else "full"
         self.name = f"blazepose-{self.size}"
-        self.device = device
+        self.device, self.batch = device, batch
 
-    @cached_property
+    @made_once
     def finder(self) -> PersonFinder:
-        return PersonFinder(device=self.device)
+        return PersonFinder(device=self.device, batch=self.batch)
 
-    @cached_property
+    @made_once
     def network(self) -> LandmarkNetwork:
-        return LandmarkNetwork(self.size, device=self.device)
+        return LandmarkNetwork(self.size, device=self.device, batch=self.batch)
 
     def detect(
         self, image: np.ndarray, bbox: Box | None = None, count: int | None = None, min_height: float = 0.0

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dsr_fit.assets import shipped
 from dsr_fit.boxes import Box, area, shared_area
+from dsr_fit.observe.device_batches import batched
 from dsr_fit.observe.layers import with_weights
 from dsr_fit.observe.movenet import KEYPOINTS, MULTIPLE, STRIDE, Maps, MoveNet
 from dsr_fit.observe.oks import similarity
@@ -79,10 +80,13 @@ _NOBODY = Found(np.zeros((KEYPOINTS, 3)), (0.0, 0.0, 0.0, 0.0), 0.0)
 class PersonFinder:
     """MoveNet with a decoding of our own: no limit of six people, and closer looks at small ones."""
 
-    def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
-        """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
+    def __init__(self, weights: Path | None = None, device: str = "cpu", batch: int | None = None) -> None:
+        """`weights`: a safetensors file, by default the one that ships; `batch`: see `device_batches.batched`.
+
+        Raises InputError where the weights can't be used.
+        """
         self.network = with_weights(MoveNet, weights or shipped("priors/detector/finder.safetensors")).to(device)
-        self.device = device
+        self._maps = batched(self._seen, device, batch)
 
     def find(self, image: np.ndarray, *, closely: bool = True) -> list[Found]:
         """People of the (H, W, 3) uint8 RGB image, most certain first, nobody twice; weak candidates included.
@@ -127,10 +131,14 @@ class PersonFinder:
     @one_torch_thread()
     @torch.inference_mode()
     def _decoded(self, pictures: list[np.ndarray]) -> list[list[Found]]:
-        batch = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)
+        return decode(Maps(*self._maps(torch.from_numpy(np.stack(pictures)))))
+
+    def _seen(self, pictures: Tensor) -> Maps:
+        """The network's word on (B, H, W, 3) uint8 pictures."""
         dtype = next(self.network.parameters()).dtype
-        maps = self.network((batch.to(dtype) / 127.5 - 1).contiguous(memory_format=torch.channels_last))
-        return decode(Maps(*(each.float() for each in maps)))
+        batch = pictures.permute(0, 3, 1, 2).to(dtype) / 127.5 - 1
+        maps = self.network(batch.contiguous(memory_format=torch.channels_last))
+        return Maps(*(each.float() for each in maps))
 
 
 def decode(maps: Maps) -> list[list[Found]]:

@@ -17,6 +17,7 @@ from dsr_fit.boxes import Box
 from dsr_fit.camera import Crop
 from dsr_fit.observe.blazepose import FULL, HEAVY, INPUT, BlazePose, Landmarks
 from dsr_fit.observe.crop import warp
+from dsr_fit.observe.device_batches import batched
 from dsr_fit.observe.layers import with_weights
 from dsr_fit.observe.pose_features import pose_features
 from dsr_fit.threads import one_torch_thread, over_images
@@ -44,7 +45,6 @@ TORSO_OF_NECK, TORSO_OF_SHOULDERS, LEGS_OF_TORSO = 1.8, 1.3, 1.7
 shoulders' width, and hips to ankles over shoulders to hips."""
 
 _SHOULDERS, _HIPS, _LEGS, _NOSE = (5, 6), (11, 12), (13, 14, 15, 16), (0,)
-_GPU_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -143,15 +143,24 @@ class Measured:
 class LandmarkNetwork:
     """BlazePose with MediaPipe's regions, refinement and second looks."""
 
-    def __init__(self, size: DetectorSize = "heavy", weights: Path | None = None, device: str = "cpu") -> None:
-        """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
+    def __init__(
+        self,
+        size: DetectorSize = "heavy",
+        weights: Path | None = None,
+        device: str = "cpu",
+        batch: int | None = None,
+    ) -> None:
+        """`weights`: a safetensors file, by default the one that ships; `batch`: see `device_batches.batched`.
+
+        Raises InputError where the weights can't be used.
+        """
         path = weights or shipped(f"priors/detector/{size}.safetensors")
         self.network = with_weights(lambda: BlazePose({"heavy": HEAVY, "full": FULL}[size]), path).to(device)
         self.size = size
-        self.device = device
         # On a CPU a batch costs the same a person, and alone each gets the same to the bit, whoever else is there; the
         # cores share the people out.
-        self.batch = _GPU_BATCH if device == "cuda" else 1
+        self.alone = device == "cpu" and batch is None
+        self._answers = batched(self._seen, device, batch)
 
     def measure(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[list[Measured]]:
         """The looks at each person: one at its region and, where that shows that the region was wrong, one at the right
@@ -166,7 +175,7 @@ class LandmarkNetwork:
         """One look at each person in a region of an (H, W, 3) uint8 RGB image."""
         if not people:
             return []
-        if self.device == "cuda":
+        if not self.alone:
             return self._look(people)
         with one_torch_thread():
             parts = over_images(lambda start, stop: self._look(people[start:stop]), len(people))
@@ -174,29 +183,24 @@ class LandmarkNetwork:
 
     def _look(self, people: Sequence[tuple[np.ndarray, Region]]) -> list[Measured]:
         found: list[Measured] = []
-        for start in range(0, len(people), self.batch):
-            part = people[start : start + self.batch]
+        step = 1 if self.alone else len(people)
+        for start in range(0, len(people), step):
+            part = people[start : start + step]
             crops = np.stack([warp(image, region.matrix(), INPUT, None) for image, region in part])
-            landmarks = self._run(torch.from_numpy(crops))
-            found += [
-                _measured(one, region, features) for (one, features), (_, region) in zip(landmarks, part, strict=True)
-            ]
+            if self.alone:
+                torch.set_num_threads(1)  # of this thread: OpenMP keeps a number for each
+            rows = zip(*self._answers(torch.from_numpy(crops)), strict=True)
+            found += [_measured(row, region) for row, (_, region) in zip(rows, part, strict=True)]
         return found
 
-    @torch.inference_mode()
-    def _run(self, crops: Tensor) -> list[tuple[Landmarks, tuple[Tensor, ...] | None]]:
-        if self.device == "cpu":
-            torch.set_num_threads(1)  # of this thread: OpenMP keeps a number for each
+    def _seen(self, crops: Tensor) -> list[Tensor]:
+        """Of (B, 256, 256, 3) uint8: the tensors of `Landmarks`, refined; of the heavy network then its features."""
         dtype = next(self.network.parameters()).dtype
-        picture = crops.to(self.device).permute(0, 3, 1, 2).to(dtype) / 255
+        picture = crops.permute(0, 3, 1, 2).to(dtype) / 255
         features = self.network.encoder(picture.contiguous(memory_format=torch.channels_last))
         refined = [each.float() for each in self.network.read(features)]
         refined[0] = refine(refined[0], refined[3])
-        landmarks = [Landmarks(*row) for row in zip(*(each.cpu() for each in refined), strict=True)]
-        if self.size != "heavy":
-            return [(one, None) for one in landmarks]
-        kept = zip(*(each.half().cpu() for each in features), strict=True)
-        return list(zip(landmarks, kept, strict=True))
+        return [*refined, *(each.half() for each in features if self.size == "heavy")]
 
 
 def refine(points: Tensor, heatmaps: Tensor) -> Tensor:
@@ -219,8 +223,10 @@ def refine(points: Tensor, heatmaps: Tensor) -> Tensor:
     return torch.cat([place, points[..., 2:]], -1)
 
 
-def _measured(seen: Landmarks, region: Region, features: tuple[Tensor, ...] | None) -> Measured:
-    """In the image's pixels and axes."""
+def _measured(row: tuple[Tensor, ...], region: Region) -> Measured:
+    """A crop's answer in the image's pixels and axes."""
+    count = len(Landmarks._fields)
+    seen, features = Landmarks(*row[:count]), row[count:] or None
     matrix = region.matrix()
     places = np.linalg.solve(matrix[:, :2], seen.points[:, :2].double().numpy().T - matrix[:, 2:]).T
     turn = matrix[:, :2] * (region.side / INPUT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from dsr_fit.joints import coco_keypoints
 from dsr_fit.observation import Detection, Look
 from dsr_fit.observe.blazepose import INPUT
 from dsr_fit.observe.crop import seen_part, warp, window_around
+from dsr_fit.observe.device_batches import batched
 from dsr_fit.observe.label_kernels import decide
 from dsr_fit.observe.landmarks import MIN_KEYPOINT, LandmarkNetwork, Region
 from dsr_fit.observe.layers import with_weights
@@ -30,7 +30,7 @@ from dsr_fit.observe.parsing_network import (
     mirrored_points,
     point_array,
 )
-from dsr_fit.threads import one_torch_thread
+from dsr_fit.threads import made_once, one_torch_thread
 
 if TYPE_CHECKING:
     from dsr_fit.observe.parser import ParsingProtocol
@@ -49,16 +49,27 @@ class NetworkParser:
     It goes on from the detector's look at the person; for keypoints from elsewhere it looks for itself.
     """
 
-    def __init__(self, weights: Path | None = None, protocol: ParsingProtocol = "fast") -> None:
-        """`weights`: a safetensors file, by default the one that ships. Raises InputError where it can't be used."""
+    def __init__(
+        self,
+        weights: Path | None = None,
+        protocol: ParsingProtocol = "fast",
+        device: str = "cpu",
+        batch: int | None = None,
+    ) -> None:
+        """`weights`: a safetensors file, by default the one that ships; `batch`: see `device_batches.batched`.
+
+        Several threads may use one parser. Raises InputError where the weights can't be used.
+        """
         self.protocol: ParsingProtocol = protocol
         own = "open" if weights is None else weights.name
         self.name = own if protocol == "fast" else f"{own}, {protocol} protocol"
-        self.decoder = fused(read_decoder(weights))
+        self.decoder = fused(read_decoder(weights)).to(device)
+        self.device, self.batch = device, batch
+        self._classified = batched(self._seen, device, batch)
 
-    @cached_property
+    @made_once
     def landmarks(self) -> LandmarkNetwork:
-        return LandmarkNetwork("heavy")
+        return LandmarkNetwork("heavy", device=self.device, batch=self.batch)
 
     def parse(self, image: np.ndarray, detection: Detection) -> np.ndarray:
         """(H, W) uint8 labels, 253 on other people, 254 on occluders; background outside the look's crop."""
@@ -75,22 +86,28 @@ class NetworkParser:
         points[points[:, 2] <= 0] = 0
         others = np.zeros_like(look.mask) if look.others is None else look.others.astype(np.float32)
         told = torch.from_numpy(points)[None], torch.from_numpy(np.stack([look.mask, others]))[None]
-        features = [each[None].float() for each in look.features]
         if self.protocol == "fast" or max(image.shape[:2]) > PAPER_LARGEST:
-            return self.decoder(_picture(image, look.matrix, INPUT), features, *told)[0]
+            features = [each[None] for each in look.features]
+            return self._classified(_picture(image, look.matrix, INPUT), *told, *features)[0][0]
         total = torch.zeros(len(CLASS_LABELS), INPUT // 2, INPUT // 2)
         for scale in PAPER_SCALES:
             size = round(scale * INPUT)
             picture = _picture(image, look.matrix, size)
             masks = F.interpolate(told[1], (size, size), mode="bilinear", align_corners=False)
             for flipped in (False, True):
-                seen = picture.flip(-1) if flipped else picture
+                seen = picture.flip(2) if flipped else picture
                 hints = (mirrored_points(told[0]), masks.flip(-1)) if flipped else (told[0], masks)
-                logits = self.decoder(seen, self.landmarks.network.encoder(seen), *hints)
+                (logits,) = self._classified(seen, *hints)
                 if flipped:
                     logits = logits.flip(-1)[:, MIRRORED_CLASSES]
                 total += F.interpolate(logits, total.shape[-2:], mode="bilinear", align_corners=False)[0]
         return total / (2 * len(PAPER_SCALES))
+
+    def _seen(self, pictures: Tensor, points: Tensor, masks: Tensor, *features: Tensor) -> list[Tensor]:
+        """(B, 22, S/2, S/2) logits of (B, S, S, 3) uint8; without the landmark network's features they are taken."""
+        picture = (pictures.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+        known = [each.float() for each in features] or self.landmarks.network.encoder(picture)
+        return [self.decoder(picture, known, points, masks)]
 
     def _look(self, image: np.ndarray, detection: Detection) -> Look:
         """A look at a person whom the landmark network hasn't seen, or only the smaller one."""
@@ -131,9 +148,8 @@ def classes_at(logits: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> np
 
 
 def _picture(image: np.ndarray, matrix: np.ndarray, size: int) -> Tensor:
-    """(1, 3, size, size), 0..1; `matrix` leads to the crop at `INPUT` pixels."""
-    crop = torch.from_numpy(warp(image, matrix * (size / INPUT), size, None))
-    return (crop[None].permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+    """(1, size, size, 3) uint8; `matrix` leads to the crop at `INPUT` pixels."""
+    return torch.from_numpy(warp(image, matrix * (size / INPUT), size, None))[None]
 
 
 def read_decoder(weights: Path | None = None) -> ParsingDecoder:

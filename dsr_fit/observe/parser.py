@@ -24,8 +24,9 @@ class HumanParser(Protocol):
         ...
 
 
-def load_parser(which: str = "open", protocol: ParsingProtocol = "fast") -> HumanParser:
-    """The parser of that name: `open` (ships), a `.safetensors` file of ours, or a SegFormer folder.
+def load_parser(which: str = "open", protocol: ParsingProtocol = "fast", device: str = "cpu") -> HumanParser:
+    """The parser of that name: `open` (ships), a `.safetensors` file of ours, or a SegFormer folder, which stays on the
+    CPU.
 
     Raises:
         UsageError: no such parser, or one that knows a single protocol is asked for another.
@@ -34,7 +35,7 @@ def load_parser(which: str = "open", protocol: ParsingProtocol = "fast") -> Huma
     if which == "open" or which.endswith(".safetensors"):
         from dsr_fit.observe.network_parser import NetworkParser
 
-        return NetworkParser(None if which == "open" else Path(which), protocol)
+        return NetworkParser(None if which == "open" else Path(which), protocol, device)
     if protocol != "fast":
         raise UsageError(f"--parsing-protocol {protocol} is for the parsers of ours; {which!r} knows `fast` alone")
     from dsr_fit.observe.segformer import DOWNLOAD, SegformerParser

@@ -75,13 +75,17 @@ def _stages(step: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _perception(step: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (
-            f"landmark network and parser, batch of {name}",
-            f"{row['landmark network, ms']:.1f} and {row['parser, ms']:.1f} ms",
-        )
-        for name, row in _results(step).items()
-    ]
+    rows = []
+    for name, row in _results(step).items():
+        if "parser, ms" in row:
+            said = f"{row['landmark network, ms']:.1f} and {row['parser, ms']:.1f} ms"
+            rows.append((f"landmark network and parser, batch of {name}", said))
+        elif "pictures_a_second" in row:
+            rows.append((f"pictures observed by {name}", f"{row['pictures_a_second']:.1f} a second"))
+        else:
+            said = ", ".join(f"{value:.2g}" if isinstance(value, float) else str(value) for value in row.values())
+            rows.append((f"{name}: {', '.join(row)}", said))
+    return rows
 
 
 def _eft(step: dict[str, Any]) -> list[tuple[str, str]]:
