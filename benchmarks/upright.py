@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import describe_machine
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from dsr_fit.body.body import Body
@@ -45,6 +44,7 @@ from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.regressor.open_regressor import OpenRegressor
 from dsr_fit.regressor.protocol import Estimate
 from dsr_fit.synthetic.staging import Casting, Stance, held_out_poses, random_stance, stage
+from dsr_fit.synthetic.standing import STRAIGHT_KNEE, THIGH, TILT, straightened
 
 INDEX = {name: row for row, name in enumerate(SMPL_JOINTS)}
 LIMBS = {
@@ -79,7 +79,7 @@ def draw(body: Body, count: int, seed: int, poses: PoseSet | None = None) -> Peo
     truth, seen, down = [], [], []
     for number in range(count):
         if number % 2 == 0:
-            stance = straightened(random_stance(rng, casting), rng)
+            stance = stood(random_stance(rng, casting), rng)
         else:
             name, lowest = ("knee", "elbow")[number // 2 % 2], BINS[number // 4 % (len(BINS) - 1)]
             inside = ((bends[name] >= lowest) & (bends[name] < lowest + 15)).any(1)
@@ -94,23 +94,17 @@ def draw(body: Body, count: int, seed: int, poses: PoseSet | None = None) -> Peo
     return People(parameters, seen, np.arange(count) % 2 == 0, torch.stack(down))
 
 
-def straightened(stance: Stance, rng: np.random.Generator) -> Stance:
-    """The same person standing: trunk and legs nearly straight, one arm nearly so, the rest as it is.
-
-    What is not bent anew is scaled, since motion capture spreads the trunk's turns over its joints by rule.
-    """
-    pose, degrees = stance.body_pose.reshape(23, 3).copy(), np.pi / 180
-    for name in ("spine1", "spine2", "spine3", "left_hip", "right_hip", "left_ankle", "right_ankle"):
-        pose[INDEX[name] - 1] *= 0.3
-    for side in ("left", "right"):
-        pose[INDEX[f"{side}_hip"] - 1, 0] = rng.normal(0, 4) * degrees
-        pose[INDEX[f"{side}_knee"] - 1] = [rng.uniform(0, 12) * degrees, 0, 0]
+def stood(stance: Stance, rng: np.random.Generator) -> Stance:
+    """The same person standing: trunk and legs nearly straight, one arm nearly so, the rest as it is."""
+    thighs, knees = np.zeros((2, 1, 2))
+    for number in range(2):
+        thighs[0, number], knees[0, number] = rng.normal(0, THIGH), rng.uniform(0, STRAIGHT_KNEE)
     side, sign = (("left", -1), ("right", 1))[int(rng.integers(2))]
-    pose[INDEX[f"{side}_elbow"] - 1, 1] = sign * rng.uniform(0, 30) * degrees
-    turned = Rotation.from_rotvec(stance.global_orient).as_matrix()
-    heading = Rotation.from_euler("y", np.arctan2(turned[0, 2], turned[2, 2]))
-    orient = heading * Rotation.from_rotvec(rng.normal(0, 2, 3) * degrees)
-    return replace(stance, global_orient=orient.as_rotvec(), body_pose=pose.ravel())
+    elbow = sign * np.radians(rng.uniform(0, 30))
+    full_pose = np.concatenate([stance.global_orient, stance.body_pose])[None]
+    (pose,) = straightened(full_pose, thighs, knees, rng.normal(0, TILT, (1, 3)))
+    pose[3 * INDEX[f"{side}_elbow"] + 1] = elbow
+    return replace(stance, global_orient=pose[:3], body_pose=pose[3:])
 
 
 def observed(keypoints: np.ndarray, focal: float, width: int, height: int) -> Observation:

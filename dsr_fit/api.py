@@ -20,7 +20,7 @@ from dsr_fit.fitting.together import BATCH_SIZE, fit_pictures
 from dsr_fit.gate.gate import Gate
 from dsr_fit.io.images import ImageSource
 from dsr_fit.io.keypoint_files import Keypoints
-from dsr_fit.observation import Observation
+from dsr_fit.observation import Observation, check_held
 from dsr_fit.observe.detector import DetectorName, PersonDetector
 from dsr_fit.observe.parser import load_parser
 from dsr_fit.observe.perception import Inputs, Perception
@@ -97,9 +97,9 @@ def fit(  # pyright: ignore[reportInconsistentOverload]  the overloads leave the
     chosen = choose_device(device)
     perception = _perception(detector, chosen)
     fitter, gate = _fitter(body, _config(config, mode), chosen)
-    known = height if isinstance(height, list | tuple) else [height]
-    if any(one is not None for one in known) and not fitter.config.weights.stature:
-        raise UsageError("height is held by weights.stature, which is 0; change that, or leave it out")
+    known: list[float | None] = list(height) if isinstance(height, list | tuple) else [height]  # type: ignore[list-item]
+    for one in known:
+        check_held(one, fitter.config.weights.stature)
     single = isinstance(image, (str, Path, np.ndarray)) or not isinstance(image, Sequence)
     images: list[ImageSource] = [image] if single else list(image)  # type: ignore[list-item]
     given = zip(

@@ -29,6 +29,12 @@ def check_height(height: float | None) -> None:
     raise UsageError(f"--height {height:g}: metres, so between {low:g} and {high:g}{meant}")
 
 
+def check_held(height: float | None, weight: float) -> None:
+    """Raises UsageError for a height that nothing holds: `weight` is the fit's `weights.stature`."""
+    if height is not None and not weight:
+        raise UsageError("a known height is held by weights.stature, which is 0; change that, or leave the height out")
+
+
 @dataclass(frozen=True)
 class Look:
     """What the landmark network saw of one person in a turned square of the image; a parser goes on from it."""

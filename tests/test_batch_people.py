@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from batch_pictures import PERSON, QUICK
 from batch_stages import Fit
 from PIL import Image
 from scenes import observe
 from scenes import person as posed
 
 from dsr_fit.cli import main as cli
-from dsr_fit.config import FitConfig, LeastSquares, Stage
 from dsr_fit.dataset import fitting
 from dsr_fit.dataset.defaults import MIN_HEIGHT
 from dsr_fit.dataset.fitting import BatchFitter
@@ -37,9 +37,7 @@ from dsr_fit.labels import OCCLUDER, OTHER_PERSON
 from dsr_fit.observation import Detection
 from dsr_fit.observe.perception import Perception
 
-PERSON = Path(__file__).resolve().parents[1] / "examples" / "person.png"
 WIDTH, HEIGHT = 120, 160
-QUICK = FitConfig(least_squares=LeastSquares(pose_steps=2, steps=3), stages=(Stage(56, 2),))
 
 
 def _seen(left: float, points: int = 25) -> Detection:

@@ -227,7 +227,7 @@ def test_an_export_stays_out_of_the_results(inputs: Path, capfd: Capture, out: s
         ("train", "--smpl-mean-params mean.npz --regressor mine.safetensors", "for checkpoints"),
         ("fit", "--camera crop --focal 900", "--camera crop has a focal length of its own"),
         ("fit", "--height 1.8 --people all", "--people all: --height is about one person; leave one of them out"),
-        ("fit", "--height 1.8 --weights.stature 0", "--height is held by --weights.stature, which is 0"),
+        ("fit", "--height 1.8 --weights.stature 0", "a known height is held by weights.stature, which is 0"),
         ("rounds", "--photo-limit 3", "about --photos"),
         ("fit", "--eft.iterations 3", "for --mode eft"),
         ("batch", "--eft.refinement.0.iterations 3", "for --mode eft"),

@@ -64,7 +64,7 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, undo) -> Non
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
 def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, suffix: str, orientation: int | None) -> None:
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(CORNERS).save(path, exif=_with_exif(orientation))

@@ -26,6 +26,7 @@ from dsr_fit.errors import InputError
 from dsr_fit.labels import COLOURS, shows_person
 from dsr_fit.observe.batch import Batch
 from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
+from dsr_fit.training.splits import concatenated
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,17 @@ def test_images_are_read_where_they_lie(labels: PseudoLabels, folder: Path, tmp_
     Image.new("RGB", (10, 20)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="is 10x20 pixels, its labels were made for 240x320"):
         moved.image(0)
+
+
+def test_names_that_lead_out_of_the_folder_are_those_of_the_run(labels: PseudoLabels, folder: Path) -> None:
+    """`a.png` of the folder itself is another picture."""
+    inside = replace(labels, images=folder / "images" / "sub")
+    expected = np.asarray(Image.open(folder / "images" / "a.png"))
+    Image.fromarray(255 - expected).save(inside.images / "a.png")
+    for name in ("../a.png", str(folder / "images" / "a.png")):
+        alone = replace(inside, imgname=(name,) * len(labels))
+        np.testing.assert_array_equal(alone.image(0), expected)
+        np.testing.assert_array_equal(concatenated([labels, alone]).image(len(labels)), expected)
 
 
 def test_another_body_is_refused(folder: Path, rows: list[Row], smpl: Body) -> None:
@@ -275,3 +287,9 @@ def test_images_that_are_not_there_are_named(tmp_path: Path, smpl: Body) -> None
     path, *_ = _crop_file(tmp_path, smpl)
     with pytest.raises(InputError, match=r"no such image: .*1\.png; name the folder of the images with --images"):
         read_pseudo_labels(path, smpl, tmp_path / "elsewhere")
+
+
+def test_a_files_names_may_lead_out_of_the_folder_too(tmp_path: Path, smpl: Body) -> None:
+    path, *_ = _crop_file(tmp_path, smpl, imgname=np.array(["../1.png", "2.png", str(tmp_path / "3.png")]))
+    Image.new("RGB", (30, 20)).save(tmp_path / "x" / "1.png")
+    assert read_pseudo_labels(path, smpl, tmp_path / "x").image_size.tolist() == [[240, 320]] * 3

@@ -124,7 +124,7 @@ def _parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
 def _check(arguments: FitArguments) -> None:
     """What can be refused before anything is loaded. Raises InputError and UsageError."""
     from dsr_fit.io.files import MESH_SUFFIXES
-    from dsr_fit.observation import check_height
+    from dsr_fit.observation import check_height, check_held
 
     image = arguments.image
     if image.is_dir():
@@ -135,8 +135,7 @@ def _check(arguments: FitArguments) -> None:
     _check_people(arguments)
     check_focal(arguments.focal)
     check_height(arguments.height)
-    if arguments.height is not None and not arguments.fit.weights.stature:
-        raise UsageError("--height is held by --weights.stature, which is 0; change that, or leave it out")
+    check_held(arguments.height, arguments.fit.weights.stature)
     if arguments.labels is None and arguments.label_scheme != "lip":
         raise UsageError(f"--label-scheme {arguments.label_scheme} says what --labels holds; give that too")
     if arguments.labels is not None and (arguments.parser != "open" or arguments.parsing_protocol != "fast"):

@@ -9,7 +9,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,12 +77,6 @@ def check_mesh_path(out: Path) -> None:
     """Raises UsageError where `out` has no suffix of `MESH_SUFFIXES`."""
     if out.suffix.lower() not in MESH_SUFFIXES:
         raise UsageError(f"--out {out}: the suffix must be one of {', '.join(MESH_SUFFIXES)}")
-
-
-def beneath(folder: Path, name: str) -> Path:
-    """`folder/name` for a name from a stranger's list, forward slashes in it: never outside `folder`."""
-    parts = PurePosixPath(name).parts  # the root is "/", or "//"
-    return folder.joinpath(*(part for part in parts if part.strip("/") not in ("", ".", "..")))
 
 
 def check_file(path: Path, what: str, instead: str = "name one of the files in it") -> None:

@@ -79,14 +79,19 @@ class NetworkParser:
 
     @one_torch_thread()
     @torch.inference_mode()
-    def logits(self, image: np.ndarray, keypoints: np.ndarray, look: Look) -> Tensor:
-        """(22, 128, 128) logits of the classes in the look's crop; `keypoints` (49, 3)."""
+    def logits(
+        self, image: np.ndarray, keypoints: np.ndarray, look: Look, protocol: ParsingProtocol | None = None
+    ) -> Tensor:
+        """(22, 128, 128) logits of the classes in the look's crop.
+
+        `keypoints`: (49, 3); `protocol`: the parser's own by default.
+        """
         points = point_array(keypoints)
         points[:, :2] = (points[:, :2] @ look.matrix[:, :2].T + look.matrix[:, 2]) / INPUT
         points[points[:, 2] <= 0] = 0
         others = np.zeros_like(look.mask) if look.others is None else look.others.astype(np.float32)
         told = torch.from_numpy(points)[None], torch.from_numpy(np.stack([look.mask, others]))[None]
-        if self.protocol == "fast" or max(image.shape[:2]) > PAPER_LARGEST:
+        if (protocol or self.protocol) == "fast" or max(image.shape[:2]) > PAPER_LARGEST:
             features = [each[None] for each in look.features]
             return self._classified(_picture(image, look.matrix, INPUT), *told, *features)[0][0]
         total = torch.zeros(len(CLASS_LABELS), INPUT // 2, INPUT // 2)

@@ -19,7 +19,6 @@ from dsr_fit.dataset.records import unpack_labels
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.shards import open_store
 from dsr_fit.errors import InputError
-from dsr_fit.io.files import beneath
 from dsr_fit.io.images import image_size, read_image
 from dsr_fit.io.label_files import keep_own_labels, read_labels
 from dsr_fit.io.spin_file import SCALE_PIXELS, FullCamera, SpinFile, read_spin
@@ -40,7 +39,7 @@ class PseudoLabels:
     """N people: the observations of each, and the body that was fitted to them."""
 
     images: Path
-    """Folder that `imgname` is relative to."""
+    """Folder that `imgname` is relative to; a name may climb out of it, or be absolute, as those of a run may."""
     imgname: tuple[str, ...]
     keypoints: np.ndarray
     """(N, 49, 3) float32 pixels and confidence, 0 where unobserved."""
@@ -93,7 +92,7 @@ class PseudoLabels:
 
     def image(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB. Raises InputError where it can't be read, or has another size than the labels say."""
-        path = beneath(self.images, self.imgname[row])
+        path = self.images / self.imgname[row]
         image, _ = read_image(path)
         if image.shape[1::-1] != tuple(self.image_size[row]):
             was, now = ("x".join(map(str, size)) for size in (self.image_size[row], image.shape[1::-1]))
@@ -270,7 +269,7 @@ def _translations(
 def _sizes(images: Path, names: tuple[str, ...]) -> np.ndarray:
     """(N, 2) width and height as the images are seen, from their headers."""
     try:
-        sizes = {name: image_size(beneath(images, name)) for name in dict.fromkeys(names)}
+        sizes = {name: image_size(images / name) for name in dict.fromkeys(names)}
     except InputError as error:
         raise InputError(f"{error}; name the folder of the images with --images") from None
     return np.array([sizes[name] for name in names]).reshape(-1, 2)

@@ -11,7 +11,6 @@ import numpy as np
 
 from dsr_fit.body.body import Body
 from dsr_fit.errors import InputError, UsageError
-from dsr_fit.io.files import beneath
 from dsr_fit.training.pseudo_labels import PseudoLabels, read_pseudo_labels
 from dsr_fit.training.settings import TrainSettings
 
@@ -64,7 +63,7 @@ def concatenated(sets: list[PseudoLabels]) -> PseudoLabels:
     """All people of all sets, in order; with several sets, names become absolute paths."""
     if len(sets) == 1:
         return sets[0]
-    names = tuple(beneath(each.images, name).as_posix() for each in sets for name in each.imgname)
+    names = tuple((each.images / name).as_posix() for each in sets for name in each.imgname)
     arrays = {
         field.name: np.concatenate([getattr(each, field.name) for each in sets])
         for field in fields(PseudoLabels)

@@ -83,7 +83,7 @@ class Labeller:
     def __init__(self, body: Body, prior: SemanticPrior | None = None, weights: Path | None = None) -> None:
         self.body = body
         self.prior = prior or load_semantic_prior(body)
-        self.parser, self.quick = NetworkParser(weights, "paper"), NetworkParser(weights)
+        self.parser = NetworkParser(weights, "paper")
         self.detector = PersonDetector()
         self.renderer = Renderer(body.faces, body.num_vertices, device="cpu", outline="none")
 
@@ -109,9 +109,10 @@ class Labeller:
     def sure_labels(self, image: np.ndarray, detection: Detection) -> np.ndarray:
         """(H, W) labels of which the parser is sure, 255 elsewhere."""
         assert detection.look is not None
-        logits = self.parser.logits(image, detection.keypoints, detection.look)
+        seen = image, detection.keypoints, detection.look
+        logits = self.parser.logits(*seen)
         chance, classes = logits.softmax(0).max(0)
-        quick = self.quick.logits(image, detection.keypoints, detection.look).argmax(0)
+        quick = self.parser.logits(*seen, protocol="fast").argmax(0)
         labels = CLASS_LABELS[classes.numpy()]
         labels[((chance < SURE) | (quick != classes)).numpy()] = UNKNOWN
         size = (image.shape[0], image.shape[1])
