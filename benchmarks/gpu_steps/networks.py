@@ -37,7 +37,7 @@ from gpu_steps.setup import Results, Setup, has_regressor
 
 
 def perception(setup: Setup) -> Results:
-    """Landmark network and parser by the size of the batch; whether a look depends on who shares its batch; and pictures
+    """Landmark network and parser by the size of the batch; whether a look depends on who shares its batch; pictures
     observed a second, from JPEG to packed label map, by threads that share the batches."""
     yield from _forward_passes(setup)
     photos = sorted(setup.people.glob("*.jpg"))
