@@ -1,1 +1,1 @@
-"""The objective of a fit, and the two solvers that minimise it: least squares and gradient descent."""
+"""The objective of a fit, and what minimises it: least squares, BFGS on parameters, gradient descent on weights."""

@@ -105,7 +105,7 @@ class Problem:
         return replace(self, points=self.points.repeat(times), anchor=anchor, vertical=vertical)
 
     def energy(self, state: State) -> Tensor:
-        """(B,) the weighted sum of the same terms that the gradient stages use, less the rendered ones.
+        """(B,) the weighted sum of the same terms that the later stages use, less the rendered ones.
 
         A body behind the camera, where keypoints count, costs infinity: projection has a pole there.
         """
