@@ -72,7 +72,7 @@ class Weights:
     """Knees and elbows that the picture can't tell from straight ones are straight."""
     tilt: float = 0.05
     """How a body in this pose is held against gravity."""
-    initial: float = 1.5
+    initial: float = 2.5
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
 
     def __post_init__(self) -> None:

@@ -76,13 +76,14 @@ class Variant:
 
 
 def variants(new: Path) -> dict[str, Variant]:
-    return {
-        SHIPS: Variant(),
-        "semantic prior": Variant(semantic_prior=new / "semantic_prior.npz"),
-        "pose prior": Variant(pose_prior=new / "pose" / "density.npz"),
-        "parser, annotated photos": Variant(parser=new / "alone.safetensors"),
-        "parser, fits besides": Variant(parser=new / "fits.safetensors"),
+    """What ships, and a variant for each file that was made anew."""
+    made = {
+        "semantic prior": ("semantic_prior", new / "semantic_prior.npz"),
+        "pose prior": ("pose_prior", new / "pose" / "density.npz"),
+        "parser, annotated photos": ("parser", new / "alone.safetensors"),
+        "parser, fits besides": ("parser", new / "fits.safetensors"),
     }
+    return {SHIPS: Variant()} | {name: Variant(**{kind: path}) for name, (kind, path) in made.items() if path.exists()}
 
 
 def judged_on_photos(

@@ -90,6 +90,8 @@ def from_fits() -> str:
     means = [_mean(ships[kind][name]) for name, (kind, _) in FROM_FITS.items()]
     rows.append(_row(["what ships, mean (median)", *means, f"{ships['parser']['code8_iou']:.3f}"]))
     for name, title in ANEW.items():
+        if name not in measured:
+            continue
         found = measured[name]
         cells = [_interval(found[kind][metric]["difference"]) for metric, (kind, _) in FROM_FITS.items()]
         rows.append(_row([title, *cells, f"{found['parser']['code8_iou']:.3f}"]))
