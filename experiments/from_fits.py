@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from confusion import Confusion
 from machine import describe_machine
 from torch import set_num_threads
 
@@ -38,6 +37,7 @@ from dsr_fit.evaluate import REPORTING_SEED, ccp, tables
 from dsr_fit.evaluate.benchmark import Values, fit_all, metrics_on_cases
 from dsr_fit.evaluate.cached_source import CachedSource, case_source, photo_source, seed_of
 from dsr_fit.evaluate.metrics import bootstrap, paired_difference
+from dsr_fit.evaluate.parsing import Confusion
 from dsr_fit.evaluate.regressor import metrics_on_photos
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.observation import Observation

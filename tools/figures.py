@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from tables import datasets, detection, fits, gpu, parsing, regressors, rounds, semantic, standing
+from tables import datasets, detection, fits, gpu, parsing, regressors, rendering, rounds, semantic, standing
 from tables.results import ROOT
 
 PAGES = (
@@ -49,6 +49,8 @@ FIGURES = {
         datasets.scale,
         datasets.gate,
         gpu.gpu,
+        rendering.outline_fits,
+        rendering.coarse_to_fine,
         regressors.regressor,
         regressors.modes,
         regressors.eft,
