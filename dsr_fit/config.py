@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -23,8 +22,11 @@ from dsr_fit.errors import UsageError, one_line
 
 T = TypeVar("T")
 
-TINY = sys.float_info.min
-"""The least number above 0."""
+SCALE_RANGE = (1e-6, 1e6)
+"""Of settings that others are divided by."""
+
+MAX_RESOLUTION = 2048
+"""Pixels of a render: 64 times the usual memory."""
 
 Mode = Literal["smplify", "eft", "eft+smplify"]
 
@@ -34,8 +36,15 @@ def _at_least(least: float, where: str, settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not least <= value < math.inf:
-            shown = "a number above 0" if least == TINY else f"at least {least:g}"
-            raise UsageError(f"{where}{name} is {value:g}; it must be {shown}")
+            raise UsageError(f"{where}{name} is {value:g}; it must be at least {least:g}")
+
+
+def _between(low: float, high: float, where: str, settings: Any, *names: str) -> None:
+    """Raises UsageError for settings beyond these bounds and those that are no number."""
+    for name in names:
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise UsageError(f"{where}{name} is {value:g}; it must be from {low:g} to {high:g}")
 
 
 def _within(most: float, where: str, settings: Any, *names: str) -> None:
@@ -68,17 +77,19 @@ class Weights:
     """Pose prior."""
     bending: float = 1.0
     """Elbows and knees do not bend backwards."""
-    straight: float = 0.01
+    straight: float = 0.05
     """Knees and elbows that the picture can't tell from straight ones are straight."""
     tilt: float = 0.05
     """How a body in this pose is held against gravity."""
-    initial: float = 2.5
+    initial: float = 5.0
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
 
     def __post_init__(self) -> None:
         for name, weight in vars(self).items():
             if not 0 <= weight < math.inf:
                 raise UsageError(f"weights.{name} is {weight:g}; a weight is 0 or more")
+        if not any(vars(self).values()):
+            raise UsageError("all weights are 0, so that nothing would be fitted; leave at least one of them")
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class Scales:
     """Metres of a 3D landmark's error that cost 1."""
 
     def __post_init__(self) -> None:
-        _at_least(TINY, "scales.", self, "unit", "robust", "world_unit")
+        _between(*SCALE_RANGE, "scales.", self, "unit", "robust", "world_unit")
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class CameraTilt:
     """Standard deviation of a pitch or roll that is known."""
 
     def __post_init__(self) -> None:
-        _at_least(TINY, "camera_tilt.", self, "pitch_spread", "roll_spread", "known_spread")
+        _between(*SCALE_RANGE, "camera_tilt.", self, "pitch_spread", "roll_spread", "known_spread")
         _within(90, "camera_tilt.", self, "pitch")
 
 
@@ -162,11 +173,8 @@ class Stage:
     """At most this many; each renders once."""
 
     def __post_init__(self) -> None:
-        if self.resolution < 1 or self.iterations < 1:
-            raise UsageError(
-                f"a stage of resolution {self.resolution} and iterations {self.iterations} can't run; "
-                "both must be positive"
-            )
+        _between(1, MAX_RESOLUTION, "a stage's ", self, "resolution")
+        _at_least(1, "a stage's ", self, "iterations")
 
 
 @dataclass(frozen=True)
@@ -187,10 +195,11 @@ class Eft:
     """In mode `eft+smplify`: the stages on the parameters that follow."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "eft.", self, "iterations", "resolution")
+        _at_least(1, "eft.", self, "iterations")
+        _between(1, MAX_RESOLUTION, "eft.", self, "resolution")
         _at_least(0, "eft.", self, "keypoint_px")
         if self.learning_rate is not None:
-            _at_least(TINY, "eft.", self, "learning_rate")
+            _between(1e-12, 1, "eft.", self, "learning_rate")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.least_squares import Problem
 from dsr_fit.optimise.objective import Objective
-from dsr_fit.optimise.quasi_newton import QuasiNewton
+from dsr_fit.optimise.quasi_newton import minimise
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render import Renderer
@@ -132,7 +132,7 @@ def fitted(method: Method, start: Parameters, batch: Batch) -> tuple[Parameters,
         )
         objective = Objective.of(BODY, batch, renderer, PRIOR, POSE_PRIOR, config, stage.resolution, Anchor.of(current))
         problem = Problem.of(batch, BODY.skeleton, POSE_PRIOR, config, Anchor.of(current))
-        progress = QuasiNewton(current, problem).descend(objective, stage, config.stop_improvement)
+        progress = minimise(current, problem, objective, stage, config.stop_improvement)
         current = progress.best
         iterations += progress.iterations
     return current, iterations

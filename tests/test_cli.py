@@ -170,7 +170,7 @@ REFUSALS = {
     ),
     "a stage of nothing": (
         "person.png --config still.yaml", 2,
-        "a stage of resolution 56 and iterations 0 can't run; both must be positive",
+        "a stage's iterations is 0; it must be at least 1",
     ),
 }  # fmt: skip
 

@@ -27,7 +27,7 @@ from dsr_fit.optimise import progress, quasi_newton
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.least_squares import Problem, State, solve
 from dsr_fit.optimise.objective import Objective
-from dsr_fit.optimise.quasi_newton import QuasiNewton
+from dsr_fit.optimise.quasi_newton import minimise
 from dsr_fit.priors.pose import load_pose_prior
 from dsr_fit.priors.semantic import load_semantic_prior
 from dsr_fit.render.renderer import Renderer
@@ -128,9 +128,9 @@ def objective(monkeypatch: pytest.MonkeyPatch) -> Made:
 def descended(objective: Objective, start: Parameters, iterations: int) -> int:
     """Operations of so many iterations."""
     assert iterations < progress.LOOK_EVERY
-    descent = QuasiNewton(start, problem_of(objective, FitConfig()))
+    problem = problem_of(objective, FitConfig())
     with nothing_waits() as operations:
-        descent.descend(objective, Stage(32, iterations), 1e-3)
+        minimise(start, problem, objective, Stage(32, iterations), 1e-3)
     return operations.count
 
 
@@ -175,7 +175,7 @@ def test_the_result_is_the_same_however_seldom_it_is_looked(monkeypatch: pytest.
     """People who have stopped are rendered in between, to no effect."""
     seen, config = (
         [observe(person(n), noise_px=3 * (n - 1)) for n in (1, 2, 3)],
-        FitConfig(stages=(Stage(56, 25),), stop_improvement=0.01),
+        FitConfig(stages=(Stage(32, 25), Stage(56, 15)), stop_improvement=0.01),
     )
     results = []
     for every in (1, 7):

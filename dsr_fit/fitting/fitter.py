@@ -24,7 +24,7 @@ from dsr_fit.optimise.descent import ResizedVariables, Variables, descend
 from dsr_fit.optimise.least_squares import Problem, solve
 from dsr_fit.optimise.objective import TERMS, Objective, Term
 from dsr_fit.optimise.progress import Progress
-from dsr_fit.optimise.quasi_newton import QuasiNewton
+from dsr_fit.optimise.quasi_newton import minimise
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
 from dsr_fit.regressor.load import load_regressor
@@ -150,6 +150,7 @@ class Fitter:
         state = FitState.start(solved.parameters(), settings.steps)
         return self._through(self.config.stages, state, problem, batch, anchor, on_iteration)
 
+    @one_torch_thread()
     def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:
         """All terms on the regressor's weights, and in `eft+smplify` then on the body's parameters."""
         eft, points = self.config.eft, batch.points.to(self.device)
@@ -184,10 +185,9 @@ class Fitter:
         on_iteration: OnIteration,
     ) -> FitState:
         """All terms on the body's parameters, stage after stage."""
-        descent = QuasiNewton(state.parameters, problem)
         for stage in stages:
-            objective = self._objective(batch, stage.resolution, anchor)
-            state = state.after(descent.descend(objective, stage, self.config.stop_improvement, on_iteration))
+            objective, improvement = self._objective(batch, stage.resolution, anchor), self.config.stop_improvement
+            state = state.after(minimise(state.parameters, problem, objective, stage, improvement, on_iteration))
         return state
 
     def _problem(self, batch: Batch, anchor: Anchor) -> Problem:

@@ -85,7 +85,8 @@ def descend(
     `fitted` returns (B,) bool, true for people who are done.
     """
     optimiser = Adam(variables.tensors(), learning_rate)
-    history: list[Tensor] = []
+    lowest: list[Tensor] = []  # (B,) of each iteration, the energy of the best iterate so far
+    totals: list[Tensor] = []  # (B,) its own
     parameters = variables.decode()
     progress = Progress.begin(parameters)
     total, rows = progress.lowest, torch.arange(len(progress.lowest), device=progress.lowest.device)
@@ -94,16 +95,17 @@ def descend(
         energy = objective.total(objective(parameters.rows(rows)))
         total = torch.where(progress.running(), total.index_copy(0, rows, energy.detach()), total)
         progress.record(parameters, total, iteration)
-        history.append(progress.lowest.clone())
+        lowest.append(progress.lowest)
+        totals.append(total)
         if on_iteration is not None:
             on_iteration(iteration, total)
         if fitted is not None:
             done = fitted(parameters) & progress.running()
             progress.best = parameters.detach().where(done, progress.best)  # what `fitted` asks for
             progress.stop(done, "keypoints fitted")
-        if len(history) > config.stop_window:
-            before, now = history[-1 - config.stop_window], history[-1]
-            progress.stop(before - now < config.stop_improvement * now.abs(), "converged")
+        if iteration >= config.stop_window:
+            flat = _flat(lowest[-1 - config.stop_window], lowest[-1], config)
+            progress.stop(flat & ~_falling(totals[-config.stop_window :], config), "converged")
         still = progress.running()[rows]
         left = int(still.sum()) if iteration % every == every - 1 else len(rows)
         if iteration == stage.iterations or left == 0:
@@ -115,3 +117,19 @@ def descend(
         parameters = variables.decode()
     progress.stop(progress.running(), "iteration limit")
     return progress
+
+
+def _flat(before: Tensor, now: Tensor, config: FitConfig) -> Tensor:
+    """(B,) bool, energies that have not fallen from one to the other."""
+    return before - now < config.stop_improvement * now.abs()
+
+
+def _falling(totals: Sequence[Tensor], config: FitConfig) -> Tensor:
+    """(B,) bool, whether the energies of the later half of these iterations are below those of the earlier half.
+
+    Adam's first steps are as long as its last ones and can raise the energy far above the start's; who comes down from
+    there has not converged.
+    """
+    half = (len(totals) + 1) // 2
+    early, late = (torch.stack(list(part)).mean(0) for part in (totals[:half], totals[-half:]))
+    return ~_flat(early, late, config)

@@ -128,6 +128,8 @@ class Problem:
             residual = None if term.residual is None else term.residual(bodies, self._given())
             if residual is not None:
                 blocks.append(residual.linearised(weight))
+        if not blocks:  # rendered terms alone
+            return state.betas.new_zeros(len(state.betas), 0), state.betas.new_zeros(len(state.betas), 0, 85)
         return torch.cat([block[0] for block in blocks], 1), torch.cat([block[1] for block in blocks], 1)
 
     def _active(self) -> list[tuple[Term, float]]:

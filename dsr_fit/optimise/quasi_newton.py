@@ -29,7 +29,7 @@ REACH = (0.1, 0.5, 0.1)
 
 SHORTER, LONGER, SHORTEST = 0.4, 2.0, 0.02
 """Factors of the share of the Newton step that is tried, after one that did not lower the energy and after one that
-did, and the least share."""
+did, and the least share that is tried."""
 
 BENT = 1e-3
 """Least cosine of a step and its change of gradient that BFGS learns from."""
@@ -70,63 +70,61 @@ class Iterate(Tensors):
 
     def after(self, step: Tensor, change: Tensor, better: Tensor) -> Iterate:
         """After a step (B, 85) that changed the gradient by `change`, taken where it was `better` (B,)."""
-        factor = torch.where(better, LONGER, SHORTER)
+        longer, shorter = (LONGER * self.share).clamp(max=1), SHORTER * self.share
         return Iterate(
             torch.where(better[:, None], self.point + step, self.point),
             _updated(self.inverse, step, change),
-            (self.share * factor).clamp(SHORTEST, 1),
+            torch.where(better, longer, shorter),
         )
 
 
-class QuasiNewton:
-    """Fits B people stage after stage; what a stage learns of the curvature serves the next."""
+def minimise(
+    start: Parameters,
+    problem: Problem,
+    objective: Objective,
+    stage: Stage,
+    improvement: float,
+    on_iteration: Callable[[int, Tensor], None] | None = None,
+) -> Progress:
+    """Minimise the objective from `start`; `problem` is of the same people and terms.
 
-    def __init__(self, start: Parameters, problem: Problem) -> None:
-        """`problem` is of the same people and terms."""
-        self.iterate = Iterate.of(start, problem)
+    A step that does not lower a person's energy is not taken, and the next one is shorter. A person has converged when
+    a whole Newton step is expected to lower the energy by less than the fraction `improvement` of it, or when the
+    shortest step does not lower it. Nothing in an iteration waits for the device, but for looks at who has stopped
+    (`look_every`). `on_iteration` is called with the number and the energies (B,) of each iteration.
 
-    def descend(
-        self,
-        objective: Objective,
-        stage: Stage,
-        improvement: float,
-        on_iteration: Callable[[int, Tensor], None] | None = None,
-    ) -> Progress:
-        """Minimise the objective; a step that does not lower a person's energy is not taken, the next one is shorter.
-
-        A person has converged when a whole Newton step is expected to lower the energy by less than the fraction
-        `improvement` of it, or when no step lowers it, however short. Nothing in an iteration waits for the device, but
-        for looks at who has stopped (`look_every`). `on_iteration` is called with the number and the energies (B,) of
-        each iteration.
-        """
-        here = self.iterate
-        rows, every = torch.arange(len(here.point), device=here.point.device), look_every(here.point.device)
-        energy, gradient = _evaluated(objective, here.point)
-        progress = Progress.begin(here.parameters())
-        for iteration in range(stage.iterations + 1):
-            self.iterate = self.iterate.updated(rows, here)
-            total = progress.lowest.index_copy(0, rows, energy.to(progress.lowest.dtype))
-            progress.record(self.iterate.parameters(), total, iteration)
-            if on_iteration is not None:
-                on_iteration(iteration, total)
-            newton = here.newton(gradient)
-            fall = -0.5 * (gradient * newton).sum(1)
-            settled = (fall < improvement * energy.abs()) | (here.share <= SHORTEST)
-            progress.stop(torch.zeros_like(progress.running()).index_copy(0, rows, settled), "converged")
-            still = progress.running()[rows]
-            left = int(still.sum()) if iteration % every == every - 1 else len(rows)
-            if iteration == stage.iterations or left == 0:
-                break
-            if left < len(rows):
-                here, objective, rows = here.rows(still), objective.rows(still), rows[still]
-                energy, gradient, newton = energy[still], gradient[still], newton[still]
-            step = here.within_reach(newton)
-            reached, slope = _evaluated(objective, here.point + step)
-            better = reached < energy  # false for NaN as well
-            here = here.after(step, slope - gradient, better)
-            energy, gradient = torch.where(better, reached, energy), torch.where(better[:, None], slope, gradient)
-        progress.stop(progress.running(), "iteration limit")
-        return progress
+    The curvature that one render taught is not kept for another: a render's energy jumps as triangles come and go, and
+    BFGS learns from jumps, too.
+    """
+    here = Iterate.of(start, problem)
+    rows, every = torch.arange(len(here.point), device=here.point.device), look_every(here.point.device)
+    points = here.point
+    energy, gradient = _evaluated(objective, here.point)
+    progress = Progress.begin(here.parameters())
+    for iteration in range(stage.iterations + 1):
+        points = points.index_copy(0, rows, here.point)
+        total = progress.lowest.index_copy(0, rows, energy.to(progress.lowest.dtype))
+        progress.record(_parameters(points.float()), total, iteration)
+        if on_iteration is not None:
+            on_iteration(iteration, total)
+        newton = here.newton(gradient)
+        fall = -0.5 * (gradient * newton).sum(1)
+        settled = (fall < improvement * energy.abs()) | (here.share < SHORTEST)
+        progress.stop(torch.zeros_like(progress.running()).index_copy(0, rows, settled), "converged")
+        still = progress.running()[rows]
+        left = int(still.sum()) if iteration % every == every - 1 else len(rows)
+        if iteration == stage.iterations or left == 0:
+            break
+        if left < len(rows):
+            here, objective, rows = here.rows(still), objective.rows(still), rows[still]
+            energy, gradient, newton = energy[still], gradient[still], newton[still]
+        step = here.within_reach(newton)
+        reached, slope = _evaluated(objective, here.point + step)
+        better = reached < energy  # false for NaN as well
+        here = here.after(step, slope - gradient, better)
+        energy, gradient = torch.where(better, reached, energy), torch.where(better[:, None], slope, gradient)
+    progress.stop(progress.running(), "iteration limit")
+    return progress
 
 
 def _parameters(point: Tensor) -> Parameters:

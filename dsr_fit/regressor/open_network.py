@@ -131,12 +131,13 @@ class Dense(nn.Linear):
     """A linear layer with weights (out, in) shared by the batch, or (B, out, in) of each person."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.ndim == 2:
-            if self.training:
-                return super().forward(x)
-            # Row by row: a person's estimate does not depend on who else is in the batch, see `skeleton.by_row`.
-            return torch.stack([self.weight @ row for row in x.unbind(0)]) + self.bias
-        return torch.baddbmm(self.bias[..., None], self.weight, x[..., None])[..., 0]
+        if self.training and self.weight.ndim == 2:
+            return super().forward(x)
+        if self.weight.ndim == 3 and x.device.type != "cpu":
+            return torch.baddbmm(self.bias[..., None], self.weight, x[..., None])[..., 0]
+        # Row by row: a person's estimate does not depend on who else is in the batch, see `skeleton.by_row`.
+        weights = self.weight.unbind(0) if self.weight.ndim == 3 else [self.weight] * len(x)
+        return torch.stack([weight @ row for weight, row in zip(weights, x.unbind(0), strict=True)]) + self.bias
 
 
 class Norm(nn.LayerNorm):
