@@ -125,4 +125,4 @@ def _announce(how: str, folder: Path | None = None) -> None:
                 if time.time() - marker.stat().st_mtime < KERNEL_SECONDS:
                     return
                 marker.touch()
-    logging.getLogger("dsr_fit").warning("compiling CPU kernels (about %d s for a first fit), %s", KERNEL_SECONDS, how)
+    logging.getLogger("dsr_fit").warning("compiling CPU kernels, a minute or so for a first fit, %s", how)

@@ -26,7 +26,7 @@ RUN = """
 from dsr_fit.few_kernels import four_times
 print(four_times(10), sum(four_times.stats.cache_hits.values()), four_times.stats.cache_path)
 """
-ANNOUNCED = "compiling CPU kernels (about 40 s for a first fit), "
+ANNOUNCED = "compiling CPU kernels, a minute or so for a first fit, "
 
 
 @pytest.fixture

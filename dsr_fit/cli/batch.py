@@ -16,6 +16,9 @@ from dsr_fit.errors import UsageError
 if TYPE_CHECKING:
     from dsr_fit.dataset.sources import Source
 
+NAMED = 5
+"""Failures that are named at the end of a run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchArguments(DatasetArguments):
@@ -77,6 +80,7 @@ def run_batch(arguments: BatchArguments) -> int:
         arguments.engine, arguments.perceivers, arguments.fitters, arguments.address, arguments.timeout
     )
     last: list[RunProgress] = []
+    failures = Failures()
     try:
         with reporting() as report:
 
@@ -94,8 +98,9 @@ def run_batch(arguments: BatchArguments) -> int:
                 follow=Follow(_statuses(arguments.retry), arguments.only_new, arguments.strict),
                 report=remember,
             )
-            for _ in rows:
-                pass
+            for row in rows:
+                if row["status"] == "failed":
+                    failures.add(row["imgname"], row["reason"])
     finally:  # after an interrupt, too, the counts are said
         if last:
             found = summary(last[0])
@@ -103,7 +108,29 @@ def run_batch(arguments: BatchArguments) -> int:
                 sys.stdout.write(sentence(found, source.left_out, arguments.out))
             else:
                 write_line({**found, "left_out": source.left_out, "left_out_files": len(source.left_files)})
+    failures.say()
     return PARTLY if last[0].statuses["failed"] else 0
+
+
+class Failures:
+    """Which people have no fit, and why; of many the first ones."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.more = 0
+
+    def add(self, imgname: str, reason: str) -> None:
+        """`reason` may begin with the image's name."""
+        if len(self.lines) == NAMED:
+            self.more += 1
+        else:
+            self.lines.append(reason if imgname in reason else f"{imgname}: {reason}")
+
+    def say(self) -> None:
+        """On standard error, a line each."""
+        more = [f"{self.more} more; their rows say why"] if self.more else []
+        for line in (*self.lines, *more):
+            sys.stderr.write(f"dsr-fit: failed: {line}\n")
 
 
 def _check_people(arguments: BatchArguments, source: Source) -> None:
