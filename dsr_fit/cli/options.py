@@ -80,9 +80,9 @@ class DatasetArguments(FitterArguments):
     keypoints: Folder | None = None
     """Folder of OpenPose's NAME_keypoints.json; default: those beside the images, where there are any."""
     perceivers: int | None = None
-    """Processes that decode, detect and parse; default: one for every two cores."""
+    """Processes that decode, detect and parse; default: two for every three cores."""
     fitters: int | None = None
-    """Processes that fit; default: one a core, or one on a GPU."""
+    """Processes that fit; default: one for every two cores, or one on a GPU."""
 
     def open_source(self) -> Source:
         """What is to be fitted. Raises InputError where it can't be read."""

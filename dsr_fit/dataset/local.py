@@ -225,10 +225,11 @@ def _timed_out(given: Given) -> TimedOut:
 
 
 def default_workers(device: str) -> tuple[int, int]:
-    """Processes that observe, and that fit: a fitter a core and an observer for every two; or one fitter on a GPU, and
-    an observer of `GPU_THREADS` threads for every eight cores, since threads wait for Python's lock.
+    """Processes that observe, and that fit: two observers for every three cores and a fitter for every two; or one
+    fitter on a GPU, and an observer of `GPU_THREADS` threads for every eight cores, since threads wait for Python's
+    lock.
 
-    Observing takes less time than fitting; the operating system shares out the cores.
+    Observing takes three fifths of the time; the operating system shares out the cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return (max(1, cores // 8), 1) if device == "cuda" else (max(1, cores // 2), cores)
+    return (max(1, cores // 8), 1) if device == "cuda" else (-(-2 * cores // 3), -(-cores // 2))
