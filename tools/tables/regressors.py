@@ -93,6 +93,7 @@ def eft() -> str:
         "of at most 40, "
         f"the keypoint error from {100 * error['before']:.2f} to {100 * error['after']:.2f} % of the box; "
         f"{batches['seconds']:.2f} s a person in batches of 16, {alone['seconds']:.2f} s alone, on "
-        f"{measured['threads']} {'thread' if measured['threads'] == 1 else 'threads'}. `smplify`, which is bound to no network, takes the energy to "
+        f"{measured['threads']} {'thread' if measured['threads'] == 1 else 'threads'}. "
+        "`smplify`, which is bound to no network, takes the energy to "
         f"{100 * measured['smplify']['energy_ratio_median']:.0f} %."
     )
