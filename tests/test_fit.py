@@ -26,6 +26,7 @@ from dsr_fit.optimise.descent import Adam
 from dsr_fit.optimise.least_squares import Problem
 from dsr_fit.optimise.objective import TERMS, Objective, Rendered, Term
 from dsr_fit.optimise.quasi_newton import minimise
+from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.rotation import axis_angle_to_matrix
 
 QUICK = FitConfig(stages=(Stage(56, 8),))
@@ -129,6 +130,13 @@ def test_rendered_terms_alone_are_fitted() -> None:
     result = Fitter(open_body(), config).fit([observe(person(1))])[0]
     initial, final = (result.energies["dsr_mc"][when] + result.energies["dsr_c"][when] for when in ("initial", "final"))
     assert final < initial
+
+
+def test_no_fit_is_held_to_the_kinematic_estimate() -> None:
+    fitter = Fitter(open_body(), QUICK, regressor=KinematicRegressor(open_body(), QUICK))
+    result = fitter.fit([observe(person(1))])[0]
+    assert QUICK.weights.initial > fitter.config.weights.initial == 0
+    assert result.metrics["keypoint_error_rel"]["after"] < 0.01
 
 
 def test_a_fit_leaves_the_callers_random_numbers_alone(quick: Fitter) -> None:

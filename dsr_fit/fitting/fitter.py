@@ -27,6 +27,7 @@ from dsr_fit.optimise.progress import Progress
 from dsr_fit.optimise.quasi_newton import minimise
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
 from dsr_fit.priors.semantic import SemanticPrior, load_semantic_prior
+from dsr_fit.regressor.kinematic import KinematicRegressor
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
@@ -86,6 +87,9 @@ class Fitter:
         self.semantic_prior = semantic_prior.to(device)
         self.pose_prior = (pose_prior or load_pose_prior(self.config.pose_prior)).to(device)
         self.regressor = regressor or load_regressor(None, self.body, self.config)
+        if isinstance(self.regressor, KinematicRegressor):
+            # Its estimate is made of a fit's own terms: to stay close to it would count them twice.
+            self.config = replace(self.config, weights=replace(self.config.weights, initial=0.0))
         if self.config.mode != "smplify":
             try:
                 self.regressor.movable(self.config.eft.layers)
