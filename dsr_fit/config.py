@@ -88,8 +88,6 @@ class Weights:
         for name, weight in vars(self).items():
             if not 0 <= weight < math.inf:
                 raise UsageError(f"weights.{name} is {weight:g}; a weight is 0 or more")
-        if not any(vars(self).values()):
-            raise UsageError("all weights are 0, so that nothing would be fitted; leave at least one of them")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from batch_stages import BATCH, SHARD, Fit, Look, source
+from command_line import Capture
 
 from dsr_fit.cli import main as cli
 from dsr_fit.dataset.changes import Follow
@@ -248,14 +249,15 @@ def test_an_interrupted_command_says_the_counts(
 
 @pytest.mark.parametrize(("failed", "status"), [(0, 0), (1, 3)])
 def test_the_status_says_whether_people_have_no_fit(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: int, status: int
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture, failed: int, status: int
 ) -> None:
     def done(*_: Any, report: Any, **options: Any) -> Any:
         report(RunProgress(10, 10, statuses=Counter(accepted=9, failed=failed)))
-        yield {}
+        yield {"imgname": "a.jpg", "status": "failed" if failed else "accepted", "reason": "no person"}
 
     monkeypatch.setattr("dsr_fit.dataset.run.run", done)
     assert cli.main(["batch", str(photos), "--out", str(tmp_path / "out")]) == status
+    assert capfd.readouterr().err.splitlines() == ["dsr-fit: failed: a.jpg: no person"] * failed
 
 
 # --- Damage ---------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from dsr_fit.assets import LICENSED
 from dsr_fit.cli import main as cli
 from dsr_fit.cli.batch import _statuses
 from dsr_fit.cli.checks import MADE
-from dsr_fit.config import Weights
 from dsr_fit.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("nothing_is_set", "inputs")
@@ -244,7 +243,6 @@ def test_an_export_stays_out_of_the_results(inputs: Path, capfd: Capture, out: s
         ("batch", "--eft.learning-rate inf", "eft.learning_rate is inf; it must be from 1e-12 to 1"),
         ("fit", "--camera-tilt.roll-spread 1e300", "camera_tilt.roll_spread is 1e+300; it must be from 1e-06"),
         ("fit", "--stages.0.resolution 20000", "a stage's resolution is 20000; it must be from 1 to 2048"),
-        ("fit", " ".join(f"--weights.{name.replace('_', '-')} 0" for name in vars(Weights())), "all weights are 0"),
         ("fit", "--stop-window 0", "stop_window is 0; it must be at least 1"),
         ("fit", "--stop-improvement nan", "stop_improvement is nan; it must be at least 0"),
         ("rounds", "--least-squares.steps -3", "least_squares.steps is -3; it must be at least 0"),

@@ -13,7 +13,7 @@ from scenes import observe, open_body, person
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, crop_camera, spin_translation
 from dsr_fit.config import FitConfig, Stage, Weights
-from dsr_fit.errors import InputError
+from dsr_fit.errors import InputError, UsageError
 from dsr_fit.evaluate.metrics import implausible_joints
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.fitting.result import FitResult
@@ -130,6 +130,12 @@ def test_rendered_terms_alone_are_fitted() -> None:
     result = Fitter(open_body(), config).fit([observe(person(1))])[0]
     initial, final = (result.energies["dsr_mc"][when] + result.energies["dsr_c"][when] for when in ("initial", "final"))
     assert final < initial
+
+
+def test_without_any_weight_nothing_is_fitted() -> None:
+    nothing = Weights(**dict.fromkeys(vars(Weights()), 0.0))
+    with pytest.raises(UsageError, match="all weights are 0"):
+        Fitter(open_body(), replace(QUICK, weights=nothing))
 
 
 def test_no_fit_is_held_to_the_kinematic_estimate() -> None:

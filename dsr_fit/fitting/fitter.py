@@ -22,7 +22,7 @@ from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.descent import ResizedVariables, Variables, descend
 from dsr_fit.optimise.least_squares import Problem, solve
-from dsr_fit.optimise.objective import TERMS, Objective, Term
+from dsr_fit.optimise.objective import TERMS, Objective, Term, weights_of
 from dsr_fit.optimise.progress import Progress
 from dsr_fit.optimise.quasi_newton import minimise
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
@@ -77,7 +77,8 @@ class Fitter:
         """Priors and regressor default to what ships for the body.
 
         `crop_camera` fits with SPIN's camera (f = 5000 on the crop). `terms` may be `TERMS` and further ones, each with
-        a weight of its own. Raises UsageError for a mode that fits weights where the regressor has none.
+        a weight of its own. Raises UsageError for a mode that fits weights where the regressor has none, and where no
+        term has a weight.
         """
         self.config = config or FitConfig()
         self.body = body.to(device)
@@ -90,6 +91,8 @@ class Fitter:
         if isinstance(self.regressor, KinematicRegressor):
             # Its estimate is made of a fit's own terms: to stay close to it would count them twice.
             self.config = replace(self.config, weights=replace(self.config.weights, initial=0.0))
+        if not any(weights_of(self.config.weights, terms).values()):
+            raise UsageError("all weights are 0, so that nothing would be fitted; leave at least one of them")
         if self.config.mode != "smplify":
             try:
                 self.regressor.movable(self.config.eft.layers)
