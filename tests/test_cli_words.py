@@ -73,7 +73,7 @@ def test_any_words_end_in_a_status_and_a_message(folder: Path, argv: list[str]) 
     assert status in (0, 1, 2, 3)
     assert said == "" if status == 0 else said or out.getvalue()  # without words, the overview
     assert "Traceback" not in said
-    assert "a defect of dsr-fit" not in said
+    assert "a defect of dsr-fit" not in said, said
     assert sorted(path.name for path in folder.iterdir()) == [
         "bad.yaml", "bom.yaml", "dated.yaml", "empty", "list.yaml", "person.png", "utf16.yaml",
     ]  # fmt: skip
