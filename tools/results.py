@@ -131,8 +131,7 @@ made by
     dsr-fit evaluate ablation --cases-dir cases --cases 100 --out benchmarks/results/ablation_whole.json \\
         --perception whole
 
-The tables of the last sections come from the results that their pages name. Those of whole data sets were made with the
-earlier detector, MediaPipe's full model, and the earlier parser.
+The tables of the last sections come from the results that their pages name.
 
 The people are rendered: the open body in poses of held-out motion clips, dressed, before cluttered backgrounds, a fifth
 behind something, a fifth beside somebody. Weights and forms were chosen on seeds 0 to 63 and on the tuning photos; what
