@@ -26,7 +26,7 @@ SCALE_RANGE = (1e-6, 1e6)
 """Of settings that others are divided by."""
 
 MAX_RESOLUTION = 2048
-"""Pixels of a render: 64 times the usual memory."""
+"""Pixels of a render: 84 times as many as at 224."""
 
 Mode = Literal["smplify", "eft", "eft+smplify"]
 
@@ -39,20 +39,17 @@ def _at_least(least: float, where: str, settings: Any, *names: str) -> None:
             raise UsageError(f"{where}{name} is {value:g}; it must be at least {least:g}")
 
 
-def _between(low: float, high: float, where: str, settings: Any, *names: str) -> None:
-    """Raises UsageError for settings beyond these bounds and those that are no number."""
+def _between(low: float, high: float, where: str, settings: Any, *names: str, unit: str = "") -> None:
+    """Raises UsageError for settings beyond these bounds and those that are no number; None is none."""
     for name in names:
         value = getattr(settings, name)
-        if not low <= value <= high:
-            raise UsageError(f"{where}{name} is {value:g}; it must be from {low:g} to {high:g}")
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"{where}{name} is {value:g}; it must be from {low:g} to {high:g}{unit}")
 
 
 def _within(most: float, where: str, settings: Any, *names: str) -> None:
-    """Raises UsageError for degrees beyond `most` either way and those that are no finite number."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not -most <= value <= most:
-            raise UsageError(f"{where}{name} is {value:g}; it must be from {-most:g} to {most:g} degrees")
+    """The same for degrees, either way."""
+    _between(-most, most, where, settings, *names, unit=" degrees")
 
 
 @dataclass(frozen=True)
@@ -196,8 +193,7 @@ class Eft:
         _at_least(1, "eft.", self, "iterations")
         _between(1, MAX_RESOLUTION, "eft.", self, "resolution")
         _at_least(0, "eft.", self, "keypoint_px")
-        if self.learning_rate is not None:
-            _between(1e-12, 1, "eft.", self, "learning_rate")
+        _between(1e-12, 1, "eft.", self, "learning_rate")
 
 
 @dataclass(frozen=True)

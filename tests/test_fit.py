@@ -345,9 +345,9 @@ def test_nobody_comes_out_taller_or_shorter_than_people_are(beta: float, low: fl
 
 @pytest.fixture(scope="module")
 def short_and_tall() -> list[tuple[Parameters, float, Observation]]:
-    """1.54 m and 1.89 m, where the betas' prior expects 1.70 m."""
+    """1.54 m and 1.99 m, where the betas' prior expects 1.70 m."""
     people = []
-    for seed, beta in ((0, -1.9), (1, 2.4)):
+    for seed, beta in ((0, -1.9), (1, 3.6)):
         truth = person(seed)
         truth.betas[0, 0] = beta
         people.append((truth, float(open_body().skeleton.height(truth.betas)), observe(truth)))
@@ -366,16 +366,14 @@ def test_a_known_height_gives_scale_and_distance(
     fitter = Fitter(open_body(), replace(QUICK, mode=mode, weights=Weights(initial=1.0)))
     untold = fitter.fit([seen for _, _, seen in short_and_tall])
     told = fitter.fit([replace(seen, height=height) for _, height, seen in short_and_tall])
-    misplaced = np.zeros(2)  # metres, untold and told
     for (truth, height, _), before, after in zip(short_and_tall, untold, told, strict=True):
         distance = float(truth.pose(open_body()).joints()[0, 0, 2])
         assert abs(_height(before) - height) > 0.01
         assert abs(_height(after) - height) < off
-        misplaced += abs(before.pelvis[2] - distance), abs(after.pelvis[2] - distance)
+        assert abs(before.pelvis[2] - distance) > abs(after.pelvis[2] - distance)
         assert after.pelvis[2] == pytest.approx(distance, rel=0.015)  # the pose's own depth remains
         error = [result.metrics["keypoint_error_rel"]["after"] for result in (before, after)]
         assert error[1] < error[0] + 0.001
-    assert misplaced[1] < 0.5 * misplaced[0]
 
 
 @pytest.mark.parametrize("mode", ["smplify", "eft"])
