@@ -8,9 +8,10 @@ degrees. The others are held-out poses as recorded, chosen so that knees and elb
 are unknown, so that only points and priors act, and the rendered terms are left out.
 
 Flexion is the angle between thigh and shin, or upper arm and forearm, of the posed joints (the open body's knees have 3
-degrees in T-pose); a hip's is that between trunk and thigh. Each link of the chain is then set right, or left out, by
-itself. `pull` is linear: by how many degrees each term alone moves the standing ones' knees away from the truth, which
-is the Gauss-Newton step there, term by term.
+degrees in T-pose); a hip's is that between trunk and thigh. Points that agree so well weigh more than a detector's
+(`scales.agreement`); then they are taken for a detector's, and each link of the chain is set right, or left out, by
+itself. `pull` is linear: by how many degrees each term alone then moves the standing ones' knees away from the truth,
+which is the Gauss-Newton step there, term by term.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dsr_fit.body.body import Body
 from dsr_fit.body.files import load_body
 from dsr_fit.body.parameters import Parameters
 from dsr_fit.camera import Crop, ray_rotation
-from dsr_fit.config import FitConfig, Weights
+from dsr_fit.config import FitConfig, Scales, Weights
 from dsr_fit.fitting.fitter import Fitter
 from dsr_fit.joints import SMPL_JOINTS
 from dsr_fit.labels import UNKNOWN
@@ -212,17 +213,26 @@ Make = Callable[[Body, People], Fitter]
 
 
 def fitter(body: Body, regressor=None, prior: PosePrior | None = None, **weights: float) -> Fitter:
-    """As shipped, without the rendered terms; with changes."""
-    config = FitConfig(weights=replace(NOT_RENDERED, **weights))
+    """Without the rendered terms, with points taken for a detector's; with changes."""
+    config = FitConfig(weights=replace(NOT_RENDERED, **weights), scales=Scales(agreement=0.0))
     return Fitter(body, config, regressor=regressor, pose_prior=prior)
+
+
+def as_shipped(body: Body, regressor=None) -> Fitter:
+    """But for the rendered terms."""
+    return Fitter(body, FitConfig(weights=NOT_RENDERED), regressor=regressor)
 
 
 SHIPPED = Weights()
 LINKS: dict[str, Make] = {
-    "as shipped": lambda body, people: fitter(body),
+    "as shipped": lambda body, people: as_shipped(body),
+    "kinematic estimate": lambda body, people: as_shipped(body, KinematicRegressor(body, FitConfig())),
+    "taken for a detector's": lambda body, people: fitter(body),
     "start at the truth": lambda body, people: fitter(body, Told(body, people.truth), initial=0.0),
     "estimate is the truth": lambda body, people: fitter(body, Told(body, people.truth)),
-    "kinematic estimate": lambda body, people: fitter(body, KinematicRegressor(body, FitConfig())),
+    "kinematic estimate, taken for a detector's": lambda body, people: fitter(
+        body, KinematicRegressor(body, FitConfig(scales=Scales(agreement=0.0)))
+    ),
     "without closeness to the estimate": lambda body, people: fitter(body, initial=0.0),
     "without the pose prior": lambda body, people: fitter(body, pose=0.0),
     "without both": lambda body, people: fitter(body, initial=0.0, pose=0.0),
@@ -338,12 +348,12 @@ def main() -> None:
         for name in arguments.links.split(";"):
             one = LINKS[name](body, people)
             estimates, fits = fitted(one, observations)
-            if name in ("as shipped", "kinematic estimate"):
+            if name == "as shipped" or name.startswith("kinematic estimate"):
                 found[f"{name}: estimate alone"] = measured(body, people, estimates)
                 print(row(f"{name}: estimate alone", found[f"{name}: estimate alone"]), flush=True)
             found[name] = measured(body, people, fits)
             print(row(name, found[name]), flush=True)
-            if name == "as shipped":
+            if name == "taken for a detector's":
                 found["pull"] = pull(one, people, observations)
                 found["energies"] = energies(one, people, observations, fits)
                 print(found["pull"], found["energies"], flush=True)

@@ -97,9 +97,13 @@ class Scales:
     """Geman-McClure's scale, over the longer side of the box: errors beyond it stop pulling."""
     world_unit: float = 0.1
     """Metres of a 3D landmark's error that cost 1."""
+    agreement: float = 0.04
+    """Disagreement of keypoints and 3D landmarks, over the landmarks' spread, below which they weigh more: no detector
+    agrees with itself so well, measured points do. 0: they never do."""
 
     def __post_init__(self) -> None:
         _between(*SCALE_RANGE, "scales.", self, "unit", "robust", "world_unit")
+        _between(0, 1, "scales.", self, "agreement")
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def keypoints_by(scales: np.ndarray) -> Callable[[Bodies, Given], Residual]:
 
     def term(bodies: Bodies, given: Given) -> Residual:
         seen, units = given.points, given.scales
-        target = (seen.intrinsics, seen.pixels, seen.confidence, seen.box)
+        target = (seen.intrinsics, seen.pixels, seen.confidence, seen.box, torch.ones_like(seen.box))
         residual = on_points.keypoints(bodies.keypoints, *target, units.unit, units.robust)
         return replace(residual, weight=residual.weight * weights)
 

@@ -40,18 +40,52 @@ def test_keypoints_count_confidence_squared_and_only_the_observed() -> None:
     intrinsics = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
     confidence = torch.tensor([[1.0, 0.5, 0.0]])
     box = torch.tensor([100.0])
-    residual = point_terms.keypoints(points, intrinsics, observed, confidence, box, 0.02, 1e6)
+    residual = point_terms.keypoints(points, intrinsics, observed, confidence, box, torch.ones(1), 0.02, 1e6)
     assert float(residual.energy()) == pytest.approx((1.0 + 0.25 * 4.0) / 2)
 
 
 def test_world_landmarks_ignore_translation() -> None:
     points = torch.randn(1, 6, 3)
     confidence = torch.tensor([[1.0, 0.5, 0.2, 1.0, 0.0, 1.0]])
-    moved = point_terms.world_landmarks(Dual(points + 3.0), points, confidence, 0.1)
+    moved = point_terms.world_landmarks(Dual(points + 3.0), points, confidence, torch.ones(1), 0.1)
     assert float(moved.energy()) == pytest.approx(0, abs=1e-9)
     bent = points.clone()
     bent[:, 0, 1] += 0.1
-    assert float(point_terms.world_landmarks(Dual(bent), points, confidence, 0.1).energy()) > 0.1
+    once, twice = (
+        float(point_terms.world_landmarks(Dual(bent), points, confidence, torch.tensor([certainty]), 0.1).energy())
+        for certainty in (1.0, 2.0)
+    )
+    assert once > 0.1
+    assert twice == pytest.approx(2 * once)
+
+
+def _seen_twice(noise: float) -> tuple[torch.Tensor, ...]:
+    """A cloud of points half a metre wide, 4 m away, its 3D landmarks about another origin, with noise in metres."""
+    points = torch.randn(1, 20, 3, generator=torch.Generator().manual_seed(0)) * 0.3
+    away = points + torch.tensor([0.5, -0.2, 4.0])
+    intrinsics, ones = torch.tensor([[800.0, 800.0, 300.0, 200.0]]), torch.ones(1, 20)
+    off = noise * torch.randn(1, 20, 3, generator=torch.Generator().manual_seed(1))
+    return 800 * away[..., :2] / away[..., 2:] + torch.tensor([300.0, 200.0]), ones, points + off, ones, intrinsics
+
+
+def test_points_that_agree_are_surer_than_a_detectors() -> None:
+    exact, near, far = (point_terms.disagreement(*_seen_twice(noise)) for noise in (0.0, 0.01, 0.1))
+    spread = 0.3 * 3**0.5
+    assert float(exact) < 1e-5
+    assert float(near) == pytest.approx(0.01 * 2**0.5 / spread, rel=0.3)
+    weights = [float(point_terms.certainty(each, 0.04)) for each in (exact, near, far)]
+    assert weights[0] == pytest.approx((0.04 / point_terms.SUREST) ** 2, rel=1e-3)
+    assert weights[1] == pytest.approx((0.04 / float(near)) ** 2, rel=1e-3)
+    assert weights[2] == 1
+    assert float(point_terms.certainty(exact, 0.0)) == 1
+
+
+def test_too_few_points_say_nothing_of_each_other() -> None:
+    pixels, ones, world, world_confidence, intrinsics = _seen_twice(0.0)
+    few = ones * (torch.arange(20) < point_terms.COMPARED - 1)
+    assert torch.isinf(point_terms.disagreement(pixels, few, world, world_confidence, intrinsics)).all()
+    assert torch.isinf(point_terms.disagreement(pixels, ones, world, few, intrinsics)).all()
+    assert float(point_terms.certainty(torch.tensor([torch.inf]), 0.04)) == 1
 
 
 def test_dsr_mc_is_one_minus_iou() -> None:

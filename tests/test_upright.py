@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from scenes import open_body
-from upright import draw, fitted, fitter, measured
+from upright import as_shipped, draw, fitted, fitter, measured
 
 from dsr_fit.config import FitConfig
 from dsr_fit.regressor.kinematic import KinematicRegressor
+
+
+def test_points_that_agree_exactly_are_met() -> None:
+    people = draw(open_body(), 32, seed=0)
+    _, fits = fitted(as_shipped(open_body()), people.observations)
+    report = measured(open_body(), people, fits)
+    for limb in ("knee", "elbow"):
+        assert report[limb]["slope"] > 0.95
+        assert abs(report[limb]["bins"]["0-15"]["bias"]) < 3
+    assert report["standing"]["trunk_error_median"] < 1.5
 
 
 def test_straight_knees_stay_straight_and_bent_ones_bent() -> None:

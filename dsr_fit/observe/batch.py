@@ -16,7 +16,7 @@ from dsr_fit.labels import LABEL_SETS, MC_LABELS, UNKNOWN, shows_person, valid_m
 from dsr_fit.observation import Observation
 from dsr_fit.observe.crop import warp
 from dsr_fit.tensors import Tensors
-from dsr_fit.terms.points import box_side
+from dsr_fit.terms.points import box_side, disagreement
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Points(Tensors):
     world_confidence: Tensor  # (B, N), all 0 for people without 3D
     intrinsics: Tensor  # (B, 4) fx, fy, cx, cy of the full image
     height: Tensor | None = None  # (B,) metres, NaN where unknown; None where nobody's is known
+    disagreement: Tensor | None = None  # (B,) of pixels and world, see `dsr_fit.terms.points`; None: not compared
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,17 @@ class Batch:
                 # A detector looks at a crop, and knows nothing of where it lies in the image.
                 turn = ray_rotation(crop, self.focal_lengths[row], self.principal_points[row])
                 world[row, :, :3] = (world[row, :, :3].double() @ turn).float()
+        intrinsics = torch.tensor([[focal, focal, *point] for focal, point in cameras], dtype=torch.float32)
+        world, world_confidence = world[..., :3], world[..., 3] * keypoint_valid
         self.points = Points(
             pixels=keypoints[..., :2],
             confidence=confidence,
             box=box_side(keypoints[..., :2], keypoints[..., 2]),
-            world=world[..., :3],
-            world_confidence=world[..., 3] * keypoint_valid,
-            intrinsics=torch.tensor([[focal, focal, *point] for focal, point in cameras], dtype=torch.float32),
+            world=world,
+            world_confidence=world_confidence,
+            intrinsics=intrinsics,
             height=_heights([item.height for item in observations]),
+            disagreement=disagreement(keypoints[..., :2], confidence, world, world_confidence, intrinsics),
         )
         self.labels = [crop_labels(item.labels, crop, 224) for item, crop in zip(observations, self.crops, strict=True)]
         self.mc_valid = torch.from_numpy(np.stack([valid_mc_labels(labels) for labels in self.labels]))  # (B, 5)

@@ -109,15 +109,24 @@ class Term:
         return None if residual is None else residual.energy()
 
 
+def _certainty(given: Given) -> Tensor:
+    """(B,) by how much more the points weigh than a detector's."""
+    found = given.points.disagreement
+    if found is None:
+        return torch.ones_like(given.points.box)
+    return points.certainty(found, given.scales.agreement)
+
+
 def _keypoints(bodies: Bodies, given: Given) -> Residual:
     seen, scales = given.points, given.scales
-    target = (seen.intrinsics, seen.pixels, seen.confidence, seen.box)
+    target = (seen.intrinsics, seen.pixels, seen.confidence, seen.box, _certainty(given))
     return points.keypoints(bodies.keypoints, *target, scales.unit, scales.robust)
 
 
 def _world_landmarks(bodies: Bodies, given: Given) -> Residual:
     seen = given.points
-    return points.world_landmarks(bodies.keypoints, seen.world, seen.world_confidence, given.scales.world_unit)
+    target = (seen.world, seen.world_confidence, _certainty(given))
+    return points.world_landmarks(bodies.keypoints, *target, given.scales.world_unit)
 
 
 def _stature(bodies: Bodies, given: Given) -> Residual:

@@ -1,7 +1,8 @@
-"""Agreement with observed points: in the image, and in 3D."""
+"""Agreement with observed points: in the image, in 3D, and of the two with each other."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dsr_fit.camera import project
@@ -10,6 +11,12 @@ from dsr_fit.terms.residual import Dual, Residual
 NEAREST = 0.05
 """Metres of depth below which a point's projection is linearised as if it lay there."""
 
+COMPARED = 8
+"""Points seen both in the image and in 3D from which on these two are compared."""
+
+SUREST = 0.0015
+"""Disagreement, over the landmarks' spread, below which points are taken for no surer: .8 mm of a whole body."""
+
 
 def keypoints(
     points: Dual,  # (B, N, 3) metres, camera frame
@@ -17,6 +24,7 @@ def keypoints(
     observed: Tensor,  # (B, N, 2) pixels
     confidence: Tensor,  # (B, N) 0..1, 0 where unobserved
     box: Tensor,  # (B,) longer side of the keypoints' box, pixels
+    certainty: Tensor,  # (B,) by how much more the points weigh than a detector's
     unit: float,
     robust: float,
 ) -> Residual:
@@ -25,19 +33,60 @@ def keypoints(
     The robust reprojection error of SMPLify (Bogo et al. 2016, equation 2), relative to the person's size.
     """
     error = (projected(points, intrinsics) - observed) * (1 / box[:, None, None])
-    return Residual(error, _shares(confidence) / unit**2, robust)
+    return Residual(error, certainty[:, None] * _shares(confidence) / unit**2, robust)
 
 
 def world_landmarks(
     points: Dual,  # (B, N, 3) metres, camera axes
     observed: Tensor,  # (B, N, 3) metres about an origin of the detector's
     confidence: Tensor,  # (B, N) 0..1, 0 where unobserved
+    certainty: Tensor,  # (B,) as for keypoints
     unit: float,
 ) -> Residual:
     """Agreement with 3D landmarks up to translation: mean of confidence^2 times the squared error, in `unit`^2."""
     weights = confidence.square()
     error = (points - observed).less_mean(weights / weights.sum(1, keepdim=True).clamp(min=1e-9))
-    return Residual(error, _shares(confidence) / unit**2)
+    return Residual(error, certainty[:, None] * _shares(confidence) / unit**2)
+
+
+def disagreement(
+    pixels: Tensor,  # (B, N, 2)
+    confidence: Tensor,  # (B, N) 0..1, 0 where unobserved
+    world: Tensor,  # (B, N, 3) metres about any origin, camera axes
+    world_confidence: Tensor,  # (B, N)
+    intrinsics: Tensor,  # (B, 4) pixels
+) -> Tensor:
+    """(B,) by how much keypoints and 3D landmarks disagree, over the landmarks' spread; infinity for who has too few.
+
+    The distance of each landmark from its keypoint's ray, once the landmarks are moved to where these are least (a
+    linear problem), as the root of the mean square.
+    """
+    weights = (confidence.double().square() * (world_confidence > 0))[..., None]
+    rays = ((pixels - intrinsics[:, None, 2:]) / intrinsics[:, None, :2]).double()
+    deep = world.double()
+    # By a move of t, x and y of a landmark miss the ray by X + t - ray (Z + t_z).
+    apart = deep[..., :2] - rays * deep[..., 2:]
+    slope = torch.cat([torch.eye(2).to(rays).expand(*rays.shape, 2), -rays[..., None]], -1)
+    normal = torch.einsum("bnij,bnik,bn->bjk", slope, slope, weights[..., 0])
+    moved = torch.linalg.solve_ex(normal, -torch.einsum("bnij,bni,bn->bj", slope, apart, weights[..., 0])[..., None])[0]
+    left = apart + (slope @ moved[:, None])[..., 0]
+    total = weights.sum((1, 2)).clamp(min=1e-9)
+    spread = (weights * (deep - ((weights * deep).sum(1) / total[:, None])[:, None]).square()).sum((1, 2)) / total
+    count = (weights[..., 0] > 0).sum(1)
+    found = (weights * left.square()).sum((1, 2)) / total / spread.clamp(min=1e-9)
+    found = (found * 2 * count / (2 * count - 3).clamp(min=1)).sqrt()
+    return torch.where((count >= COMPARED) & found.isfinite(), found, torch.inf).to(pixels.dtype)
+
+
+def certainty(disagreement: Tensor, usual: float) -> Tensor:
+    """(B,) by how much more points weigh than a detector's, whose disagreement is at least the `usual` one.
+
+    Errors are taken to be as large as the disagreement, and least squares weighs by their inverse square. No detector
+    agrees with itself to a millimetre; points that were measured do, and priors should not hold against them.
+    """
+    if usual <= SUREST:
+        return torch.ones_like(disagreement)
+    return (usual / disagreement.clamp(SUREST, usual)).square()
 
 
 def projected(points: Dual, intrinsics: Tensor) -> Dual:
