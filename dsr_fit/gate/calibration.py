@@ -93,6 +93,12 @@ def auc(quality: np.ndarray, right: np.ndarray) -> float:
     return float((good > bad).mean() + 0.5 * (good == bad).mean())
 
 
+def likelihood(quality: np.ndarray, right: np.ndarray) -> float:
+    """Mean log-likelihood of what was right. It chooses the penalty, since quality is to be a probability: the AUC hardly
+    changes with it, and how many good fits come out as surely good does."""
+    return float(np.log(np.where(right, quality, 1 - quality).clip(1e-9)).mean())
+
+
 def threshold_for(quality: np.ndarray, right: np.ndarray, precision: float) -> tuple[float, bool]:
     """The lowest threshold with that precision, and True; if there is none, the most precise one, and False.
 
@@ -127,7 +133,7 @@ def calibrate(learnt: Table, bound_to: Mapping[str, Any]) -> dict[str, Any]:
             "both right and wrong fits: give it more people"
         )
     by_ridge = {ridge: held_out(learnt, ridge) for ridge in RIDGES}
-    ridge = max(RIDGES, key=lambda one: auc(by_ridge[one], learnt.right))
+    ridge = max(RIDGES, key=lambda one: likelihood(by_ridge[one], learnt.right))
     quality = by_ridge[ridge]
     model = learn(learnt.values, learnt.right, ridge)
     threshold, reached = threshold_for(quality, learnt.right, PRECISION)

@@ -10,23 +10,32 @@ from tables.results import result
 SEEN = ("with 3D", "keypoints alone")
 
 
+TAKEN = "taken for a detector's"
+WAYS = (("with 3D", "as shipped"), (f"with 3D, {TAKEN}", TAKEN), ("keypoints alone", "as shipped"))
+"""Title, and link of the chain; the first word of the title is what was seen."""
+
+
 def standing() -> str:
-    """Knees of bodies seen by their own exact points, and how people in photos stand."""
+    """Knees and elbows of bodies seen by their own exact points, and how people in photos stand."""
     measured = result("upright")
-    bins = [measured[how]["as shipped"]["knee"]["bins"] for how in SEEN]
-    lines = [
-        f"| the knee's true flexion | {' | '.join(f'{how}: median error | bias' for how in SEEN)} |",
-        "| --- " * 5 + "|",
-    ]
-    for name in bins[0]:
-        cells = [f"{one[name]['median_error']:.1f} | {one[name]['bias']:+.1f}" for one in bins]
-        lines.append(f"| {name.replace('-', ' to ')} degrees | {' | '.join(cells)} |")
-    slopes = " and ".join(f"{measured[how]['as shipped']['knee']['slope']:.2f}" for how in SEEN)
+    ways = {title: measured[title.split(",")[0]][link] for title, link in WAYS}
+    lines = [f"| true flexion, degrees | {' | '.join(ways)} |", "| --- " * (1 + len(ways)) + "|"]
+    for limb in ("knee", "elbow"):
+        for name in measured[SEEN[0]]["as shipped"][limb]["bins"]:
+            cells = []
+            for found in ways.values():
+                one = found[limb]["bins"][name]
+                cells.append(f"{one['median_error']:.1f} ({one['bias']:+.1f})")
+            lines.append(f"| {limb}, {name.replace('-', ' to ')} | {' | '.join(cells)} |")
+        slopes = [f"{found[limb]['slope']:.2f}" for found in ways.values()]
+        lines.append(f"| {limb}, slope | {' | '.join(slopes)} |")
+    trunks = [f"{found['standing']['trunk_error_median']:.1f}" for found in ways.values()]
+    lines.append(f"| trunk of who stands, median error | {' | '.join(trunks)} |")
     photos = result("photos")
     street = photos["variants"]["default"]["uprightness"]
     note = (
-        f"{measured['people']} bodies, half of them standing; slope of fitted against true flexion {slopes}. Of "
-        f"{photos['photos']['fitted']} people in validation photos the straighter knee is bent by "
+        f"{measured['people']} bodies, half of them standing: median error (bias), and slope of fitted against true "
+        f"flexion. Of {photos['photos']['fitted']} people in validation photos the straighter knee is bent by "
         f"{street['straighter_knee']:.1f} degrees (median), trunk and legs lean towards the camera by "
         f"{street['trunk_lean']:.1f} and {street['legs_lean']:.1f} on average. In {street['with_horizon']} of them "
         f"bystanders show the horizon: the cameras look down by {street['camera_pitch']:.1f} degrees on average, and "
