@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from batch_stages import BATCH, SHARD, Fit, Look, source
 
+from dsr_fit.dataset.local import default_workers
 from dsr_fit.dataset.run import Resources, read_results, run
 from dsr_fit.dataset.schema import Row
 from dsr_fit.dataset.settings import Settings
@@ -133,3 +134,14 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "workers"),
+    [(1, "cpu", (1, 1)), (2, "cpu", (2, 1)), (8, "cpu", (6, 4)), (1, "cuda", (1, 1)), (16, "cuda", (2, 1))],
+)
+def test_the_cores_are_shared_out(
+    monkeypatch: pytest.MonkeyPatch, cores: int, device: str, workers: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert default_workers(device) == workers

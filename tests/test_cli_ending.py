@@ -202,6 +202,7 @@ def test_the_version_is_the_packages(capfd: Capture) -> None:
     ("words", "line"),
     [
         ("bacth photos", "bacth: no such command or image; did you mean `batch`? `dsr-fit --help` lists the commands"),
+        ("nosuch --out m.obj", "nosuch: no such command or image; `dsr-fit --help` lists the commands"),
         ("evalute clothed", "evalute: no such command or image; did you mean `evaluate`? `dsr-fit --help` lists the "
          "commands"),
         ("evaluate spn", "`dsr-fit evaluate` has no 'spn'; did you mean `spin`? choose one of clothed, ablation, spin"),

@@ -54,6 +54,8 @@ def _print(tables: dict[str, Rows]) -> None:
     console = Console(markup=False)  # an extra's brackets are no style
     for title, rows in tables.items():
         table = Table(title=title, title_justify="left", show_header=False)
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")  # a path that is cut short can't be copied
         for row in rows:
             table.add_row(*row)
         console.print(table)

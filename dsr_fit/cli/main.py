@@ -117,10 +117,9 @@ def parse(argv: list[str]) -> Any:
             raise UsageError(
                 f"`dsr-fit {first}` has no {argv[1]!r}; {_meant(argv[1], known)}choose one of {', '.join(known)}"
             )
-    elif name != first and not ({".", os.sep} & set(first) or os.path.lexists(first)):
+    elif name != first and not (first.startswith("-") or {".", os.sep} & set(first) or os.path.lexists(first)):
         meant = _meant(first, {name.split()[0] for name in COMMANDS})
-        if meant:
-            raise UsageError(f"{first}: no such command or image; {meant}`dsr-fit --help` lists the commands")
+        raise UsageError(f"{first}: no such command or image; {meant}`dsr-fit --help` lists the commands")
     default = default_of(COMMANDS[name], _value_of(words, "--config"))
     arguments = _parsed(name, words, default)
     if default is not None:
