@@ -76,7 +76,7 @@ def breakdown(
     many = start.map(lambda tensor: tensor.repeat(count, 1)).to(fitter.device)
     objective = Objective.of(
         fitter.body, batch_of(fitter, seen, count), fitter.renderer, fitter.semantic_prior, fitter.pose_prior,
-        fitter.config, resolution, Anchor.of(many),
+        fitter.config, resolution, Anchor.of(many, fitter.body.skeleton),
     )  # fmt: skip
     parameters = many.map(lambda tensor: tensor.detach().clone().requires_grad_())
 

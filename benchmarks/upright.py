@@ -224,21 +224,22 @@ def as_shipped(body: Body, regressor=None) -> Fitter:
 
 
 SHIPPED = Weights()
+FREE = {"initial": 0.0, "initial_points": 0.0}
 LINKS: dict[str, Make] = {
     "as shipped": lambda body, people: as_shipped(body),
     "kinematic estimate": lambda body, people: as_shipped(body, KinematicRegressor(body, FitConfig())),
     "taken for a detector's": lambda body, people: fitter(body),
-    "start at the truth": lambda body, people: fitter(body, Told(body, people.truth), initial=0.0),
+    "start at the truth": lambda body, people: fitter(body, Told(body, people.truth), **FREE),
     "estimate is the truth": lambda body, people: fitter(body, Told(body, people.truth)),
     "kinematic estimate, taken for a detector's": lambda body, people: fitter(
         body, KinematicRegressor(body, FitConfig(scales=Scales(agreement=0.0)))
     ),
-    "without closeness to the estimate": lambda body, people: fitter(body, initial=0.0),
+    "without closeness to the estimate": lambda body, people: fitter(body, **FREE),
     "without the pose prior": lambda body, people: fitter(body, pose=0.0),
-    "without both": lambda body, people: fitter(body, initial=0.0, pose=0.0),
+    "without both": lambda body, people: fitter(body, **FREE, pose=0.0),
     "3D landmarks x10": lambda body, people: fitter(body, world_landmarks=10 * SHIPPED.world_landmarks),
     "3D landmarks x10, without both": lambda body, people: fitter(
-        body, world_landmarks=10 * SHIPPED.world_landmarks, initial=0.0, pose=0.0
+        body, world_landmarks=10 * SHIPPED.world_landmarks, **FREE, pose=0.0
     ),
     "hand-written ranges": lambda body, people: fitter(body, prior=load_pose_prior("ranges")),
     "backward bends free": lambda body, people: fitter(body, bending=0.0),
@@ -271,7 +272,7 @@ def pull(one: Fitter, people: People, observations: list[Observation]) -> dict[s
         batch = Batch(observations[start : start + BATCH], crop_camera=False,
                       keypoint_valid=one.body.skeleton.keypoint_valid)  # fmt: skip
         estimate = one.regressor(batch)
-        anchor = Anchor.of(estimate.parameters, estimate.spread)
+        anchor = Anchor.of(estimate.parameters, one.body.skeleton, estimate.spread)
         problem = Problem.of(batch, one.body.skeleton, one.pose_prior, one.config, anchor)
         state = State.of(people.truth.map(lambda value, at=start: value[at : at + BATCH]))
         alone = {
@@ -297,7 +298,7 @@ def energies(one: Fitter, people: People, observations: list[Observation], found
         batch = Batch(observations[start : start + BATCH], crop_camera=False,
                       keypoint_valid=one.body.skeleton.keypoint_valid)  # fmt: skip
         estimate = one.regressor(batch)
-        anchor = Anchor.of(estimate.parameters, estimate.spread)
+        anchor = Anchor.of(estimate.parameters, one.body.skeleton, estimate.spread)
         standing = torch.from_numpy(people.standing[start : start + BATCH])
         for where, parameters in (("truth", people.truth), ("fit", found)):
             state = State.of(parameters.map(lambda value, at=start: value[at : at + BATCH]))

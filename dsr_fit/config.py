@@ -78,8 +78,10 @@ class Weights:
     """Knees and elbows that the picture can't tell from straight ones are straight."""
     tilt: float = 0.05
     """How a body in this pose is held against gravity."""
-    initial: float = 5.0
+    initial: float = 1.0
     """Closeness to the regressor's estimate, joint by joint the closer the surer it is."""
+    initial_points: float = 2.0
+    """Closeness of the keypoints in space to the estimate's."""
 
     def __post_init__(self) -> None:
         for name, weight in vars(self).items():

@@ -148,7 +148,7 @@ class Told:
             torch.cat([of(each) for each in posed]) for of in (lambda p: p.joints(), lambda p: p.vertices())
         )
         assert estimate.spread is not None
-        anchor = Anchor.of(estimate.parameters, estimate.spread)
+        anchor = Anchor.of(estimate.parameters, BODY.skeleton, estimate.spread)
         return cls(batch, estimate.spread, anchor, State.of(estimate.parameters), joints, vertices)
 
     def problem(self, terms: tuple[Term, ...] = TERMS, points: Points | None = None) -> Problem:
@@ -208,7 +208,9 @@ def try_starts(told: Told) -> dict:
                 energies = objective(end.parameters())
             row["whole energy"] = objective.total(energies).numpy()
             row["whole energy, less initial"] = (
-                row["whole energy"] - CONFIG.weights.initial * energies["initial"].numpy()
+                row["whole energy"]
+                - CONFIG.weights.initial * energies["initial"].numpy()
+                - CONFIG.weights.initial_points * energies["initial_points"].numpy()
             )
             row["rendered"] = torch.stack([objective.active[term] * energies[term] for term in drawn]).sum(0).numpy()
             of[kind].append(row)

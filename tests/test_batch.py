@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import os
 import random
 import signal
@@ -27,7 +28,7 @@ from dsr_fit.dataset import tables
 from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.progress import RunProgress, state, summary
 from dsr_fit.dataset.run import Resources, read_results, run
-from dsr_fit.dataset.schema import SINCE_4, Row
+from dsr_fit.dataset.schema import PLANNED, SINCE, Row
 from dsr_fit.dataset.settings import Settings
 from dsr_fit.dataset.shards import open_store
 from dsr_fit.dataset.sources import Entry, Source
@@ -326,26 +327,32 @@ class _Unjudged(Fit):
         return fitted
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_an_older_folder_is_read_and_not_resumed(tmp_path: Path, version: int) -> None:
-    """Format 2 had no `unjudged`: fits without a quality were stored as accepted. Neither had a plan."""
+    """Format 2 had no `unjudged`: fits without a quality were stored as accepted. Neither it nor 3 had a plan."""
     _run(tmp_path / "new", 20, fit=_Unjudged)
     expected = list(read_results(tmp_path / "new"))
     out = tmp_path / "out"
-    out.mkdir()
-    for shard in (tmp_path / "new").glob("shard-*"):
-        table = pq.read_table(shard).drop_columns(list(SINCE_4)).replace_schema_metadata(None)
+    shutil.copytree(tmp_path / "new", out)
+    later = [name for name, since in SINCE.items() if since > version]
+    for shard in out.glob("shard-*"):
+        table = pq.read_table(shard).drop_columns(later)
+        if version < PLANNED:
+            table = table.replace_schema_metadata(None)
         if version == 2:
             status = ["failed" if value == "failed" else "accepted" for value in table["status"].to_pylist()]
             table = table.set_column(table.schema.names.index("status"), "status", pa.array(status))
-        pq.write_table(table, out / shard.name)
+        pq.write_table(table, shard)
     manifest = json.loads((tmp_path / "new" / "manifest.json").read_text())
     source = {"kind": "list", "entries": 20, "sha256": "0" * 64}
-    old = {**manifest, "format": version, "source": source}
-    del old["results"], old["kind"], old["plans"]
+    old = {**manifest, "format": version}
+    if version < PLANNED:
+        old["source"] = source
+        del old["results"], old["kind"], old["plans"]
+        shutil.rmtree(out / "plans")
     (out / "manifest.json").write_text(json.dumps(old))
     rows = list(read_results(out))
-    assert _same(rows, [{**row, **dict.fromkeys(SINCE_4)} for row in expected])
+    assert _same(rows, [{**row, **dict.fromkeys(later)} for row in expected])
     with pytest.raises(InputError, match=rf"was begun by an earlier version \(format {version}\); its results can be"):
         _run(out, 20)
     assert _same(list(read_results(out)), rows)
@@ -459,5 +466,5 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no results of `dsr-fit batch`"):
         read_results(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(InputError, match=r"manifest\.json: is of format 99, this version reads 2 to 4; use the"):
+    with pytest.raises(InputError, match=r"manifest\.json: is of format 99, this version reads 2 to 5; use the"):
         read_results(tmp_path)

@@ -52,6 +52,13 @@ def _problem(truth: State, world: bool, weights: Weights | None = None) -> Probl
     return Problem(skeleton, points, prior, weights or Weights(), Scales())
 
 
+def _anchor(state: State, spread: torch.Tensor) -> Anchor:
+    skeleton = stick_body().skeleton.to(dtype=torch.float64)
+    valid = skeleton.keypoint_valid.double().expand(len(spread), -1)
+    keypoints = skeleton.keypoints(state.rotations, state.betas)
+    return Anchor(state.rotations, state.betas, spread, keypoints, valid / valid.sum(1, keepdim=True))
+
+
 def _closeness(state: State, anchor: Anchor) -> torch.Tensor:
     turn = priors.turned(state.rotations, anchor.rotations)
     return priors.initial(Dual(turn), anchor.spread, Dual(state.betas - anchor.betas)).energy()
@@ -86,16 +93,18 @@ def test_residuals_are_the_energy_and_their_jacobian_its_gradient(spread: float)
 def test_closeness_to_an_estimate_is_followed_exactly() -> None:
     problem, state, estimate = (_problem(_state(2, 0.3, seed=1), True), _state(2, 0.3, seed=2), _state(2, 0.4, seed=3))
     spread = 0.05 + torch.rand(2, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    anchor = Anchor(estimate.rotations, estimate.betas, spread)
-    problem = replace(problem, weights=Weights(initial=0.7), anchor=anchor)
+    anchor = _anchor(estimate, spread)
+    problem = replace(problem, weights=Weights(initial=0.7, initial_points=0.4), anchor=anchor)
     residuals, jacobian = problem.linearise(state)
     analytic = 2 * (jacobian.transpose(1, 2) @ residuals[..., None])[..., 0]
     at = torch.zeros(2, 85, dtype=torch.float64)
     numeric = torch.autograd.functional.jacobian(lambda delta: problem.energy(state.moved(delta)).sum(), at)
     torch.testing.assert_close(analytic, numeric, atol=1e-6, rtol=1e-6)
-    without = replace(problem, weights=Weights(initial=0.0)).energy(state)
-    closeness = _closeness(state, anchor)
-    torch.testing.assert_close(problem.energy(state) - without, 0.7 * closeness)
+    without = replace(problem, weights=Weights(initial=0.0, initial_points=0.0)).energy(state)
+    moved = problem.skeleton.keypoints(state.rotations, state.betas) - anchor.keypoints
+    moved = moved - (anchor.shares[..., None] * moved).sum(1, keepdim=True)
+    apart = (anchor.shares[..., None] * (moved / Scales().world_unit).square()).sum((1, 2))
+    torch.testing.assert_close(problem.energy(state) - without, 0.7 * _closeness(state, anchor) + 0.4 * apart)
 
 
 def test_a_turned_joint_costs_its_angle_in_units_of_its_spread() -> None:
@@ -106,7 +115,7 @@ def test_a_turned_joint_costs_its_angle_in_units_of_its_spread() -> None:
     delta[:, 12:15] = torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64)  # the left knee
     delta[1, 75] = 0.5
     moved = state.moved(delta)
-    cost = _closeness(moved, Anchor(state.rotations, state.betas, spread))
+    cost = _closeness(moved, _anchor(state, spread))
     expected = torch.tensor([(0.2 / 0.1) ** 2 / 24, (0.2 / 0.3) ** 2 / 24 + 0.5**2 / 10], dtype=torch.float64)
     torch.testing.assert_close(cost, expected)
 

@@ -26,7 +26,7 @@ def result() -> FitResult:
     noise = np.random.default_rng(0).integers(0, 60, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     image = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     observation = replace(observe(person(0)), image=image)
-    config = FitConfig(weights=Weights(initial=0.0, world_landmarks=0.2), stages=(Stage(56, 1),))
+    config = FitConfig(weights=Weights(initial=0.0, initial_points=0.0, world_landmarks=0.2), stages=(Stage(56, 1),))
     kinematic = KinematicRegressor(open_body(), config)
     return Fitter(open_body(), config, regressor=kinematic).fit([observation])[0]
 

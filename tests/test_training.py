@@ -138,7 +138,7 @@ def test_the_rendered_terms_are_those_of_a_fit(photos: Photos, people: PseudoLab
     assert training.semantic_prior is not None
     objective = Objective.of(
         body, observed, training.renderer, training.semantic_prior, training.pose_prior, training.config, RESOLUTION,
-        Anchor.of(parameters),
+        Anchor.of(parameters, body.skeleton),
     )  # fmt: skip
     for row in rows:
         np.testing.assert_array_equal(

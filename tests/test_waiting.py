@@ -120,7 +120,7 @@ def objective(monkeypatch: pytest.MonkeyPatch) -> Made:
         renderer.backend = "triton"
         start = person(1).map(lambda tensor: tensor.repeat(count, 1)).to(META)
         prior, worn = load_pose_prior("learned").to(META), load_semantic_prior(open_body()).to(META)
-        return Objective.of(body, batch, renderer, worn, prior, config, 32, Anchor.of(start)), start
+        return Objective.of(body, batch, renderer, worn, prior, config, 32, Anchor.of(start, body.skeleton)), start
 
     return made
 

@@ -112,7 +112,7 @@ def stages(setup: Setup) -> Results:
         chosen = [people[n % len(people)] for n in range(count)]
         batch = Batch(chosen, crop_camera=False, keypoint_valid=fitter.body.skeleton.keypoint_valid.cpu())
         estimate = fitter.regressor(batch)
-        anchor = Anchor.of(estimate.parameters, estimate.spread)
+        anchor = Anchor.of(estimate.parameters, fitter.body.skeleton, estimate.spread)
         problem = Problem.of(batch, fitter.body.skeleton, fitter.pose_prior, config, anchor, TERMS)
         start = State.of(estimate.parameters)
         inputs = regressor_input(batch).to(setup.device)

@@ -89,7 +89,7 @@ def parse_manifest(text: str) -> Manifest:
         if type(version) is int and version > 0:
             raise OtherFormat(f"is of format {version}, {reads}; use the version that wrote it, or another folder")
         raise ValueError(f"format {version}, {reads}")
-    if version < 4:  # one list of images, cut from beginning to end
+    if version < schema.PLANNED:  # one list of images, cut from beginning to end
         content |= {
             "results": "",
             "kind": content["source"]["kind"],

@@ -96,11 +96,17 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 SCHEMA = pa.schema([column.field() for column in COLUMNS])
-VERSION = 4
-"""Of the columns' meaning; raised when a reader of the old ones would be misled. 3: the status `unjudged`; 4: batches,
-and what an image's files held."""
-READABLE = (2, 3, 4)
-SINCE_4 = ("batch", "asked", "input_bytes", "input_mtime_ns", "input_sha256", "agreement")
+VERSION = 5
+"""Of the columns and their meaning. 3: the status `unjudged`; 4: batches, and what an image's files held; 5: closeness of
+keypoints to the estimate's."""
+READABLE = (2, 3, 4, 5)
+PLANNED = 4
+"""From here on folders hold plans of their work."""
+SINCE: dict[str, int] = {
+    **dict.fromkeys(("batch", "asked", "input_bytes", "input_mtime_ns", "input_sha256", "agreement"), 4),
+    **dict.fromkeys(("energy_initial_points", "energy_initial_points_initial"), 5),
+}
+"""Version in which a column came, of those that were not always there."""
 
 
 def to_table(rows: Iterable[Row]) -> pa.Table:

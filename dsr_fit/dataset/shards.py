@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from dsr_fit.dataset.fingerprints import Fingerprint
 from dsr_fit.dataset.manifest import Manifest, PlanNote, read_manifest, write_manifest
-from dsr_fit.dataset.schema import SCHEMA, SINCE_4, VERSION, Row, to_rows, to_table
+from dsr_fit.dataset.schema import PLANNED, SCHEMA, SINCE, VERSION, Row, to_rows, to_table
 from dsr_fit.dataset.tables import Damaged, about_table, read_table, write_table
 from dsr_fit.errors import InputError
 
@@ -178,7 +178,7 @@ class Store:
         about = about_table(path)
         if about["rows"] == 0:
             raise Damaged("holds no rows")
-        legacy = self.manifest.format < VERSION
+        legacy = self.manifest.format < PLANNED
         foreign = about.get("results", "") != self.manifest.results
         if foreign or span is None or (about.get("batches") != [span.start, span.stop] and not legacy):
             what = "belongs to other results" if foreign else "is a copy of another file, or of a plan that is lost"
@@ -225,7 +225,7 @@ class Store:
 
     def read_plan(self, number: int, found: dict[int, list[str]]) -> None:
         """Raises Damaged."""
-        if self.manifest.format < VERSION:
+        if self.manifest.format < PLANNED:
             return
         path = self.plan_path(number)
         if about_table(path).get("results") != self.manifest.results:
@@ -279,7 +279,7 @@ def _damaged(path: Path, reason: object) -> InputError:
 def rows_in(path: Path, version: int, columns: list[str] | None = None) -> pa.Table:
     """Some columns of a file of rows, all as this version has them. Raises InputError where it can't be read."""
     wanted = columns or SCHEMA.names
-    stored = pa.schema([field for field in SCHEMA if version >= VERSION or field.name not in SINCE_4])
+    stored = pa.schema([field for field in SCHEMA if SINCE.get(field.name, 0) <= version])
     needed = dict.fromkeys((*wanted, "status", "quality"))
     try:
         table = read_table(path, stored, [name for name in needed if name in stored.names])

@@ -92,7 +92,7 @@ class Fitter:
         self.regressor = regressor or load_regressor(None, self.body, self.config)
         if isinstance(self.regressor, KinematicRegressor):
             # Its estimate is made of a fit's own terms: to stay close to it would count them twice.
-            self.config = replace(self.config, weights=replace(self.config.weights, initial=0.0))
+            self.config = replace(self.config, weights=replace(self.config.weights, initial=0.0, initial_points=0.0))
         if not any(weights_of(self.config.weights, terms).values()):
             raise UsageError("all weights are 0, so that nothing would be fitted; leave at least one of them")
         if self.config.mode != "smplify":
@@ -121,7 +121,7 @@ class Fitter:
         started = time.perf_counter()
         estimate = self._estimate(batch)
         regressed = time.perf_counter()
-        anchor = Anchor.of(estimate.parameters, estimate.spread)
+        anchor = Anchor.of(estimate.parameters, self.body.skeleton, estimate.spread)
         fit = self._fit_parameters if self.config.mode == "smplify" else self._fit_weights
         state = fit(batch, estimate, anchor, on_iteration)
         timings = {"regress": regressed - started, "fit": time.perf_counter() - regressed}

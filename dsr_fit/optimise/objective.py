@@ -172,6 +172,13 @@ def _initial(bodies: Bodies, given: Given) -> Residual | None:
     return priors.initial(bodies.turned_from(anchor.rotations), anchor.spread, bodies.betas - anchor.betas)
 
 
+def _initial_points(bodies: Bodies, given: Given) -> Residual | None:
+    anchor = given.anchor
+    if anchor is None:
+        return None
+    return priors.initial_points(bodies.keypoints, anchor.keypoints, anchor.shares, given.scales.world_unit)
+
+
 def _dsr_mc(seen: Rendered) -> Tensor:
     if seen.semantics.mc_form == "niou":
         return seen.pixel_terms.dsr_mc
@@ -199,6 +206,7 @@ TERMS: tuple[Term, ...] = (
     Term("straight", residual=_straight, energy=_straight_energy),
     Term("tilt", residual=_tilt, energy=_tilt_energy),
     Term("initial", residual=_initial),
+    Term("initial_points", residual=_initial_points),
 )
 """Every term of a fit, in the order of `Weights`."""
 

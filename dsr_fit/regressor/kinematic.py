@@ -40,7 +40,7 @@ class KinematicRegressor:
     def __init__(self, body: Body, config: FitConfig) -> None:
         self.skeleton, self.pose_prior = body.skeleton, load_pose_prior("ranges")
         # The peak of straight limbs would hold knees that start near it.
-        weights = replace(config.weights, pose=config.least_squares.pose, straight=0.0, initial=0.0)
+        weights = replace(config.weights, pose=config.least_squares.pose, straight=0.0, initial=0.0, initial_points=0.0)
         self.config = replace(config, weights=weights)
 
     def problem(self, batch: Batch) -> Problem:

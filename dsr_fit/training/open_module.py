@@ -44,7 +44,7 @@ WARM_UP = 0.04
 
 RECIPE = Weights(
     keypoints=2.0, dsr_mc=0.3, dsr_c=0.2, silhouette=0.3,
-    world_landmarks=0, betas=0, stature=0, pose=0, bending=0, straight=0, tilt=0, initial=0,
+    world_landmarks=0, betas=0, stature=0, pose=0, bending=0, straight=0, tilt=0, initial=0, initial_points=0,
 )  # fmt: skip
 """What `LossWeights` multiply: keypoints per half a crop's side, as on synthetic people; rendered terms weigh about as
 much, as they do in a fit. Parameters are weighted as on synthetic people."""
@@ -196,7 +196,7 @@ class OpenTraining(RegressorTraining):
         parameters = parameters_of(ours)
         objective = Objective.of(
             self.body, photos.observed, self.renderer, self.semantic_prior, self.pose_prior, self.config, RESOLUTION,
-            Anchor.of(parameters),
+            Anchor.of(parameters, self.body.skeleton),
         )  # fmt: skip
         return {name: objective.active[name] * value for name, value in objective(parameters).items()}
 
