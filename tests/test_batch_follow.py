@@ -301,13 +301,13 @@ def test_a_manifest_of_another_format_is_not_overwritten(photos: Path, tmp_path:
     out = tmp_path / "out"
     _follow(photos, out)
     ours = (out / "manifest.json").read_text()
-    others = ours.replace('"format": 4', f'"format": {version}')
+    others = ours.replace('"format": 5', f'"format": {version}')
     (out / "manifest.json").write_text(others)
     for work in (lambda: read_results(out), lambda: _follow(photos, out)):
-        with pytest.raises(InputError, match=rf"manifest\.json: is of format {version}, this version reads 2 to 4"):
+        with pytest.raises(InputError, match=rf"manifest\.json: is of format {version}, this version reads 2 to 5"):
             work()
     assert (out / "manifest.json").read_text() == others
-    (out / "manifest.json").write_text(ours.replace('"format": 4', '"format": -4'))
+    (out / "manifest.json").write_text(ours.replace('"format": 5', '"format": -4'))
     assert _follow(photos, out).done == 0
     assert (out / "manifest.json").read_text() == ours
     table = pq.read_table(out / "shard-00000.parquet")

@@ -156,7 +156,7 @@ def test_an_older_folder_is_refused(folder: Path, rows: list[Row], tmp_path: Pat
     del rows
     manifest = json.loads((folder / "out" / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
-    with pytest.raises(InputError, match="format 1, this version reads 2 to 4"):
+    with pytest.raises(InputError, match="format 1, this version reads 2 to 5"):
         read_pseudo_labels(tmp_path, open_body())
 
 
