@@ -295,7 +295,7 @@ def test_a_strangers_manifest_is_not_overwritten(photos: Path, tmp_path: Path) -
     assert (out / "manifest.json").read_text() == '{"name": "an app"}'
 
 
-@pytest.mark.parametrize("version", [1, 5])
+@pytest.mark.parametrize("version", [1, 6])
 def test_a_manifest_of_another_format_is_not_overwritten(photos: Path, tmp_path: Path, version: int) -> None:
     """Nor is it restored where it is lost and a shard repeats it; a format that no version writes is damage."""
     out = tmp_path / "out"
