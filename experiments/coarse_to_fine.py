@@ -44,7 +44,9 @@ from dsr_fit.render import Renderer
 SIZE = 224
 WIDTH, HEIGHT, FOCAL = 480, 640, 800.0
 STAGES = (Stage(56, 40), Stage(112, 30), Stage(SIZE, 20))
-WEIGHTS = Weights(keypoints=0.0, world_landmarks=0.0, silhouette=10.0, pose=0.1, betas=0.1, initial=0.0, initial_points=0.0)
+WEIGHTS = Weights(
+    keypoints=0.0, world_landmarks=0.0, silhouette=10.0, pose=0.1, betas=0.1, initial=0.0, initial_points=0.0
+)
 LIMBS = {"arm": (16, 2), "leg": (1, 2)}  # SMPL joint and axis that turn a limb within the picture's plane
 STARTS = ("20 px", "30 px", "arm by 25 degrees", "leg by 25 degrees")
 BODY = load_body("open")
@@ -130,7 +132,9 @@ def fitted(method: Method, start: Parameters, batch: Batch) -> tuple[Parameters,
             outline=method.outline,
             stop_improvement=0.0,  # a method without a downhill direction at first gets its chance
         )
-        objective = Objective.of(BODY, batch, renderer, PRIOR, POSE_PRIOR, config, stage.resolution, Anchor.of(current, BODY.skeleton))
+        objective = Objective.of(
+            BODY, batch, renderer, PRIOR, POSE_PRIOR, config, stage.resolution, Anchor.of(current, BODY.skeleton)
+        )
         problem = Problem.of(batch, BODY.skeleton, POSE_PRIOR, config, Anchor.of(current, BODY.skeleton))
         progress = minimise(current, problem, objective, stage, config.stop_improvement)
         current = progress.best

@@ -186,9 +186,7 @@ def train(arguments: Train) -> None:
     module.log_losses = lambda losses, count, kind="": None  # type: ignore[method-assign]
     held_out = read_people(arguments.folder, held_out=True)
     found = np.flatnonzero((held_out.keypoints[..., 2] > 0).sum(1) >= 8)
-    seen, truth = HeldOut(
-        held_out.rows(found), features_before(arguments.folder, True, early)[found]
-    ).all_seen()
+    seen, truth = HeldOut(held_out.rows(found), features_before(arguments.folder, True, early)[found]).all_seen()
     sampler = Sampler(
         read_people(arguments.folder, held_out=False), load_poses().part(held_out=False), body.skeleton,
         Mix(painted=0.6, label_only=0.2), features_before(arguments.folder, False, early),

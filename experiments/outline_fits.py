@@ -44,7 +44,7 @@ def judged(fitter: Fitter, results: list[FitResult]) -> np.ndarray:
         parameters = result.parameters()
         objective = Objective.of(
             fitter.body, batch, fitter.renderer, fitter.semantic_prior, fitter.pose_prior, fitter.config,
-            JUDGE_RESOLUTION, Anchor.of(parameters, BODY.skeleton),
+            JUDGE_RESOLUTION, Anchor.of(parameters, fitter.body.skeleton),
         )  # fmt: skip
         with torch.no_grad():
             totals.append(float(objective.total(objective(parameters))))

@@ -362,8 +362,8 @@ def _height(result: FitResult) -> float:
 def test_a_known_height_gives_scale_and_distance(
     short_and_tall: list[tuple[Parameters, float, Observation]], mode: Literal["smplify", "eft"], off: float
 ) -> None:
-    # Points as sure as these would tell the height by themselves; they are taken for a detector's. The estimate was made
-    # for another height: held closer to it, EFT stops before the keypoints fit.
+    # Points as sure as these would tell the height by themselves: they are taken for a detector's. The estimate was
+    # made for another height: held closer to it, EFT stops before the keypoints fit.
     scales, weights = Scales(agreement=0.0), Weights(initial_points=0.0)
     fitter = Fitter(open_body(), replace(QUICK, mode=mode, scales=scales, weights=weights))
     untold = fitter.fit([seen for _, _, seen in short_and_tall])

@@ -97,8 +97,8 @@ COLUMNS: tuple[Column, ...] = (
 
 SCHEMA = pa.schema([column.field() for column in COLUMNS])
 VERSION = 5
-"""Of the columns and their meaning. 3: the status `unjudged`; 4: batches, and what an image's files held; 5: closeness of
-keypoints to the estimate's."""
+"""Of the columns and their meaning. 3: the status `unjudged`; 4: batches, and what an image's files held; 5: closeness
+of keypoints to the estimate's."""
 READABLE = (2, 3, 4, 5)
 PLANNED = 4
 """From here on folders hold plans of their work."""

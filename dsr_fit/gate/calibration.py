@@ -94,8 +94,8 @@ def auc(quality: np.ndarray, right: np.ndarray) -> float:
 
 
 def likelihood(quality: np.ndarray, right: np.ndarray) -> float:
-    """Mean log-likelihood of what was right. It chooses the penalty, since quality is to be a probability: the AUC hardly
-    changes with it, and how many good fits come out as surely good does."""
+    """Mean log-likelihood of what was right. It chooses the penalty, since quality is to be a probability: the AUC
+    hardly changes with it, but how many good fits come out as surely good does."""
     return float(np.log(np.where(right, quality, 1 - quality).clip(1e-9)).mean())
 
 

@@ -1,4 +1,4 @@
-"""The initial estimate that the fit stays close to: its rotations, with the expected error of each, and its keypoints."""
+"""The initial estimate that a fit stays close to: its rotations, with the expected error of each, and its keypoints."""
 
 from __future__ import annotations
 
