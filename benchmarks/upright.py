@@ -224,22 +224,21 @@ def as_shipped(body: Body, regressor=None) -> Fitter:
 
 
 SHIPPED = Weights()
-FREE = {"initial": 0.0, "initial_points": 0.0}
 LINKS: dict[str, Make] = {
     "as shipped": lambda body, people: as_shipped(body),
     "kinematic estimate": lambda body, people: as_shipped(body, KinematicRegressor(body, FitConfig())),
     "taken for a detector's": lambda body, people: fitter(body),
-    "start at the truth": lambda body, people: fitter(body, Told(body, people.truth), **FREE),
+    "start at the truth": lambda body, people: fitter(body, Told(body, people.truth), initial=0.0, initial_points=0.0),
     "estimate is the truth": lambda body, people: fitter(body, Told(body, people.truth)),
     "kinematic estimate, taken for a detector's": lambda body, people: fitter(
         body, KinematicRegressor(body, FitConfig(scales=Scales(agreement=0.0)))
     ),
-    "without closeness to the estimate": lambda body, people: fitter(body, **FREE),
+    "without closeness to the estimate": lambda body, people: fitter(body, initial=0.0, initial_points=0.0),
     "without the pose prior": lambda body, people: fitter(body, pose=0.0),
-    "without both": lambda body, people: fitter(body, **FREE, pose=0.0),
+    "without both": lambda body, people: fitter(body, initial=0.0, initial_points=0.0, pose=0.0),
     "3D landmarks x10": lambda body, people: fitter(body, world_landmarks=10 * SHIPPED.world_landmarks),
     "3D landmarks x10, without both": lambda body, people: fitter(
-        body, world_landmarks=10 * SHIPPED.world_landmarks, **FREE, pose=0.0
+        body, world_landmarks=10 * SHIPPED.world_landmarks, initial=0.0, initial_points=0.0, pose=0.0
     ),
     "hand-written ranges": lambda body, people: fitter(body, prior=load_pose_prior("ranges")),
     "backward bends free": lambda body, people: fitter(body, bending=0.0),

@@ -150,7 +150,7 @@ def blocks(arm: str) -> tuple[nn.Module, nn.Module]:
     """The deepest stage's first blocks, and the copy of its last ones."""
     stage = with_weights(lambda: BlazePose(HEAVY), shipped("priors/detector/heavy.safetensors")).encoder.stages[-1]
     assert isinstance(stage, nn.Sequential)
-    late = copy.deepcopy(stage[-LATE:]).to(memory_format=torch.contiguous_format)
+    late = copy.deepcopy(stage[-LATE:]).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for block in late if arm == "low-rank" else ():
         assert isinstance(block, InvertedResidual)
         block.widen, block.narrow = LowRank(block.widen), LowRank(block.narrow)  # type: ignore[assignment]

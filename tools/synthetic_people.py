@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class CaseObserver:
     parser: HumanParser
 
     @classmethod
-    def make(cls) -> CaseObserver:
+    def make(cls) -> Self:
         return cls(PersonDetector(), load_parser("open", "fast"))
 
     def find(self, case: ClothedCase) -> Detection | None:
