@@ -47,7 +47,7 @@ STANDING = 0.2
 """Share of people who stand, which motion capture knows little of."""
 WORSE = 0.3
 """Chance of each thing that makes a mirrored picture worse."""
-CUT_SHORT, CUT = 0.3, (0.35, 0.95)
+CUT_SHORT, CUT = 0.45, (0.35, 0.95)
 """Chance that a mirrored picture ends above the feet, and where, in shares of the keypoints' height."""
 SAME_PERSON = 0.3
 """IoU of the keypoints' boxes from which a detection is the person's."""

@@ -33,6 +33,8 @@ class People:
 
     folder: Path
     painted: int = 10_000
+    first: int = 0
+    """Number of the first painted person, for others than an earlier folder's."""
     labelled: int = 12_000
     held_out: int = 300
     share: str = "0/1"
@@ -51,7 +53,11 @@ class Average:
 def make(arguments: People) -> None:
     number, of = (int(part) for part in arguments.share.split("/"))
     torch.set_num_threads(1)
-    counts = {HELD_OUT_SEED: arguments.held_out, PAINTED_SEED: arguments.painted, LABELLED_SEED: arguments.labelled}
+    counts = {
+        HELD_OUT_SEED: arguments.held_out,
+        PAINTED_SEED + arguments.first: arguments.painted,
+        LABELLED_SEED: arguments.labelled,
+    }
     seeds = [first + k for first, count in counts.items() for k in range(0, count, SHARD)]
     for seed in seeds[number::of]:
         if write_shard(arguments.folder, seed):
