@@ -22,7 +22,7 @@ from dsr_fit.observe.batch import Batch
 from dsr_fit.optimise.anchor import Anchor
 from dsr_fit.optimise.descent import ResizedVariables, Variables, descend
 from dsr_fit.optimise.least_squares import Problem, State, solve
-from dsr_fit.optimise.objective import TERMS, Objective, Term, weights_of
+from dsr_fit.optimise.objective import TERMS, Objective, Term, certainty, weights_of
 from dsr_fit.optimise.progress import Progress
 from dsr_fit.optimise.quasi_newton import minimise
 from dsr_fit.priors.pose import PosePrior, load_pose_prior
@@ -32,7 +32,6 @@ from dsr_fit.regressor.kinematic import estimate as kinematic_estimate
 from dsr_fit.regressor.load import load_regressor
 from dsr_fit.regressor.protocol import Estimate, Regressor
 from dsr_fit.render.renderer import Renderer
-from dsr_fit.terms.points import certainty
 from dsr_fit.threads import one_torch_thread
 
 OnIteration = Callable[[int, Tensor], None] | None
@@ -163,11 +162,10 @@ class Fitter:
     def _led_by_points(self, batch: Batch, problem: Problem, solved: State) -> State:
         """Whose points are surer than a detector's is also solved from what these alone say, without the regressor: a
         limb that it turns the wrong way may be stuck there. The lower energy wins."""
-        found, settings = batch.points.disagreement, self.config.least_squares
-        surer = torch.zeros(0) if found is None else certainty(found, self.config.scales.agreement) > 1
-        rows = surer.nonzero()[:, 0].to(self.device)
+        rows = (certainty(batch.points, self.config.scales) > 1).nonzero()[:, 0].to(self.device)
         if not len(rows):
             return solved
+        settings = self.config.least_squares
         kinematic = KinematicRegressor(self.body, self.config).problem(batch).rows(rows)
         start = solve(kinematic, kinematic_estimate(kinematic, settings), settings.steps, settings.damping)
         part, ours = problem.rows(rows), solved.rows(rows)

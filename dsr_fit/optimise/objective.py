@@ -109,23 +109,22 @@ class Term:
         return None if residual is None else residual.energy()
 
 
-def _certainty(given: Given) -> Tensor:
+def certainty(seen: Points, scales: Scales) -> Tensor:
     """(B,) by how much more the points weigh than a detector's."""
-    found = given.points.disagreement
-    if found is None:
-        return torch.ones_like(given.points.box)
-    return points.certainty(found, given.scales.agreement)
+    if seen.disagreement is None:
+        return torch.ones_like(seen.box)
+    return points.certainty(seen.disagreement, scales.agreement)
 
 
 def _keypoints(bodies: Bodies, given: Given) -> Residual:
     seen, scales = given.points, given.scales
-    target = (seen.intrinsics, seen.pixels, seen.confidence, seen.box, _certainty(given))
+    target = (seen.intrinsics, seen.pixels, seen.confidence, seen.box, certainty(seen, scales))
     return points.keypoints(bodies.keypoints, *target, scales.unit, scales.robust)
 
 
 def _world_landmarks(bodies: Bodies, given: Given) -> Residual:
     seen = given.points
-    target = (seen.world, seen.world_confidence, _certainty(given))
+    target = (seen.world, seen.world_confidence, certainty(seen, given.scales))
     return points.world_landmarks(bodies.keypoints, *target, given.scales.world_unit)
 
 
