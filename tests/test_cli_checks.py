@@ -89,8 +89,8 @@ def test_a_path_that_is_not_there_is_refused_used_or_not(inputs: Path, capfd: Ca
 
 @pytest.mark.parametrize("words", ["{} --out m.obj", "person.png --out m.obj --keypoints {}"])
 def test_a_name_longer_than_any_file_has_is_one_line(capfd: Capture, words: str) -> None:
-    status, line = refused(capfd, words.format("n" * 300).split())
-    assert (status, line.endswith("nnn: File name too long")) == (1, True)
+    status, line = refused(capfd, words.format("n" * 300 + ".png").split())
+    assert (status, line.endswith("nnn.png: File name too long")) == (1, True)
 
 
 @pytest.mark.parametrize("name", SMALLEST)
