@@ -104,7 +104,7 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     for other in REFERENCES:
         rows = [
-            [name, *(_difference(item["differences"][other][metric]) for metric in METRICS)]
+            [name, *(_difference(metric, item["differences"][other][metric]) for metric in METRICS)]
             for name, item in found["variants"].items()
             if other in item["differences"]
         ]
@@ -123,6 +123,7 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _difference(value: dict[str, Any]) -> str:
-    share = "" if value["percent"] is None else f" ({value['percent']:+.0f} %)"
-    return tables.cell(value) + share
+def _difference(metric: str, value: dict[str, Any]) -> str:
+    """With its share in what it is the difference to, of what isn't a share itself."""
+    share = value["percent"]
+    return tables.cell(value) + ("" if share is None or METRICS[metric].endswith("%") else f" ({share:+.0f} %)")
