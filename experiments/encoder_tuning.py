@@ -7,7 +7,8 @@ The encoder's last `LATE` blocks are copied; from the map before them the copy m
 (`dsr_fit.observe.pose_features`), everything else stays the network's. Either the copy is frozen, which continues the
 training of what ships, or its pointwise convolutions learn an update of low rank (LoRA, Hu et al. 2021). Both arms see
 the same batches. `people` makes painted people as `tools/train_regressor.py` does, from seeds that it has not used, and
-keeps their maps of 16 px; a photo's part of a batch, as in the last run of what ships, is left out here.
+keeps their maps of 16 px. The recorded run also had people in photos in each batch, and another weight of the shape
+(see the note in its file).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from dsr_fit.synthetic import ClothedCase
 from dsr_fit.training.open_data import HeldOut
 from dsr_fit.training.open_module import OpenTraining, scores_of
 from dsr_fit.training.settings import TrainSettings
-from dsr_fit.training.synthetic.people import HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, read_features, read_people
+from dsr_fit.training.synthetic.people import FEATURES, HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, read_people
 from dsr_fit.training.synthetic.samples import Mix, Sampler
 
 LATE = 4
@@ -162,16 +163,18 @@ def blocks(arm: str) -> tuple[nn.Module, nn.Module]:
 
 @torch.no_grad()
 def features_before(folder: Path, held_out: bool, early: nn.Module) -> np.ndarray:
-    """`read_features`, with the map before the copied blocks in the place of the deepest."""
-    features, row = np.array(read_features(folder, held_out)), 0
-    for path in sorted((folder / MAPS).glob("*.npy")):
+    """Of `dsr_fit.training.synthetic.people.read_features`, with the map before the copied blocks in the place of the
+    deepest; a shard whose maps were not written is an error, so remove its other files."""
+    parts = []
+    for path in sorted((folder / FEATURES).glob("*.npy")):
         if (int(path.stem) >= HELD_OUT_SEED) == held_out:
-            for part in torch.from_numpy(np.load(path)).split(25):
-                found = early(part.float()).flatten(1).half().numpy()
-                seen = features[row : row + len(found)].any(1, keepdims=True)  # zeros are people whom nobody found
-                features[row : row + len(found), :DEEP] = found * seen
-                row += len(found)
-    return features
+            features, maps = np.load(path), np.load(folder / MAPS / path.name)
+            found = np.concatenate(
+                [early(part.float()).flatten(1).half().numpy() for part in torch.tensor(maps).split(25)]
+            )
+            features[:, :DEEP] = found * features.any(1, keepdims=True)  # zeros are people whom nobody found
+            parts.append(features)
+    return np.concatenate(parts)
 
 
 def train(arguments: Train) -> None:

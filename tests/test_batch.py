@@ -356,6 +356,9 @@ def test_an_older_folder_is_read_and_not_resumed(tmp_path: Path, version: int) -
     with pytest.raises(InputError, match=rf"was begun by an earlier version \(format {version}\); its results can be"):
         _run(out, 20)
     assert _same(list(read_results(out)), rows)
+    if version < PLANNED:
+        with pytest.raises(InputError, match=f"format {version}.*not copied"):
+            open_store(out).copy(tmp_path / "copy", list)
 
 
 # --- Disk -----------------------------------------------------------------------------------------

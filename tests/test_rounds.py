@@ -19,7 +19,7 @@ from dsr_fit.cli.rounds import RoundsArguments, _check_apart, plan_of
 from dsr_fit.dataset.lock import locked
 from dsr_fit.dataset.rank import accept_best
 from dsr_fit.dataset.run import read_results
-from dsr_fit.dataset.schema import to_rows
+from dsr_fit.dataset.schema import SINCE, to_rows
 from dsr_fit.dataset.sources import Entry, Source
 from dsr_fit.errors import InputError, UsageError
 from dsr_fit.gate.gate import read_gate
@@ -98,6 +98,18 @@ def test_fits_that_diverged_take_no_place_among_the_accepted(finished: Path, tmp
     accept_best(fits, tmp_path / "labels", 0.5)
     accepted = {row["imgname"] for row in read_results(tmp_path / "labels") if row["status"] == "accepted"}
     assert accepted == {row["imgname"] for row in rows[2:][: round(0.5 * (len(rows) - 2))]}
+
+
+def test_fits_of_the_version_before_are_ranked(finished: Path, tmp_path: Path) -> None:
+    fits, out = tmp_path / "fits", tmp_path / "labels"
+    shutil.copytree(round_folder(finished, 1) / "fits", fits)
+    expected = [row["imgname"] for row in read_results(fits)]
+    for shard in fits.glob("shard-*.parquet"):
+        pq.write_table(pq.read_table(shard).drop_columns([name for name, since in SINCE.items() if since > 4]), shard)
+    manifest = json.loads((fits / "manifest.json").read_text())
+    (fits / "manifest.json").write_text(json.dumps({**manifest, "format": 4}))
+    accept_best(fits, out, 1.0)
+    assert [row["imgname"] for row in read_results(out)] == expected
 
 
 def test_fits_without_a_quality_have_no_rank(finished: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from scenes import open_body
 from upright import as_shipped, draw, fitted, fitter, measured
 
@@ -17,6 +18,17 @@ def test_points_that_agree_exactly_are_met() -> None:
         assert report[limb]["slope"] > 0.95
         assert abs(report[limb]["bins"]["0-15"]["bias"]) < 3
     assert report["standing"]["trunk_error_median"] < 1.5
+
+
+def test_whose_points_agree_changes_nothing_for_others() -> None:
+    people = draw(open_body(), 3, seed=7)
+    exact, seen = people.observations[:2], people.without_landmarks()[2]
+    together = as_shipped(open_body()).fit([exact[0], seen, exact[1]])
+    for observation, result in zip([exact[0], seen, exact[1]], together, strict=True):
+        (alone,) = as_shipped(open_body()).fit([observation])
+        np.testing.assert_array_equal(result.vertices, alone.vertices)
+    sure, unsure = (together[row].energies["keypoints"]["final"] for row in (0, 1))
+    assert sure < 1e-3 < unsure  # reported as missed by, not as weighed
 
 
 def test_straight_knees_stay_straight_and_bent_ones_bent() -> None:

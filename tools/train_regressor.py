@@ -52,6 +52,8 @@ class Average:
 
 def make(arguments: People) -> None:
     number, of = (int(part) for part in arguments.share.split("/"))
+    if arguments.first % SHARD or PAINTED_SEED + arguments.first + arguments.painted > LABELLED_SEED:
+        raise SystemExit(f"--first {arguments.first}: a multiple of {SHARD}, and no painted person from a million on")
     torch.set_num_threads(1)
     counts = {
         HELD_OUT_SEED: arguments.held_out,

@@ -14,15 +14,16 @@ def accept_best(fits: Path, out: Path, share: float) -> float:
     """Copy a finished run's rows to `out`, the best `share` (0..1) of its fits accepted, the others refused.
 
     Fits that diverged stay refused, those without a quality stay unjudged. `out` is written as a whole or not at all;
-    an earlier one is replaced. Returns the least quality that was accepted. Raises InputError where no fit has one.
+    an earlier one is replaced. Returns the least quality that was accepted. Raises InputError where no fit has one, and
+    for results of a version that had no plans.
     """
     store = open_store(fits)
     threshold = threshold_of(store, share)
     temporary = out.with_name(f".{out.name}.tmp")
-    for old in (temporary, out):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     store.copy(temporary, lambda rows: _accepted(rows, threshold, share))
+    shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     return threshold
 

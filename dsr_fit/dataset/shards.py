@@ -129,15 +129,24 @@ class Store:
             yield table.filter(pa.array(newer)).select(wanted)
 
     def copy(self, folder: Path, change: Callable[[list[Row]], list[Row]]) -> None:
-        """Write the same results into another, empty folder, each file's rows changed."""
-        other = Store(folder, self.manifest)
+        """Write the same results into another, empty folder, each file's rows changed, as this version writes them.
+
+        Raises InputError where they have no plans.
+        """
+        if self.manifest.format < PLANNED:
+            raise InputError(
+                f"{self.folder}: was begun by an earlier version (format {self.manifest.format}); its results can be "
+                "read and exported, but not copied"
+            )
+        manifest = replace(self.manifest, format=VERSION)
+        other = Store(folder, manifest)
         for batches, path in sorted(self.files()):
             table = to_table(change(to_rows(rows_in(path, self.manifest.format))))
             other._write(folder / path.relative_to(self.folder), table, range(*batches))
         for number, batches in enumerate(self.manifest.plan_batches):
             planned = [(batch, name) for batch in batches for name in self.names.get(batch, ())]
-            other.write_plan(self.manifest, number, planned)
-        write_manifest(folder, self.manifest)
+            other.write_plan(manifest, number, planned)
+        write_manifest(folder, manifest)
 
     def files(self) -> list[tuple[tuple[int, int], Path]]:
         """Every file of rows with its range of batches; parts that a shard repeats are left out."""

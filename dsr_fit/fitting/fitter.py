@@ -163,14 +163,15 @@ class Fitter:
         """Whose points are surer than a detector's is also solved from what these alone say, without the regressor: a
         limb that it turns the wrong way may be stuck there. The lower energy wins."""
         rows = (certainty(batch.points, self.config.scales) > 1).nonzero()[:, 0].to(self.device)
-        if not len(rows):
+        if not len(rows) or isinstance(self.regressor, KinematicRegressor):
             return solved
         settings = self.config.least_squares
         kinematic = KinematicRegressor(self.body, self.config).problem(batch).rows(rows)
         start = solve(kinematic, kinematic_estimate(kinematic, settings), settings.steps, settings.damping)
         part, ours = problem.rows(rows), solved.rows(rows)
         theirs = solve(part, start, settings.steps, settings.damping)
-        return solved.updated(rows, theirs.where(part.energy(theirs) < part.energy(ours), ours))
+        first, second = (part.energy(each).nan_to_num(nan=torch.inf) for each in (ours, theirs))
+        return solved.updated(rows, theirs.where(second < first, ours))
 
     @one_torch_thread()
     def _fit_weights(self, batch: Batch, estimate: Estimate, anchor: Anchor, on_iteration: OnIteration) -> FitState:
@@ -215,10 +216,10 @@ class Fitter:
     def _problem(self, batch: Batch, anchor: Anchor) -> Problem:
         return Problem.of(batch, self.body.skeleton, self.pose_prior, self.config, anchor, self.terms)
 
-    def _objective(self, batch: Batch, resolution: int, anchor: Anchor) -> Objective:
+    def _objective(self, batch: Batch, resolution: int, anchor: Anchor, config: FitConfig | None = None) -> Objective:
         return Objective.of(
-            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, self.config, resolution, anchor,
-            self.terms,
+            self.body, batch, self.renderer, self.semantic_prior, self.pose_prior, config or self.config, resolution,
+            anchor, self.terms,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -232,7 +233,9 @@ class Fitter:
         timings: dict[str, float],
     ) -> list[FitResult]:
         initial, final = estimate.parameters, state.parameters
-        objective = self._objective(batch, RESOLUTION, anchor)
+        # As of a detector's points: energies say how far they are missed, whatever they weigh.
+        scales = replace(self.config.scales, agreement=0.0)
+        objective = self._objective(batch, RESOLUTION, anchor, replace(self.config, scales=scales))
         judged = {
             "initial": {name: value.tolist() for name, value in objective(initial, every_term=True).items()},
             "final": {name: value.tolist() for name, value in objective(final, every_term=True).items()},

@@ -12,7 +12,7 @@ NEAREST = 0.05
 """Metres of depth below which a point's projection is linearised as if it lay there."""
 
 COMPARED = 8
-"""Points seen both in the image and in 3D from which on these two are compared."""
+"""Points seen both in the image and in 3D from which on these two are compared; unsure ones count as parts of one."""
 
 SUREST = 0.0015
 """Disagreement, over the landmarks' spread, below which points are taken for no surer: .8 mm of a whole body."""
@@ -72,10 +72,10 @@ def disagreement(
     left = apart + (slope @ moved[:, None])[..., 0]
     total = weights.sum((1, 2)).clamp(min=1e-9)
     spread = (weights * (deep - ((weights * deep).sum(1) / total[:, None])[:, None]).square()).sum((1, 2)) / total
-    count = (weights[..., 0] > 0).sum(1)
+    count = total.square() / weights.square().sum((1, 2)).clamp(min=1e-9)
     found = (weights * left.square()).sum((1, 2)) / total / spread.clamp(min=1e-9)
-    found = (found * 2 * count / (2 * count - 3).clamp(min=1)).sqrt()
-    return torch.where((count >= COMPARED) & found.isfinite(), found, torch.inf).to(pixels.dtype)
+    found = (found * 2 * count / (2 * count - 3).clamp(min=1)).sqrt()  # three numbers of the move are free
+    return torch.where((count > COMPARED - 0.5) & found.isfinite(), found, torch.inf).to(pixels.dtype)
 
 
 def certainty(disagreement: Tensor, usual: float) -> Tensor:

@@ -86,10 +86,7 @@ def turned(rotations: Tensor, start: Tensor) -> Tensor:
 
 def initial_points(points: Dual, estimate: Tensor, shares: Tensor, unit: float) -> Residual:
     """Mean square distance of keypoints (B, N, 3), metres, to those of the initial estimate, in `unit`, up to a
-    translation; `shares` (B, N) in the mean sum to 1.
-
-    A detector's points move limbs in the picture; how deep they lie the estimate knows better. Closeness of rotations
-    does not say so: a limb that is turned to meet a point in the picture changes its depth as well.
+    translation; `shares` (B, N) in the mean sum to 1. It keeps how deep limbs lie, which the estimate knows best.
     """
     return Residual((points - estimate).less_mean(shares), shares / unit**2)
 
