@@ -100,8 +100,8 @@ class Scales:
     world_unit: float = 0.1
     """Metres of a 3D landmark's error that cost 1."""
     agreement: float = 0.04
-    """Disagreement of keypoints and 3D landmarks, over the landmarks' spread, below which they weigh more: no detector
-    agrees with itself so well, measured points do. 0, for points that agree and may be wrong: they never do."""
+    """Disagreement of keypoints and 3D landmarks, over the landmarks' spread, below which they weigh more: our detector
+    never agrees with itself so well, measured points do. 0, for points that agree and may be wrong: they never do."""
 
     def __post_init__(self) -> None:
         _between(*SCALE_RANGE, "scales.", self, "unit", "robust", "world_unit")

@@ -81,7 +81,7 @@ def disagreement(
 def certainty(disagreement: Tensor, usual: float) -> Tensor:
     """(B,) by how much more points weigh than a detector's, whose disagreement is at least the `usual` one.
 
-    Errors are taken to be as large as the disagreement, and least squares weighs by their inverse square. No detector
+    Errors are taken to be as large as the disagreement, and least squares weighs by their inverse square. Ours never
     agrees with itself to a millimetre; points that were measured do, and priors should not hold against them.
     """
     if usual <= SUREST:
