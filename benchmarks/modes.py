@@ -42,12 +42,11 @@ def variants(config: FitConfig) -> dict[str, tuple[str | None, FitConfig]]:
     """Name -> regressor and configuration."""
     still = replace(config, mode="smplify", least_squares=replace(config.least_squares, steps=0), stages=())
     modes = {mode: (None, replace(config, mode=mode)) for mode in ("smplify", "eft", "eft+smplify")}
-    kinematic = replace(config, mode="smplify", weights=replace(config.weights, initial=0.0, initial_points=0.0))
     return {
         "initial": (None, still),
         **modes,
         "kinematic initial": ("kinematic", still),
-        "kinematic, smplify": ("kinematic", kinematic),
+        "kinematic, smplify": ("kinematic", replace(config, mode="smplify")),
         "smplify, pose ranges": (None, load_config("pose_ranges")),
         "smplify, one outfit": (None, replace(config, semantics=replace(config.semantics, outfits=False))),
     }

@@ -1,14 +1,15 @@
 """Does the regressor gain by blocks of the landmark network that are its own, and learn with it?
 
-    PYTHONPATH=tools python experiments/encoder_tuning.py people --folder people --share 0/2   # and 1/2
+    PYTHONPATH=tools python experiments/encoder_tuning.py people --folder people --first 17100 --painted 3800 \\
+        --labelled 1500
     PYTHONPATH=tools python experiments/encoder_tuning.py train --folder people --arm low-rank --out low-rank.json
 
 The encoder's last `LATE` blocks are copied; from the map before them the copy makes the `deep` part of the features
 (`dsr_fit.observe.pose_features`), everything else stays the network's. Either the copy is frozen, which continues the
 training of what ships, or its pointwise convolutions learn an update of low rank (LoRA, Hu et al. 2021). Both arms see
-the same batches. `people` makes painted people as `tools/train_regressor.py` does, from seeds that it has not used, and
-keeps their maps of 16 px. The recorded run also had people in photos in each batch, and another weight of the shape
-(see the note in its file).
+the same batches. `people` makes people as `tools/train_regressor.py` does, here painted ones whom what ships has not seen,
+and keeps their maps of 16 px. The recorded run also had people in photos in each batch, and another weight of the
+shape (see the note in its file).
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ import synthetic_people
 import torch
 import torch.nn.functional as F
 import tyro
-from synthetic_people import SHARD, CaseObserver, write_shard
+from synthetic_people import CaseObserver, write_shard
 from torch import Tensor, nn
+from train_regressor import People, seeds_of
 
 from dsr_fit.assets import shipped
 from dsr_fit.body.files import load_body
@@ -46,7 +48,7 @@ from dsr_fit.synthetic import ClothedCase
 from dsr_fit.training.open_data import HeldOut
 from dsr_fit.training.open_module import OpenTraining, scores_of
 from dsr_fit.training.settings import TrainSettings
-from dsr_fit.training.synthetic.people import FEATURES, HELD_OUT_SEED, LABELLED_SEED, PAINTED_SEED, read_people
+from dsr_fit.training.synthetic.people import FEATURES, HELD_OUT_SEED, read_people
 from dsr_fit.training.synthetic.samples import Mix, Sampler
 
 LATE = 4
@@ -56,22 +58,8 @@ RANK = 8
 LEVEL = 3
 """The encoder's map at 16 px."""
 MAPS = "maps"
-FIRST = 17_100
-"""Painted people whom what ships has seen."""
 DEEP = int(np.prod(PARTS["deep"]))
 DECAY = 0.995
-
-
-@dataclass(frozen=True)
-class People:
-    """Make people, with the encoder's maps of 16 px."""
-
-    folder: Path
-    painted: int = 3800
-    labelled: int = 1500
-    held_out: int = 300
-    share: str = "0/1"
-    """Which part of the work: number/of."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +90,11 @@ class Watching(CaseObserver):
 
 
 def make(arguments: People) -> None:
-    number, of = (int(part) for part in arguments.share.split("/"))
     torch.set_num_threads(1)
     observer = Watching.make()
     synthetic_people.CaseObserver.make = lambda: observer  # type: ignore[method-assign]
     (arguments.folder / MAPS).mkdir(parents=True, exist_ok=True)
-    ranges = (
-        (HELD_OUT_SEED, arguments.held_out), (LABELLED_SEED, arguments.labelled),
-        (PAINTED_SEED + FIRST, arguments.painted),
-    )  # fmt: skip
-    seeds = [first + k for first, count in ranges for k in range(0, count, SHARD)]
-    for seed in seeds[number::of]:
+    for seed in seeds_of(arguments):
         observer.kept = []
         if write_shard(arguments.folder, seed) and observer.kept:
             path = arguments.folder / MAPS / f"{seed:07d}.npy"

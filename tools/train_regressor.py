@@ -50,18 +50,22 @@ class Average:
     out: Path = Path("priors/regressor/regressor.safetensors")
 
 
-def make(arguments: People) -> None:
+def seeds_of(arguments: People) -> list[int]:
+    """First seeds of the shards of this share of the work."""
     number, of = (int(part) for part in arguments.share.split("/"))
     if arguments.first % SHARD or PAINTED_SEED + arguments.first + arguments.painted > LABELLED_SEED:
         raise SystemExit(f"--first {arguments.first}: a multiple of {SHARD}, and no painted person from a million on")
-    torch.set_num_threads(1)
     counts = {
         HELD_OUT_SEED: arguments.held_out,
         PAINTED_SEED + arguments.first: arguments.painted,
         LABELLED_SEED: arguments.labelled,
     }
-    seeds = [first + k for first, count in counts.items() for k in range(0, count, SHARD)]
-    for seed in seeds[number::of]:
+    return [first + k for first, count in counts.items() for k in range(0, count, SHARD)][number::of]
+
+
+def make(arguments: People) -> None:
+    torch.set_num_threads(1)
+    for seed in seeds_of(arguments):
         if write_shard(arguments.folder, seed):
             print(f"{arguments.folder}: people from seed {seed} on", flush=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dsr_fit.camera import project
+from dsr_fit.camera import project, translation_from_keypoints
 from dsr_fit.terms.residual import Dual, Residual
 
 NEAREST = 0.05
@@ -58,24 +58,21 @@ def disagreement(
 ) -> Tensor:
     """(B,) by how much keypoints and 3D landmarks disagree, over the landmarks' spread; infinity for who has too few.
 
-    The distance of each landmark from its keypoint's ray, once the landmarks are moved to where these are least (a
-    linear problem), as the root of the mean square.
+    The distance of each landmark from its keypoint's ray, once the landmarks are moved to where these are least, as the
+    root of the mean square.
     """
-    weights = (confidence.double().square() * (world_confidence > 0))[..., None]
-    rays = ((pixels - intrinsics[:, None, 2:]) / intrinsics[:, None, :2]).double()
-    deep = world.double()
-    # By a move of t, x and y of a landmark miss the ray by X + t - ray (Z + t_z).
-    apart = deep[..., :2] - rays * deep[..., 2:]
-    slope = torch.cat([torch.eye(2).to(rays).expand(*rays.shape, 2), -rays[..., None]], -1)
-    normal = torch.einsum("bnij,bnik,bn->bjk", slope, slope, weights[..., 0])
-    moved = torch.linalg.solve_ex(normal, -torch.einsum("bnij,bni,bn->bj", slope, apart, weights[..., 0])[..., None])[0]
-    left = apart + (slope @ moved[:, None])[..., 0]
-    total = weights.sum((1, 2)).clamp(min=1e-9)
-    spread = (weights * (deep - ((weights * deep).sum(1) / total[:, None])[:, None]).square()).sum((1, 2)) / total
-    count = total.square() / weights.square().sum((1, 2)).clamp(min=1e-9)
-    found = (weights * left.square()).sum((1, 2)) / total / spread.clamp(min=1e-9)
-    found = (found * 2 * count / (2 * count - 3).clamp(min=1)).sqrt()  # three numbers of the move are free
-    return torch.where((count > COMPARED - 0.5) & found.isfinite(), found, torch.inf).to(pixels.dtype)
+    weights, deep, pixels = confidence.double().square() * (world_confidence > 0), world.double(), pixels.double()
+    intrinsics = intrinsics.double()
+    placed = deep + translation_from_keypoints(deep, pixels, weights, intrinsics)[:, None]
+    rays = (pixels - intrinsics[:, None, 2:]) / intrinsics[:, None, :2]
+    total = weights.sum(1).clamp(min=1e-9)
+    share = (weights / total[:, None])[..., None]
+    missed = (share * (placed[..., :2] - rays * placed[..., 2:]).square()).sum((1, 2))
+    spread = (share * (deep - (share * deep).sum(1, keepdim=True)).square()).sum((1, 2))
+    count = total.square() / weights.square().sum(1).clamp(min=1e-9)
+    missed = missed * 2 * count / (2 * count - 3).clamp(min=1)  # three numbers of the move were free
+    found = (missed / spread.clamp(min=1e-9)).sqrt()
+    return torch.where((count > COMPARED - 0.5) & found.isfinite(), found, torch.inf).to(world.dtype)
 
 
 def certainty(disagreement: Tensor, usual: float) -> Tensor:
