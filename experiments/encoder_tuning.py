@@ -7,8 +7,8 @@
 The encoder's last `LATE` blocks are copied; from the map before them the copy makes the `deep` part of the features
 (`dsr_fit.observe.pose_features`), everything else stays the network's. Either the copy is frozen, which continues the
 training of what ships, or its pointwise convolutions learn an update of low rank (LoRA, Hu et al. 2021). Both arms see
-the same batches. `people` makes people as `tools/train_regressor.py` does, here painted ones whom what ships has not seen,
-and keeps their maps of 16 px. The recorded run also had people in photos in each batch, and another weight of the
+the same batches. `people` makes people as `tools/train_regressor.py` does, here painted ones whom what ships has not
+seen, and keeps their maps of 16 px. The recorded run also had people in photos in each batch, and another weight of the
 shape (see the note in its file).
 """
 
